@@ -1,0 +1,406 @@
+"""A volume on disk: OME-Zarr 0.5, one level, zarr v3 with shards.
+
+A volume is a folder: `zarr.json` (the OME group) and the array `0` with axes z, y, x
+in nanometer. Fibjax's own free JSON stands under `attributes.fibjax` of the group. A
+volume of unknown voxel size has scale 1 without a unit and says so there; it is never
+guessed. Boxes are half-open [start, stop) in voxels, z, y, x.
+
+Invariants:
+* `new_volume` leaves a whole volume or none: it writes next to the target and renames.
+* Each inner chunk ends in a checksum, so a damaged shard is an error, not noise. With
+  fill_value=None ("every voxel will be written") a lost shard is an error as well;
+  otherwise voxels never written read as the fill value.
+* One writer per shard: writing a part of a shard reads and rewrites all of it.
+
+This is the only module that knows tensorstore.
+"""
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import tensorstore as ts
+
+from fibjax import geometry, workdir
+from fibjax.checks import InputError
+
+_OME_VERSION = '0.5'
+_AXES = ('z', 'y', 'x')
+_LEVEL = '0'
+_DTYPES = ('uint8', 'uint16', 'uint32', 'int32', 'float32', 'float64')
+_UNITS_NM = {'angstrom': 0.1, 'nanometer': 1.0, 'micrometer': 1e3, 'millimeter': 1e6,
+             'centimeter': 1e7, 'meter': 1e9}
+# A shard is the unit of writing, an inner chunk that of reading: 32 MiB and 256 KiB of
+# float32. Eight slices per shard keep a slab of the paper's volumes near 240 MB.
+_SHARD_ZYX = (8, 1024, 1024)
+_CHUNK_ZYX = (4, 128, 128)
+_CACHE_BYTES = 256 * 2**20
+_CONTEXT = ts.Context({'cache_pool': {'total_bytes_limit': _CACHE_BYTES}})
+# Keys of attributes.fibjax that belong to this module.
+_UNKNOWN_SIZE = 'voxel_size_unknown'
+_ALL_STORED = 'every_shard_stored'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Volume:
+  """An open volume; read and write it with the functions of this module.
+
+  Attributes:
+    path: folder of the OME-Zarr group.
+    store: array handle, for this module only.
+    shape: voxels in z, y, x.
+    dtype: numpy dtype of a voxel.
+    voxel_size_zyx_nm: nm per voxel in z, y, x; None when unknown.
+    attributes: free JSON kept with the volume.
+  """
+  path: Path
+  store: object
+  shape: tuple[int, int, int]
+  dtype: np.dtype
+  voxel_size_zyx_nm: tuple[float, float, float] | None
+  attributes: dict
+
+
+def open_volume(path) -> Volume:
+  """Opens a volume for reading and writing.
+
+  Raises:
+    InputError: when path is no OME-Zarr 0.5 image with axes z, y, x, or is damaged.
+  """
+  path = Path(path)
+  ome, own = _read_group(path)
+  try:
+    multiscale = ome['multiscales'][0]
+    axes = multiscale['axes']
+    names = tuple(axis['name'] for axis in axes)
+    dataset = multiscale['datasets'][0]
+    level = dataset['path']
+    scale = next(t['scale'] for t in dataset['coordinateTransformations']
+                 if t['type'] == 'scale')
+    units = tuple(axis.get('unit') for axis in axes)
+  except (KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
+    raise _not_a_volume(path, f'incomplete OME metadata ({error!r})') from None
+  if names != _AXES:
+    raise _not_a_volume(path, f'axes {names}')
+  spec = _array_spec(path / level)
+  spec['fill_missing_data_reads'] = not own.get(_ALL_STORED, False)
+  with _store_errors(path / level):
+    store = ts.open(spec, open=True, context=_CONTEXT).result()
+  if store.rank != 3 or len(scale) != 3:
+    raise _not_a_volume(path, f'an array of {store.rank} axes, scale {scale}')
+  return _volume(path, store, _size_from_ome(path, scale, units, own), own)
+
+
+def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
+                  attributes=None, fill_value=0) -> Volume:
+  """Makes an empty volume at a path that does not exist yet; parents are made.
+
+  Args:
+    path: folder to make.
+    shape: voxels in z, y, x.
+    dtype: one of uint8, uint16, uint32, int32, float32, float64.
+    voxel_size_zyx_nm: nm per voxel, or None when unknown.
+    shard_zyx: voxels per shard; None chooses 8 x 1024 x 1024 cut to the volume.
+    attributes: free JSON kept with the volume.
+    fill_value: what unwritten voxels read as; None promises that every voxel will be
+      written, and reading a missing shard is then an error.
+
+  Raises:
+    InputError: when the path exists, cannot be written, or an argument is bad.
+  """
+  path = Path(path)
+  _check_absent(path)
+  shape, dtype = _check_shape(path, shape), _check_dtype(path, dtype)
+  size = check_voxel_size(str(path), voxel_size_zyx_nm)
+  chunk, shard = _grid(path, shape, shard_zyx)
+  own = dict(attributes or {})
+  if size is None:
+    own[_UNKNOWN_SIZE] = True
+  if fill_value is None:
+    own[_ALL_STORED] = True
+  spec = _array_spec(path / _LEVEL)
+  spec['metadata'] = _array_metadata(shape, dtype, chunk, shard, fill_value or 0)
+  spec['store_data_equal_to_fill_value'] = fill_value is None
+  spec['fill_missing_data_reads'] = fill_value is not None
+  with _store_errors(path, 'choose a folder that can be written'):
+    store = ts.open(spec, create=True, context=_CONTEXT).result()
+    workdir.write_json(path / 'zarr.json', _group(_ome(path, size), own))
+  return _volume(path, store, size, own)
+
+
+@contextlib.contextmanager
+def new_volume(path, shape, dtype, voxel_size_zyx_nm, **options):
+  """Yields a volume to write that appears at path only when the block succeeds.
+
+  It is written to `path.partial` (a rest of a killed run is removed) and renamed at
+  the end; after an error nothing is left. Open the result with `open_volume(path)`.
+
+  Args:
+    path, shape, dtype, voxel_size_zyx_nm, options: as for `create_volume`.
+
+  Raises:
+    InputError: as `create_volume`.
+  """
+  path = Path(path)
+  _check_absent(path)
+  partial = path.with_name(path.name + '.partial')
+  shutil.rmtree(partial, ignore_errors=True)
+  try:
+    yield create_volume(partial, shape, dtype, voxel_size_zyx_nm, **options)
+    os.rename(partial, path)
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
+
+
+def create_group(path) -> Path:
+  """Makes a plain zarr group that can hold several volumes; an existing one is kept.
+
+  Raises:
+    InputError: when something else stands there.
+  """
+  path = Path(path)
+  if path.exists():
+    if 'ome' in _read_json_group(path):
+      raise InputError(str(path), got='a volume', expected='a group of volumes',
+                       remedy='choose another path')
+    return path
+  with _store_errors(path, 'choose a folder that can be written'):
+    workdir.write_json(path / 'zarr.json',
+                       {'zarr_format': 3, 'node_type': 'group', 'attributes': {}})
+  return path
+
+
+def read_box(volume: Volume, start_zyx, stop_zyx) -> np.ndarray:
+  """Reads the box [start, stop).
+
+  Returns:
+    [z, y, x] array of the volume's dtype.
+
+  Raises:
+    InputError: when the box is empty or leaves the volume, or the data are damaged.
+  """
+  start, stop = _check_box(volume, start_zyx, stop_zyx)
+  with _store_errors(volume.path):
+    return np.asarray(volume.store[_slices(start, stop)].read().result())
+
+
+def read_mirrored(volume: Volume, start_zyx, stop_zyx) -> np.ndarray:
+  """Reads a box that may leave the volume: mirrored at the faces in z, y and x.
+
+  The edge voxel is not repeated, as in numpy.pad(mode='reflect') (specification I1).
+
+  Returns:
+    [z, y, x] array of the volume's dtype.
+
+  Raises:
+    InputError: when the box is empty or the data are damaged.
+  """
+  indices = [geometry.mirror_indices(int(a), int(b), n)
+             for a, b, n in zip(start_zyx, stop_zyx, volume.shape, strict=True)]
+  if any(i.size == 0 for i in indices):
+    _check_box(volume, start_zyx, stop_zyx)
+  low = tuple(int(i.min()) for i in indices)
+  high = tuple(int(i.max()) + 1 for i in indices)
+  inside = read_box(volume, low, high)
+  if inside.shape == tuple(i.size for i in indices) and _is_inside(
+      volume, start_zyx, stop_zyx):
+    return inside
+  return inside[np.ix_(*(i - a for i, a in zip(indices, low, strict=True)))]
+
+
+def write_box(volume: Volume, start_zyx, array_zyx: np.ndarray) -> None:
+  """Writes an array of the volume's dtype with its first voxel at start.
+
+  Raises:
+    InputError: when it leaves the volume, has another dtype, or cannot be written.
+  """
+  array_zyx = np.asarray(array_zyx)
+  if array_zyx.ndim != 3 or array_zyx.dtype != volume.dtype:
+    raise InputError(str(volume.path),
+                     got=f'{array_zyx.ndim}-D {array_zyx.dtype} to write',
+                     expected=f'3-D {volume.dtype}', remedy='convert it first')
+  stop = [int(a) + n for a, n in zip(start_zyx, array_zyx.shape, strict=True)]
+  start, stop = _check_box(volume, start_zyx, stop)
+  with _store_errors(volume.path, 'check free space and permissions'):
+    volume.store[_slices(start, stop)].write(array_zyx).result()
+
+
+def shard_shape(volume: Volume) -> tuple[int, int, int]:
+  """Voxels per shard in z, y, x; it may exceed a small volume."""
+  return tuple(int(n) for n in volume.store.chunk_layout.write_chunk.shape)
+
+
+def slab_boxes(volume: Volume):
+  """Yields (start, stop) of slabs one shard deep that cover the volume, z ascending."""
+  depth = shard_shape(volume)[0]
+  return geometry.tile_boxes(volume.shape, (depth, *volume.shape[1:]))
+
+
+def check_voxel_size(name: str, voxel_size_zyx_nm) -> tuple[float, ...] | None:
+  """Returns the voxel size as three floats, or None for None.
+
+  Raises:
+    InputError: unless it is three positive finite numbers.
+  """
+  if voxel_size_zyx_nm is None:
+    return None
+  try:
+    size = tuple(float(s) for s in voxel_size_zyx_nm)
+  except (TypeError, ValueError):
+    size = ()
+  if len(size) != 3 or not all(math.isfinite(s) and s > 0 for s in size):
+    raise InputError(f'{name}: voxel size', got=voxel_size_zyx_nm,
+                     expected='three positive numbers, nm per voxel in z, y, x',
+                     remedy='for example 50,10,10')
+  return size
+
+
+def _volume(path, store, size, own) -> Volume:
+  free = {k: v for k, v in own.items() if k not in (_UNKNOWN_SIZE, _ALL_STORED)}
+  return Volume(path, store, tuple(int(n) for n in store.shape),
+                np.dtype(store.dtype.numpy_dtype), size, free)
+
+
+def _size_from_ome(path, scale, units, own):
+  """Voxel size in nm; None when the volume says so or an axis has no known unit."""
+  if own.get(_UNKNOWN_SIZE, False) or any(u not in _UNITS_NM for u in units):
+    return None
+  return check_voxel_size(
+      str(path), [s * _UNITS_NM[u] for s, u in zip(scale, units, strict=True)])
+
+
+def _not_a_volume(path, got) -> InputError:
+  return InputError(str(path), got=got,
+                    expected='an OME-Zarr 0.5 image with axes z, y, x',
+                    remedy='import the stack again, or check the path')
+
+
+def _read_json_group(path) -> dict:
+  """Attributes of the zarr group at path."""
+  file = path / 'zarr.json'
+  try:
+    content = json.loads(file.read_text(encoding='utf-8'))
+  except OSError:
+    raise _not_a_volume(path, 'no readable zarr.json') from None
+  except ValueError as error:
+    raise _not_a_volume(file, f'damaged JSON ({error})') from None
+  if not isinstance(content, dict) or content.get('node_type') != 'group':
+    raise _not_a_volume(file, 'no zarr v3 group')
+  attributes = content.get('attributes', {})
+  return attributes if isinstance(attributes, dict) else {}
+
+
+def _read_group(path) -> tuple[dict, dict]:
+  """The OME metadata and fibjax's own attributes of the group at path."""
+  attributes = _read_json_group(path)
+  ome, own = attributes.get('ome'), attributes.get('fibjax', {})
+  if not isinstance(ome, dict) or not isinstance(own, dict):
+    raise _not_a_volume(path, 'a zarr group without OME metadata')
+  if ome.get('version') != _OME_VERSION:
+    raise _not_a_volume(path, f'OME-Zarr version {ome.get("version")}')
+  return ome, own
+
+
+def _ome(path, size) -> dict:
+  unit = {} if size is None else {'unit': 'nanometer'}
+  scale = [1.0, 1.0, 1.0] if size is None else list(size)
+  return {'version': _OME_VERSION, 'multiscales': [{
+      'name': path.name.removesuffix('.partial').removesuffix('.ome.zarr'),
+      'axes': [{'name': name, 'type': 'space', **unit} for name in _AXES],
+      'datasets': [{'path': _LEVEL, 'coordinateTransformations': [
+          {'type': 'scale', 'scale': scale}]}]}]}
+
+
+def _group(ome, own) -> dict:
+  return {'zarr_format': 3, 'node_type': 'group',
+          'attributes': {'ome': ome, 'fibjax': own}}
+
+
+def _array_spec(path) -> dict:
+  return {'driver': 'zarr3',
+          'kvstore': {'driver': 'file', 'path': str(Path(path).absolute()) + '/'}}
+
+
+def _array_metadata(shape, dtype, chunk, shard, fill_value) -> dict:
+  little = {'name': 'bytes', 'configuration': {'endian': 'little'}}
+  blosc = {'name': 'blosc', 'configuration': {'cname': 'zstd', 'clevel': 3,
+                                              'shuffle': 'shuffle'}}
+  checksum = {'name': 'crc32c'}
+  return {
+      'shape': shape, 'data_type': dtype.name, 'dimension_names': list(_AXES),
+      'fill_value': fill_value,
+      'chunk_grid': {'name': 'regular', 'configuration': {'chunk_shape': shard}},
+      'codecs': [{'name': 'sharding_indexed', 'configuration': {
+          'chunk_shape': chunk, 'codecs': [little, blosc, checksum],
+          'index_codecs': [little, checksum]}}]}
+
+
+def _grid(path, shape, shard_zyx):
+  """Inner chunk and shard; the inner chunk divides the shard (zarr v3)."""
+  if shard_zyx is None:
+    chunk = [min(c, n) for c, n in zip(_CHUNK_ZYX, shape, strict=True)]
+    shard = [min(s // c, -(-n // c)) * c
+             for s, c, n in zip(_SHARD_ZYX, chunk, shape, strict=True)]
+    return chunk, shard
+  shard = _check_shape(path, shard_zyx)
+  chunk = [max(d for d in range(1, min(c, s) + 1) if s % d == 0)
+           for c, s in zip(_CHUNK_ZYX, shard, strict=True)]
+  return chunk, shard
+
+
+def _slices(start, stop):
+  return tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+
+
+def _is_inside(volume, start, stop) -> bool:
+  return all(0 <= a < b <= n
+             for a, b, n in zip(start, stop, volume.shape, strict=True))
+
+
+def _check_box(volume, start_zyx, stop_zyx):
+  start, stop = [int(a) for a in start_zyx], [int(b) for b in stop_zyx]
+  if not (len(start) == len(stop) == 3 and _is_inside(volume, start, stop)):
+    raise InputError(str(volume.path), got=f'box {start} to {stop}',
+                     expected=f'a box inside the volume of shape {volume.shape}',
+                     remedy='correct the position or the size')
+  return start, stop
+
+
+def _check_shape(path, shape) -> list[int]:
+  shape = list(shape)
+  if len(shape) != 3 or any(int(n) != n or n < 1 for n in shape):
+    raise InputError(str(path), got=f'shape {shape}',
+                     expected='three positive whole numbers, z, y, x',
+                     remedy='correct the shape')
+  return [int(n) for n in shape]
+
+
+def _check_dtype(path, dtype) -> np.dtype:
+  dtype = np.dtype(dtype)
+  if dtype.name not in _DTYPES:
+    raise InputError(str(path), got=f'dtype {dtype}',
+                     expected=f'one of {", ".join(_DTYPES)}', remedy='convert it first')
+  return dtype
+
+
+def _check_absent(path) -> None:
+  if path.exists():
+    raise InputError(str(path), got='something there already',
+                     expected='a path that does not exist',
+                     remedy='delete it or choose another path')
+
+
+@contextlib.contextmanager
+def _store_errors(path, remedy='the file is damaged: import or compute it again'):
+  """Turns errors of the store, which carry its whole specification, into one line."""
+  try:
+    yield
+  except (ValueError, OSError) as error:
+    got = str(error).split(' [tensorstore_spec=')[0].split(' [source locations=')[0]
+    raise InputError(str(path), got=got, expected='a readable and writable volume',
+                     remedy=remedy) from error

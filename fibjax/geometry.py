@@ -1,0 +1,55 @@
+"""Boxes, tiles and mirrored indices in voxels.
+
+A box is (start, stop): two tuples of ints in z, y, x order, 0-based and half-open.
+Integers and tuples only; nothing here knows about files or devices.
+"""
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+Index = tuple[int, ...]
+Box = tuple[Index, Index]
+
+
+def tile_boxes(shape: Index, tile: Index) -> Iterator[Box]:
+  """Yields boxes that cover [0, shape) once, in C order; edge boxes are smaller."""
+  starts = (range(0, size, step) for size, step in zip(shape, tile, strict=True))
+  for start in itertools.product(*starts):
+    stop = tuple(min(a + t, s) for a, t, s in zip(start, tile, shape, strict=True))
+    yield start, stop
+
+
+def grow(box: Box, margin: Index) -> Box:
+  """Grows a box by margin voxels per axis on both sides; it may leave the volume."""
+  start, stop = box
+  return (tuple(a - m for a, m in zip(start, margin, strict=True)),
+          tuple(b + m for b, m in zip(stop, margin, strict=True)))
+
+
+def clip(box: Box, shape: Index) -> Box:
+  """Cuts a box down to [0, shape)."""
+  start, stop = box
+  return (tuple(max(a, 0) for a in start),
+          tuple(min(b, s) for b, s in zip(stop, shape, strict=True)))
+
+
+def box_shape(box: Box) -> Index:
+  """Number of voxels of a box per axis."""
+  return tuple(b - a for a, b in zip(*box, strict=True))
+
+
+def mirror_indices(start: int, stop: int, size: int) -> np.ndarray:
+  """Indices of [start, stop) folded back into [0, size) by mirroring at the faces.
+
+  The edge voxel is not repeated (numpy.pad's 'reflect'; spec I1), and the folding
+  repeats as often as needed, so any start and stop are allowed.
+
+  Returns:
+    [stop - start] int indices in [0, size).
+  """
+  if size == 1:
+    return np.zeros(stop - start, int)
+  period = 2 * (size - 1)
+  folded = np.arange(start, stop) % period
+  return np.minimum(folded, period - folded)

@@ -1,0 +1,82 @@
+"""Networks behind one door: `make_model(config.model) -> Model`.
+
+A model is a pair of pure functions and the numbers a caller needs to cut its input.
+Weights are nested dicts of arrays; nothing is mutable and nothing is hidden.
+"""
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from fibjax.checks import InputError
+from fibjax.models import dense, patch_cnn
+from fibjax.models.patch_cnn import Dropout
+
+__all__ = ['Dropout', 'Model', 'count_weights', 'make_model']
+
+
+class Model(NamedTuple):
+  """A network as pure functions.
+
+  Attributes:
+    init: key -> params.
+    apply: (params, patches_byxc, dropout=None) -> logits_b, one neighbourhood each.
+    apply_dense: (params, window_byxc, dropout=None) -> logits_byx, all voxels of a
+      window; None where padding makes that impossible (padding = 'same').
+    n_z: number of slices (channels) read, centred on the voxel's slice.
+    window_px: side of the window read for one voxel.
+    before_px: pixels of that window before its voxel.
+    stride_px: apply_dense gives windows of a multiple of this many voxels.
+  """
+  init: Callable
+  apply: Callable
+  apply_dense: Callable | None
+  n_z: int
+  window_px: int
+  before_px: int
+  stride_px: int
+
+
+def make_model(config) -> Model:
+  """Builds the network of config.model.
+
+  Args:
+    config: name ('patch_cnn'), n_xy (33, 49, ... 113), n_z (odd, 1..11) and padding
+      ('same' or 'context').
+
+  Raises:
+    InputError: for an unknown name, size or padding.
+  """
+  if config.name != 'patch_cnn':
+    raise InputError('config.model.name', got=repr(config.name),
+                     expected="'patch_cnn'", remedy='choose a known model')
+  for key, known in (('n_xy', patch_cnn.SIZES_XY), ('n_z', patch_cnn.SIZES_Z),
+                     ('padding', ('same', 'context'))):
+    if config[key] not in known:
+      raise InputError(f'config.model.{key}', got=repr(config[key]),
+                       expected=f'one of {known}', remedy='choose one of these')
+  cells = config.n_xy // 16
+  n_z, padding = config.n_z, config.padding
+  window = patch_cnn.window_px(config.n_xy, padding)
+  module = patch_cnn.PatchCNN(cells=cells, padding=padding)
+
+  def init(key):
+    return module.init(key, jnp.zeros((1, window, window, n_z)))['params']
+
+  def apply(params, patches_byxc, dropout: Dropout | None = None):
+    return module.apply({'params': params}, patches_byxc, dropout)
+
+  def apply_dense(params, window_byxc, dropout: Dropout | None = None):
+    return dense.apply_dense(params, window_byxc, cells, dropout)
+
+  return Model(init=init, apply=apply,
+               apply_dense=apply_dense if padding == 'context' else None,
+               n_z=n_z, window_px=window,
+               before_px=patch_cnn.window_before_px(config.n_xy, padding),
+               stride_px=dense.STRIDE)
+
+
+def count_weights(params) -> int:
+  """Number of weights, biases included."""
+  return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,126 @@
+"""The sliding-window network of Skärberg et al. 2021 (section 1.5 of the methods).
+
+Input is one neighbourhood per voxel, [batch, y, x, slice], n_xy = 16 n + 1 pixels wide
+with n in 2..7 and n_z slices as channels; output is one logit of P(solid) per voxel.
+Four blocks conv-ELU-conv-ELU-pool with 16, 32, 64, 80 channels, then dense layers of
+128, 64 and 1. Two paddings share one set of weights, 10240 n^2 + 144 n_z + 183937:
+
+* 'same': zeros around every map, the published network. The window is n_xy wide.
+* 'context': no padding; the window holds 30 real pixels more on each side, so it is
+  16 n + 60 wide and the network is translation equivariant (fast by models/dense.py).
+  It is another network: weights of one padding must not be used with the other.
+
+Weights are a dict of layers 'conv1a' ... 'conv4b', 'fc1', 'fc2', 'out', each with
+'kernel' and 'bias'; 'fc1' sees the last map flattened in (y, x, channel) order.
+"""
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from fibjax.models import conv
+
+WIDTHS = (16, 32, 64, 80)
+HIDDEN = (128, 64)
+CONTEXT_PX = 30  # what four blocks of two 3 x 3 convolutions see beyond the patch
+SIZES_XY = tuple(16 * n + 1 for n in range(2, 8))
+SIZES_Z = (1, 3, 5, 7, 9, 11)
+
+
+class Dropout(NamedTuple):
+  """What dropout needs in training; the rates may be traced (spec §1.5).
+
+  Attributes:
+    key: typed PRNG key, used for one call.
+    dense: p_d, probability to drop an element after each hidden dense layer.
+    spatial: p_sd, probability to drop a whole channel after the last pooling.
+  """
+  key: jax.Array
+  dense: float | jax.Array
+  spatial: float | jax.Array
+
+
+def drop(key, values: jax.Array, rate, mask_shape: tuple[int, ...]) -> jax.Array:
+  """Zeroes with probability rate and scales the rest by 1 / (1 - rate).
+
+  Args:
+    key: typed PRNG key.
+    values: array to drop from.
+    rate: probability in [0, 1), may be traced.
+    mask_shape: shape of the random mask; 1 along axes that drop together.
+  """
+  kept = jax.random.bernoulli(key, 1 - jnp.float32(rate), mask_shape)
+  return jnp.where(kept, values / (1 - jnp.float32(rate)), 0.)
+
+
+class PatchCNN(nn.Module):
+  """Neighbourhoods to logits; see the module docstring.
+
+  Attributes:
+    cells: n, side of the last feature map.
+    padding: 'same' or 'context'.
+  """
+  cells: int
+  padding: str
+
+  @nn.compact
+  def __call__(self, patches_byxc: jax.Array,
+               dropout: Dropout | None = None) -> jax.Array:
+    """Maps [b, window, window, n_z] neighbourhoods to [b] logits."""
+    maps = patches_byxc
+    for block, width in enumerate(WIDTHS, start=1):
+      for part in 'ab':
+        maps = _ConvElu(width, self.padding, name=f'conv{block}{part}')(maps)
+      maps = conv.max_pool(maps)
+    batch, cells_y, cells_x, channels = maps.shape
+    if (cells_y, cells_x) != (self.cells, self.cells):
+      raise ValueError(f'a window of {patches_byxc.shape[1:3]} px gives a last map of '
+                       f'{(cells_y, cells_x)}; {self.cells} cells were expected')
+    keys = None
+    if dropout is not None:
+      keys = jax.random.split(dropout.key, 3)
+      maps = drop(keys[2], maps, dropout.spatial, (batch, 1, 1, channels))
+    hidden = maps.reshape(batch, -1)
+    for i, width in enumerate(HIDDEN):
+      hidden = nn.elu(_Dense(width, name=f'fc{i + 1}')(hidden))
+      if dropout is not None:
+        hidden = drop(keys[i], hidden, dropout.dense, hidden.shape)
+    return _Dense(1, name='out')(hidden)[:, 0]
+
+
+class _ConvElu(nn.Module):
+  features: int
+  padding: str
+
+  @nn.compact
+  def __call__(self, maps_byxc):
+    shape = (3, 3, maps_byxc.shape[-1], self.features)
+    kernel = self.param('kernel', nn.initializers.glorot_uniform(), shape)
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    if self.padding == 'same':  # with zeros around small maps lax.conv is the faster
+      out = conv.conv_lax(maps_byxc, kernel, 'SAME')
+    else:
+      out = conv.conv_valid(maps_byxc, kernel)
+    return nn.elu(out + bias[None, None, None])
+
+
+class _Dense(nn.Module):
+  features: int
+
+  @nn.compact
+  def __call__(self, hidden_bc):
+    kernel = self.param('kernel', nn.initializers.glorot_uniform(),
+                        (hidden_bc.shape[-1], self.features))
+    bias = self.param('bias', nn.initializers.zeros, (self.features,))
+    return hidden_bc @ kernel + bias[None]
+
+
+def window_px(n_xy: int, padding: str) -> int:
+  """Side in pixels of the window the network reads for one voxel."""
+  return n_xy if padding == 'same' else n_xy - 1 + 2 * CONTEXT_PX
+
+
+def window_before_px(n_xy: int, padding: str) -> int:
+  """Pixels of the window before its voxel (the centre, index 8 n, of the patch)."""
+  return n_xy // 2 + (0 if padding == 'same' else CONTEXT_PX)

@@ -1,0 +1,89 @@
+"""A run's folder: one writer at a time, files that are whole or absent.
+
+Everything a run wrote can be found from here: config.json, versions.json,
+metrics.csv, checkpoints/, scores.ome.zarr, segmentation.ome.zarr, metrics.json,
+report.html, figures/. A file appears under its name only when it is complete, so a
+stage whose last file exists is finished.
+"""
+import contextlib
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+from fibjax.checks import InputError
+
+_PACKAGES = ('fibjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy',
+             'scipy', 'tensorstore', 'ml-collections')
+
+
+def write_text(path, text: str) -> None:
+  """Writes a text file whole or not at all (temporary file, then rename)."""
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+  try:
+    with os.fdopen(handle, 'w', encoding='utf-8') as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(temporary, path)
+  except BaseException:
+    Path(temporary).unlink(missing_ok=True)
+    raise
+
+
+def write_json(path, content) -> None:
+  """Writes JSON whole or not at all; NaN is refused, since JSON has none."""
+  write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
+
+
+def read_json(path):
+  """Reads a JSON file.
+
+  Raises:
+    InputError: when the file is missing or is not JSON.
+  """
+  try:
+    return json.loads(Path(path).read_text(encoding='utf-8'))
+  except FileNotFoundError:
+    raise InputError(str(path), got='no such file', expected='a JSON file',
+                     remedy='check the path') from None
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise InputError(str(path), got=f'damaged JSON ({error})', expected='a JSON file',
+                     remedy='delete it and run the stage again') from None
+
+
+def write_versions(workdir) -> None:
+  """Records the Python, platform and package versions in versions.json."""
+  versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
+  write_json(Path(workdir) / 'versions.json',
+             {'python': platform.python_version(), 'platform': platform.platform(),
+              **versions})
+
+
+@contextlib.contextmanager
+def lock(workdir):
+  """Holds a workdir for one process; the lock goes with the process, however it ends.
+
+  Raises:
+    InputError: when another process holds it.
+  """
+  workdir = Path(workdir)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    handle = open(workdir / '.lock', 'w', encoding='utf-8')
+  except OSError as error:
+    raise InputError(str(workdir), got=str(error), expected='a folder to write to',
+                     remedy='choose another --workdir') from None
+  with handle:
+    try:
+      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      raise InputError(str(workdir), got='a workdir in use by another process',
+                       expected='one run per workdir',
+                       remedy='wait for it or choose another --workdir') from None
+    yield workdir

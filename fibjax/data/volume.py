@@ -17,7 +17,6 @@ This is the only module that knows tensorstore.
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import shutil
 from pathlib import Path
@@ -27,13 +26,12 @@ import tensorstore as ts
 
 from fibjax import geometry, workdir
 from fibjax.checks import InputError
+from fibjax.data.voxel_size import UNITS_NM, check_voxel_size
 
 _OME_VERSION = '0.5'
 _AXES = ('z', 'y', 'x')
 _LEVEL = '0'
 _DTYPES = ('uint8', 'uint16', 'uint32', 'int32', 'float32', 'float64')
-_UNITS_NM = {'angstrom': 0.1, 'nanometer': 1.0, 'micrometer': 1e3, 'millimeter': 1e6,
-             'centimeter': 1e7, 'meter': 1e9}
 # A shard is the unit of writing, an inner chunk that of reading: 32 MiB and 256 KiB of
 # float32. Eight slices per shard keep a slab of the paper's volumes near 240 MB.
 _SHARD_ZYX = (8, 1024, 1024)
@@ -128,7 +126,7 @@ def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
   spec['fill_missing_data_reads'] = fill_value is not None
   with _store_errors(path, 'choose a folder that can be written'):
     store = ts.open(spec, create=True, context=_CONTEXT).result()
-    workdir.write_json(path / 'zarr.json', _group(_ome(path, size), own))
+    workdir.write_json(path / 'zarr.json', _group(ome=_ome(path, size), fibjax=own))
   return _volume(path, store, size, own)
 
 
@@ -170,8 +168,7 @@ def create_group(path) -> Path:
                        remedy='choose another path')
     return path
   with _store_errors(path, 'choose a folder that can be written'):
-    workdir.write_json(path / 'zarr.json',
-                       {'zarr_format': 3, 'node_type': 'group', 'attributes': {}})
+    workdir.write_json(path / 'zarr.json', _group())
   return path
 
 
@@ -200,16 +197,16 @@ def read_mirrored(volume: Volume, start_zyx, stop_zyx) -> np.ndarray:
   Raises:
     InputError: when the box is empty or the data are damaged.
   """
+  if _is_inside(volume, start_zyx, stop_zyx):
+    return read_box(volume, start_zyx, stop_zyx)
   indices = [geometry.mirror_indices(int(a), int(b), n)
              for a, b, n in zip(start_zyx, stop_zyx, volume.shape, strict=True)]
-  if any(i.size == 0 for i in indices):
-    _check_box(volume, start_zyx, stop_zyx)
+  if not all(i.size for i in indices):
+    raise InputError(str(volume.path), got=f'box {start_zyx} to {stop_zyx}',
+                     expected='a box of at least one voxel', remedy='correct the size')
   low = tuple(int(i.min()) for i in indices)
   high = tuple(int(i.max()) + 1 for i in indices)
   inside = read_box(volume, low, high)
-  if inside.shape == tuple(i.size for i in indices) and _is_inside(
-      volume, start_zyx, stop_zyx):
-    return inside
   return inside[np.ix_(*(i - a for i, a in zip(indices, low, strict=True)))]
 
 
@@ -241,25 +238,6 @@ def slab_boxes(volume: Volume):
   return geometry.tile_boxes(volume.shape, (depth, *volume.shape[1:]))
 
 
-def check_voxel_size(name: str, voxel_size_zyx_nm) -> tuple[float, ...] | None:
-  """Returns the voxel size as three floats, or None for None.
-
-  Raises:
-    InputError: unless it is three positive finite numbers.
-  """
-  if voxel_size_zyx_nm is None:
-    return None
-  try:
-    size = tuple(float(s) for s in voxel_size_zyx_nm)
-  except (TypeError, ValueError):
-    size = ()
-  if len(size) != 3 or not all(math.isfinite(s) and s > 0 for s in size):
-    raise InputError(f'{name}: voxel size', got=voxel_size_zyx_nm,
-                     expected='three positive numbers, nm per voxel in z, y, x',
-                     remedy='for example 50,10,10')
-  return size
-
-
 def _volume(path, store, size, own) -> Volume:
   free = {k: v for k, v in own.items() if k not in (_UNKNOWN_SIZE, _ALL_STORED)}
   return Volume(path, store, tuple(int(n) for n in store.shape),
@@ -268,10 +246,10 @@ def _volume(path, store, size, own) -> Volume:
 
 def _size_from_ome(path, scale, units, own):
   """Voxel size in nm; None when the volume says so or an axis has no known unit."""
-  if own.get(_UNKNOWN_SIZE, False) or any(u not in _UNITS_NM for u in units):
+  if own.get(_UNKNOWN_SIZE, False) or any(u not in UNITS_NM for u in units):
     return None
   return check_voxel_size(
-      str(path), [s * _UNITS_NM[u] for s, u in zip(scale, units, strict=True)])
+      str(path), [s * UNITS_NM[u] for s, u in zip(scale, units, strict=True)])
 
 
 def _not_a_volume(path, got) -> InputError:
@@ -316,9 +294,8 @@ def _ome(path, size) -> dict:
           {'type': 'scale', 'scale': scale}]}]}]}
 
 
-def _group(ome, own) -> dict:
-  return {'zarr_format': 3, 'node_type': 'group',
-          'attributes': {'ome': ome, 'fibjax': own}}
+def _group(**attributes) -> dict:
+  return {'zarr_format': 3, 'node_type': 'group', 'attributes': attributes}
 
 
 def _array_spec(path) -> dict:

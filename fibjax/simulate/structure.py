@@ -35,9 +35,11 @@ class Structure(NamedTuple):
 
 
 class Match(NamedTuple):
-  """Where the porosity has to be met: planes (fine z) and the rectangle [0, yx)."""
+  """A porosity to be met in the planes (fine z) and the rectangle [0, shape_yx)."""
+  porosity: float
   planes: tuple[int, ...]
   shape_yx: tuple[int, int]
+  also: Structure | None = None  # solid that exists besides and counts
 
 
 def whole(structure: Structure) -> np.ndarray:
@@ -61,8 +63,7 @@ def union(first: Structure, second: Structure) -> Structure:
 
 def level_cut(shape_zyx: Shape, spectrum: Spectrum, porosity, seed, *,
               slow_length_px: float = 200.0, slow_amplitude: float = 0.0,
-              sheets: bool = False, match: Match | None = None,
-              also: Structure | None = None) -> Structure:
+              sheets: bool = False, match: Match | None = None) -> Structure:
   """Cuts a Gaussian random field into pore and solid (spec 7.2 G1; sheets: G6).
 
   Solid where (g + tau h) / sqrt(1 + tau^2) > Phi^-1(porosity), h a slow field that
@@ -77,9 +78,8 @@ def level_cut(shape_zyx: Shape, spectrum: Spectrum, porosity, seed, *,
     slow_length_px: covariance length of h.
     slow_amplitude: tau.
     sheets: two-sided cut.
-    match: shift the level so that the pore fraction there equals the porosity of
-      those planes (a small box then stands for a large film); None leaves it random.
-    also: solid that exists besides, counted by match. It is not added.
+    match: shift the level so that this pore fraction is met there (a small box then
+      stands for a large film); None leaves the fraction random.
 
   Raises:
     InputError: for a porosity outside (0, 1).
@@ -111,23 +111,22 @@ def level_cut(shape_zyx: Shape, spectrum: Spectrum, porosity, seed, *,
 
   offset = 0.0
   if match is not None:
-    offset = _matching_offset(margin, profile, match, also)
+    offset = _matching_offset(margin, match)
   return Structure(tuple(shape_zyx),
                    lambda start, stop: margin(start, stop) > offset)
 
 
-def _matching_offset(margin, profile, match, also) -> float:
-  """The offset of a margin function that meets the mean porosity at match.planes."""
+def _matching_offset(margin, match: Match) -> float:
+  """The offset of a margin function that meets match.porosity."""
   ny, nx = match.shape_yx
   step = math.ceil(math.sqrt(len(match.planes) * ny * nx / 4e6))
   samples = []
   for z in match.planes:
     values = margin(z, z + 1)[0, :ny:step, :nx:step]
-    if also is not None:
-      values[also.read_slab(z, z + 1)[0, :ny:step, :nx:step]] = np.inf
+    if match.also is not None:
+      values[match.also.read_slab(z, z + 1)[0, :ny:step, :nx:step]] = np.inf
     samples.append(values.ravel())
-  porosity = float(np.mean(profile[list(match.planes)]))
-  return float(np.quantile(np.concatenate(samples), porosity, method='lower'))
+  return float(np.quantile(np.concatenate(samples), match.porosity, method='lower'))
 
 
 # --- Boolean models ----------------------------------------------------------------

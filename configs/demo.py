@@ -1,0 +1,29 @@
+"""Three simulated films (HPC22, HPC30, HPC45): the main job in minutes.
+
+COMMAND   fibjax run --config=configs/demo.py --workdir=workdirs/demo
+HARDWARE  2 CPU cores
+"""
+from fibjax.config import base, unknown_variant
+
+
+def get_config(variant: str = 'base'):
+  """Variants: base; tiny (a minute, used by the tests)."""
+  if variant not in ('base', 'tiny'):
+    raise unknown_variant(variant, ('base', 'tiny'))
+  config = base()
+  config.name = 'demo'
+  config.data.source = 'simulate'
+  config.train.epochs = 10
+  config.train.steps_per_epoch = 60
+  if variant == 'tiny':
+    config.data.presets = ('HPC30',)
+    config.data.shape_zyx = (16, 160, 160)
+    config.data.regions_per_volume = 10
+    config.data.region_px = 32
+    config.train.crop_px = 32
+    config.train.batch = 2
+    config.train.epochs = 2
+    config.train.steps_per_epoch = 4
+    config.train.val_windows = 4
+    config.segment.tile_px = 96
+  return config

@@ -1,0 +1,47 @@
+"""The network of Skärberg et al. 2021 with the hyper-parameters of its winner.
+
+Zero padding, 113 x 113 x 3, single voxels, SGD with momentum 0.99 (J. Microscopy
+283:51, sections 1.4 to 1.7 of the methods). Bring volumes and regions with
+--config.data.volumes and --config.data.regions.
+
+COMMAND   fibjax run --config=configs/skarberg2021.py --config.data.volumes=A,B,C \
+              --config.data.regions=RA,RB,RC --workdir=workdirs/skarberg2021
+HARDWARE  one GPU
+"""
+from fibjax.config import base, unknown_variant
+
+
+def get_config(variant: str = 'base'):
+  """Variants: base; tiny (a simulated film and the smallest network)."""
+  if variant not in ('base', 'tiny'):
+    raise unknown_variant(variant, ('base', 'tiny'))
+  config = base()
+  config.name = 'skarberg2021'
+  config.model.n_xy = 113
+  config.model.padding = 'same'
+  config.train.sampling = 'patch'
+  config.train.voxel_fraction = 0.01
+  config.train.batch = 128
+  config.train.epochs = 40
+  config.train.optimizer = 'sgd'
+  config.train.momentum = 0.99
+  config.train.schedule = 'steps'
+  config.train.log10_learning_rate = -2.0
+  config.train.decay_epochs = 8
+  config.train.l2 = 4.16e-6
+  config.train.dropout_dense = 0.401
+  config.train.dropout_spatial = 0.195
+  config.train.intensity_mean_sd = 0.048
+  config.train.intensity_deviation_sd = 0.056
+  if variant == 'tiny':
+    config.data.source = 'simulate'
+    config.data.presets = ('HPC30',)
+    config.data.shape_zyx = (9, 72, 72)
+    config.data.regions_per_volume = 10
+    config.data.region_px = 24
+    config.split.mode = 'paper'
+    config.model.n_xy = 33
+    config.model.n_z = 1
+    config.train.voxel_fraction = 0.1
+    config.train.epochs = 1
+  return config

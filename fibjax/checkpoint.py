@@ -1,0 +1,70 @@
+"""Checkpoints: the only user of Orbax.
+
+A checkpoint is one pytree of host arrays (`state`) and one JSON item (`meta`), under
+workdir/checkpoints/<epoch>. Arrays are fetched to the host before they are written, so
+a checkpoint restores on any number of devices. The newest and the best (lowest
+validation BCE) are kept.
+"""
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from fibjax.checks import InputError
+
+_ERRORS = (ValueError, OSError, KeyError, TypeError)
+
+
+def open_manager(folder) -> ocp.CheckpointManager:
+  """Opens (and makes) a folder of checkpoints; use it as a context manager."""
+  logging.getLogger('absl').setLevel(logging.ERROR)  # one warning per leaf otherwise
+  policy = ocp.checkpoint_managers
+  options = ocp.CheckpointManagerOptions(
+      best_fn=lambda metrics: metrics['val_bce'], best_mode='min',
+      preservation_policy=policy.AnyPreservationPolicy([
+          policy.LatestN(1),
+          policy.BestN(get_metric_fn=lambda metrics: metrics['val_bce'],
+                       reverse=True, n=1)]),
+      enable_async_checkpointing=False)
+  return ocp.CheckpointManager(Path(folder).resolve(), options=options)
+
+
+def save(manager: ocp.CheckpointManager, epoch: int, state: Any, meta: dict,
+         val_bce: float) -> None:
+  """Writes the checkpoint of an epoch, whole or not at all.
+
+  Raises:
+    RuntimeError: when the manager declines to save.
+  """
+  items = ocp.args.Composite(state=ocp.args.StandardSave(jax.device_get(state)),
+                             meta=ocp.args.JsonSave(meta))
+  if not manager.save(epoch, args=items, metrics={'val_bce': val_bce}, force=True):
+    raise RuntimeError(f'the checkpoint of epoch {epoch} was not written to '
+                       f'{manager.directory}')
+
+
+def restore(manager: ocp.CheckpointManager, epoch: int, target: Any) -> tuple[Any, dict]:
+  """Reads (state, meta) of an epoch.
+
+  Args:
+    manager: an open folder of checkpoints.
+    epoch: one of its checkpoints.
+    target: a state of the same structure and shapes.
+
+  Raises:
+    InputError: when the checkpoint is damaged or of another architecture.
+  """
+  host_target = jax.device_get(target)
+  try:
+    items = manager.restore(epoch, args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(host_target), meta=ocp.args.JsonRestore()))
+  except _ERRORS as error:
+    reason = str(error).strip().splitlines()
+    raise InputError(f'checkpoint {manager.directory}/{epoch}',
+                     got=reason[0] if reason else type(error).__name__,
+                     expected='a whole checkpoint of the configured model',
+                     remedy='use the config it was trained with, or train again'
+                     ) from None
+  return items['state'], items['meta']

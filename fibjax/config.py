@@ -1,0 +1,285 @@
+"""Experiment settings: one complete, validated ml_collections.ConfigDict.
+
+`base()` lists every setting with its default, unit and source; an experiment file in
+configs/ defines `get_config(variant)` that changes some of them. `load` reads such a
+file, applies overrides from the command line and checks everything at once. There is
+no other place where a default hides.
+"""
+import ast
+import importlib.util
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create
+
+from fibjax.checks import InputError
+
+SPLITS = ('train', 'val', 'test')
+
+
+def base() -> ConfigDict:
+  """Every setting with its default."""
+  config = ConfigDict()
+  config.name = 'base'
+  config.seed = 0  # of initialisation, sampling, shuffling and dropout
+
+  config.data = create(
+      source='volumes',  # 'volumes' | 'simulate' | 'flyem'
+      # source = 'volumes': volumes made by `fibjax import` and their region folders
+      volumes=(),
+      regions=(),  # folders with regions.csv and masks.npy, any number
+      # source = 'flyem': the folder with the public FlyEM files
+      root='',
+      # source = 'simulate': one film per preset (spec §7)
+      presets=('HPC22', 'HPC30', 'HPC45'),
+      shape_zyx=(16, 320, 320),  # voxels of each film
+      artefacts='mild',  # 'none' | 'mild' | 'real'
+      regions_per_volume=20,
+      region_px=96,  # side of a simulated region
+  )
+  config.split = create(
+      mode='table',  # 'table': as the regions say | 'paper' | 'blocked' (§1.3)
+      fractions=(0.6, 0.2, 0.2),  # train, val, test; by region, per volume
+  )
+  config.prepare = create(
+      scale='dtype',  # 'dtype': by the range of the type | 'minmax_volume' (P1)
+      gradient=True,  # remove the linear gradient along image rows (§1.2)
+  )
+  config.model = create(
+      name='patch_cnn',
+      n_xy=33,  # neighbourhood in pixels: 33, 49, 65, 81, 97, 113
+      n_z=3,  # neighbourhood in slices: 1, 3, 5, 7, 9, 11
+      padding='context',  # 'context' | 'same' (zeros, the published network)
+  )
+  config.train = create(
+      sampling='dense',  # 'dense': windows | 'patch': single voxels (§1.4)
+      voxel_fraction=0.01,  # share of labelled voxels used by 'patch' (§1.4)
+      batch=8,  # windows, or voxels for 'patch', per step
+      crop_px=64,  # side of a window's labelled area; multiple of 16; 'dense' only
+      steps_per_epoch=100,  # 'dense' only; 'patch' goes once over its voxels
+      val_windows=64,  # windows of crop_px in the validation set, 'dense' only
+      balance='classes',  # 'classes': 50/50 | 'natural': as annotated; 'dense' only
+      epochs=40,
+      optimizer='adam',  # 'adam' | 'sgd' (Keras form)
+      momentum=0.9,  # of sgd; b1 of adam
+      schedule='cosine',  # 'cosine' | 'steps' (paper)
+      log10_learning_rate=-2.5,  # at the start
+      decay_epochs=8,  # k of 'steps': the rate falls by 10^0.25 every k epochs
+      l2=4.16e-6,  # c of the penalty c ||w||^2 on kernels
+      dropout_dense=0.2,  # p_d
+      dropout_spatial=0.1,  # p_sd
+      intensity_mean_sd=0.048,  # a of the intensity augmentation (§1.6)
+      intensity_deviation_sd=0.056,  # b
+  )
+  config.segment = create(
+      mode='auto',  # 'auto' | 'dense' | 'patch'
+      tile_px=256,  # largest computed tile in y and x
+      batch=2048,  # voxels per batch of mode 'patch'
+  )
+  config.postprocess = create(
+      tune=True,  # choose sigma and threshold on the validation regions (§1.10)
+      sigma_px=2.63,  # used as they are where tune is False (the paper's values)
+      threshold=0.402,
+      kernel='matlab',  # 'matlab' | 'scipy4sigma' (PP1)
+      min_size_vox=100,  # smaller objects of either phase are removed
+      ndim=3,  # 3 | 2: objects in the volume or in each slice (PP4)
+      connectivity=26,  # 26, 18, 6 in 3-D; 8, 4 in 2-D
+  )
+  return config
+
+
+def load(argument: str, overrides: tuple[str, ...] = ()) -> ConfigDict:
+  """Reads FILE[:VARIANT], applies KEY=VALUE overrides and validates.
+
+  Args:
+    argument: path of an experiment file, with an optional variant after a colon.
+    overrides: e.g. ('train.epochs=3', 'data.root=/data').
+
+  Returns:
+    The locked config.
+
+  Raises:
+    InputError: for a missing file, an unknown variant or key, a value of another type
+      or out of range; all bad values in one message.
+  """
+  path, _, variant = argument.partition(':')
+  config = _read_file(Path(path), variant)
+  for override in overrides:
+    _override(config, override)
+  validate(config)
+  return config.lock()
+
+
+def _read_file(path: Path, variant: str) -> ConfigDict:
+  if not path.is_file() or path.suffix != '.py':
+    raise InputError('--config', got=f'{str(path)!r}', expected='a Python file',
+                     remedy='name an experiment file such as configs/demo.py')
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    get_config = module.get_config
+  except (SyntaxError, ImportError, AttributeError, NameError) as error:
+    raise InputError(str(path), got=f'{type(error).__name__}: {error}',
+                     expected='a file with get_config(variant)',
+                     remedy='compare with configs/demo.py') from None
+  return get_config(variant) if variant else get_config()
+
+
+def unknown_variant(variant: str, known: tuple[str, ...]) -> InputError:
+  """The error an experiment file raises for a variant it does not have."""
+  return InputError('--config variant', got=repr(variant), expected=f'one of {known}',
+                    remedy='write FILE or FILE:VARIANT')
+
+
+def _override(config: ConfigDict, override: str) -> None:
+  key, equals, text = override.partition('=')
+  *parents, leaf = key.split('.')
+  node = config
+  for parent in parents:
+    node = node[parent] if parent in node else None
+    if not isinstance(node, ConfigDict):
+      break
+  if not isinstance(node, ConfigDict) or leaf not in node:
+    known = sorted(node.keys()) if isinstance(node, ConfigDict) else sorted(config)
+    raise InputError(f'--config.{key}', got='an unknown key',
+                     expected=f'one of {", ".join(known)}', remedy='check the spelling')
+  if not equals or isinstance(node[leaf], ConfigDict):
+    raise InputError(f'--config.{key}', got=repr(override), expected='KEY=VALUE',
+                     remedy=f'write --config.{key}=VALUE for a single setting')
+  node[leaf] = _parse(key, text, node[leaf])
+
+
+def _parse(key: str, text: str, default):
+  """Reads text as the type of the default value."""
+  kind = type(default)
+  if kind is str:
+    return text
+  if kind is bool and text.lower() in ('true', 'false'):
+    return text.lower() == 'true'
+  try:
+    value = ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    value = tuple(text.split(',')) if kind is tuple else None
+  if kind is tuple and not isinstance(value, tuple):
+    value = tuple(value) if isinstance(value, list) else (value,)
+  if kind is float and type(value) is int:
+    value = float(value)
+  if type(value) is not kind:
+    raise InputError(f'--config.{key}', got=repr(text), expected=kind.__name__,
+                     remedy=f'write it like {default!r}')
+  return value
+
+
+def _rules(config: ConfigDict):
+  """Yields (key, value, holds, expectation) for every setting with a rule."""
+  def one_of(section, key, known):
+    value = config[section][key]
+    return f'{section}.{key}', value, value in known, f'one of {known}'
+
+  def within(section, key, low, high):
+    value = config[section][key]
+    return f'{section}.{key}', value, low <= value <= high, f'{low} to {high}'
+
+  data, train = config.data, config.train
+  yield one_of('data', 'source', ('volumes', 'simulate', 'flyem'))
+  yield one_of('data', 'artefacts', ('none', 'mild', 'real'))
+  shape = data.shape_zyx
+  yield ('data.shape_zyx', shape,
+         len(shape) == 3 and all(type(s) is int and s > 0 for s in shape),
+         'three positive integers')
+  yield within('data', 'regions_per_volume', 1, 100000)
+  yield within('data', 'region_px', 1, 100000)
+  yield one_of('split', 'mode', ('table', 'paper', 'blocked'))
+  fractions = config.split.fractions
+  yield ('split.fractions', fractions, len(fractions) == 3
+         and all(f >= 0 for f in fractions) and abs(sum(fractions) - 1) < 1e-6,
+         'three shares that add up to 1')
+  yield one_of('prepare', 'scale', ('dtype', 'minmax_volume'))
+  yield one_of('train', 'sampling', ('dense', 'patch'))
+  yield ('train.sampling', train.sampling,
+         not (train.sampling == 'dense' and config.model.padding == 'same'),
+         "'patch' where model.padding is 'same'")
+  yield 'train.voxel_fraction', train.voxel_fraction, 0 < train.voxel_fraction <= 1, (
+      'above 0, at most 1')
+  for key in ('batch', 'steps_per_epoch', 'val_windows', 'epochs', 'decay_epochs'):
+    yield within('train', key, 1, 10 ** 7)
+  yield 'train.crop_px', train.crop_px, train.crop_px > 0 and train.crop_px % 16 == 0, (
+      'a positive multiple of 16')
+  yield one_of('train', 'balance', ('classes', 'natural'))
+  yield one_of('train', 'optimizer', ('adam', 'sgd'))
+  yield one_of('train', 'schedule', ('cosine', 'steps'))
+  yield within('train', 'log10_learning_rate', -8, 1)
+  for key in ('l2', 'intensity_mean_sd', 'intensity_deviation_sd'):
+    yield within('train', key, 0, 1)
+  for key in ('momentum', 'dropout_dense', 'dropout_spatial'):
+    yield within('train', key, 0, 0.999)
+  yield one_of('segment', 'mode', ('auto', 'dense', 'patch'))
+  yield ('segment.mode', config.segment.mode,
+         not (config.segment.mode == 'dense' and config.model.padding == 'same'),
+         "'auto' or 'patch' where model.padding is 'same'")
+  tile = config.segment.tile_px
+  yield 'segment.tile_px', tile, tile > 0 and tile % 16 == 0, 'a multiple of 16'
+  yield within('segment', 'batch', 1, 10 ** 6)
+  yield within('postprocess', 'sigma_px', 0, 50)
+  yield within('postprocess', 'threshold', 0, 1)
+  yield one_of('postprocess', 'kernel', ('matlab', 'scipy4sigma'))
+  yield within('postprocess', 'min_size_vox', 0, 10 ** 9)
+  known = {2: (4, 8), 3: (6, 18, 26)}
+  ndim = config.postprocess.ndim
+  yield one_of('postprocess', 'ndim', (2, 3))
+  if ndim in known:
+    yield one_of('postprocess', 'connectivity', known[ndim])
+
+
+def validate(config: ConfigDict) -> None:
+  """Checks keys, types and ranges against `base()` and each other.
+
+  Raises:
+    InputError: naming every setting that is wrong.
+  """
+  problems = list(_schema_problems(config, base(), ''))
+  if not problems:
+    problems = [f'{key}={value!r} (expected {expected})'
+                for key, value, holds, expected in _rules(config) if not holds]
+  if problems:
+    raise InputError('config', got='; '.join(problems), expected='valid settings',
+                     remedy='change them in the file or by --config.KEY=VALUE')
+
+
+def _schema_problems(config, schema, prefix: str):
+  for key in sorted(set(config) | set(schema)):
+    if key not in schema:
+      yield f'unknown key {prefix}{key}'
+    elif key not in config:
+      yield f'missing key {prefix}{key}'
+    elif isinstance(schema[key], ConfigDict):
+      if isinstance(config[key], ConfigDict):
+        yield from _schema_problems(config[key], schema[key], f'{prefix}{key}.')
+      else:
+        yield f'{prefix}{key}={config[key]!r} (expected a section)'
+    elif type(config[key]) is not type(schema[key]):
+      yield (f'{prefix}{key}={config[key]!r} (expected '
+             f'{type(schema[key]).__name__})')
+
+
+def to_dict(config: ConfigDict) -> dict:
+  """Plain JSON content of a config: nested dicts, lists for tuples."""
+  return json.loads(config.to_json())
+
+
+def from_dict(content: dict) -> ConfigDict:
+  """The config that `to_dict` gave, with tuples again; validated and locked."""
+  config = base()
+  _fill(config, content)
+  validate(config)
+  return config.lock()
+
+
+def _fill(config: ConfigDict, content: dict) -> None:
+  for key, value in content.items():
+    if isinstance(value, dict):
+      _fill(config[key], value)
+    else:
+      config[key] = tuple(value) if isinstance(value, list) else value

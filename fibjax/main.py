@@ -1,0 +1,178 @@
+"""The `fibjax` command: one verb, one function, no logic.
+
+A user's mistake gives one line on stderr and exit status 2; SIGINT and SIGTERM leave a
+workdir that goes on where it was stopped (130, 143). Everything else that escapes is a
+defect and keeps its traceback.
+"""
+import argparse
+import json
+import signal
+import sys
+from pathlib import Path
+
+from fibjax.checks import InputError
+
+
+class _Parser(argparse.ArgumentParser):
+  """argparse with the house's one-line errors."""
+
+  def error(self, message):
+    self.exit(2, f'fibjax: {message}; see {self.prog} --help\n')
+
+
+def _numbers(kind, count: int):
+  def parse(text: str):
+    try:
+      values = tuple(kind(part) for part in text.split(','))
+    except ValueError:
+      values = ()
+    if len(values) != count or min(values) <= 0:
+      raise argparse.ArgumentTypeError(f'{text!r} is not {count} positive numbers '
+                                       'separated by commas')
+    return values
+  return parse
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = _Parser(prog='fibjax', description='Segments FIB-SEM volumes of porous '
+                   'materials. Any setting: --config.SECTION.KEY=VALUE.')
+  verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
+
+  def verb(name, help_text, function, config=False):
+    sub = verbs.add_parser(name, help=help_text, description=help_text)
+    sub.set_defaults(function=function)
+    if config:
+      sub.add_argument('--config', required=True, metavar='FILE[:VARIANT]')
+    return sub
+
+  for name, help_text, function in (
+      ('run', 'the whole job: data, training, segmentation, metrics, report', _run),
+      ('train', 'data and training only', _train)):
+    sub = verb(name, help_text, function, config=True)
+    sub.add_argument('--workdir', required=True, type=Path)
+    if name == 'train':
+      sub.add_argument('--resume', action='store_true',
+                       help='go on from the newest checkpoint of the workdir')
+  sub = verb('import', 'bring in a folder of slices or a TIFF stack', _import)
+  sub.add_argument('source', type=Path)
+  sub.add_argument('--out', required=True, type=Path, help='e.g. film.ome.zarr')
+  sub.add_argument('--voxel_size_nm', type=_numbers(float, 3), metavar='Z,Y,X')
+  sub = verb('export', 'write a volume as a multi-page TIFF', _export)
+  sub.add_argument('volume', type=Path)
+  sub.add_argument('--out', required=True, type=Path, help='e.g. film.tif')
+  sub = verb('regions', 'bring in annotated regions: a table and masks', _regions)
+  sub.add_argument('table', type=Path, help='CSV: volume,z,y,x[,split]')
+  sub.add_argument('masks', type=Path, help='TIFF or npy stack, or folder of images')
+  sub.add_argument('--profile', required=True,
+                   help='meaning of the codes: fibjax, fiji, ilastik, porespy, paper')
+  sub.add_argument('--out', required=True, type=Path)
+  sub = verb('simulate', 'make a film with known truth', _simulate)
+  sub.add_argument('--preset', required=True, help='HPC22, HPC30, HPC45 or MEM80')
+  sub.add_argument('--shape', required=True, type=_numbers(int, 3), metavar='Z,Y,X')
+  sub.add_argument('--seed', type=int, default=0)
+  sub.add_argument('--artefacts', default='mild', choices=('none', 'mild', 'real'))
+  sub.add_argument('--out', required=True, type=Path, help='folder to make')
+  sub = verb('segment', 'apply a trained run to another volume', _segment)
+  sub.add_argument('--workdir', required=True, type=Path, help='the trained run')
+  sub.add_argument('--volume', required=True, type=Path)
+  sub.add_argument('--out', required=True, type=Path, help='folder for the result')
+  sub.add_argument('--mode', choices=('auto', 'dense', 'patch'), default='auto')
+  for name, help_text, function in (
+      ('evaluate', 'metrics of a finished run, as JSON', _evaluate),
+      ('report', 'write report.html again', _report)):
+    verb(name, help_text, function).add_argument('--workdir', required=True, type=Path)
+  sub = verb('bench', 'speed figures as JSON', _bench)
+  sub.add_argument('--out', type=Path)
+  sub.add_argument('--only', help='comma-separated names of figures')
+  return parser
+
+
+# Each verb imports what it needs, so that `--help` and mistakes answer at once.
+def _load(args, overrides):
+  from fibjax import config
+  return config.load(args.config, overrides)
+
+
+def _run(args, overrides):
+  from fibjax import run
+  print(json.dumps(run.run(_load(args, overrides), args.workdir)['test']))
+  print(f'report: {args.workdir / "report.html"}', file=sys.stderr)
+
+
+def _train(args, overrides):
+  from fibjax import run
+  print(json.dumps(run.train_only(_load(args, overrides), args.workdir, args.resume)))
+
+
+def _import(args, _):
+  from fibjax.data import stacks
+  volume = stacks.import_stack(args.source, args.out,
+                               voxel_size_zyx_nm=args.voxel_size_nm)
+  print(json.dumps({'volume': str(volume.path), 'shape_zyx': volume.shape,
+                    'dtype': str(volume.dtype),
+                    'voxel_size_zyx_nm': volume.voxel_size_zyx_nm}))
+
+
+def _export(args, _):
+  from fibjax.data import stacks, volume
+  print(stacks.export_stack(volume.open_volume(args.volume), args.out))
+
+
+def _regions(args, _):
+  from fibjax.data import regions
+  regions.save_regions(args.out, regions.import_masks(args.table, args.masks,
+                                                      args.profile))
+
+
+def _simulate(args, _):
+  from fibjax import datasets
+  datasets.simulate(args.preset, args.shape, args.seed, args.artefacts, args.out)
+
+
+def _segment(args, _):
+  from fibjax import run
+  print(run.segment_other(args.workdir, args.volume, args.out, args.mode))
+
+
+def _evaluate(args, _):
+  from fibjax import run
+  print(json.dumps(run.evaluate_again(args.workdir)))
+
+
+def _report(args, _):
+  from fibjax.report import page
+  print(page.write_report(args.workdir))
+
+
+def _bench(args, _):
+  from fibjax import bench
+  bench.main(args.out, args.only)
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs one verb and returns the exit status."""
+  signal.signal(signal.SIGTERM, _terminate)
+  args, rest = _parser().parse_known_args(argv)
+  prefix = '--config.'
+  try:
+    for word in rest:
+      if not word.startswith(prefix) or 'config' not in args:
+        raise InputError(word, got='an unknown flag', expected=f'a flag of {args.verb}',
+                         remedy=f'see fibjax {args.verb} --help')
+    args.function(args, tuple(word.removeprefix(prefix) for word in rest))
+  except InputError as error:
+    print(f'fibjax: {error}', file=sys.stderr)
+    return 2
+  except KeyboardInterrupt:
+    print('fibjax: interrupted; the same command goes on from here', file=sys.stderr)
+    return 130
+  return 0
+
+
+def _terminate(_, __):
+  print('fibjax: terminated; the same command goes on from here', file=sys.stderr)
+  sys.exit(143)
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,223 @@
+"""One self-contained page per run: report.html, its figures and its tables.
+
+`write_report` reads a run's folder and writes report.html (figures embedded, no
+script, no link to anything outside), figures/*.png and tables.md. Whatever the run
+has not made is named on the page. Text from the run is escaped, so a file name that
+contains markup is shown and does nothing. Same folder, same bytes.
+"""
+import base64
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import jinja2
+import numpy as np
+
+from fibjax import workdir
+from fibjax.checks import InputError
+from fibjax.report import figures, sources, tables
+
+
+class PageFigure(NamedTuple):
+  """A figure as the page shows it.
+
+  Attributes:
+    stem: file name without suffix.
+    title: bold start of the caption.
+    caption: how to read it.
+    png: the picture.
+    width_in: width in inches, which sets its width on the page.
+  """
+  stem: str
+  title: str
+  caption: str
+  png: bytes
+  width_in: float
+
+
+def write_report(folder) -> Path:
+  """Writes report.html, figures/ and tables.md of a run.
+
+  Args:
+    folder: the run's workdir, complete or not.
+
+  Returns:
+    path of report.html.
+
+  Raises:
+    InputError: when the folder is missing or one of its files is damaged.
+  """
+  folder = Path(folder)
+  if not folder.is_dir():
+    raise InputError(str(folder), got='no such folder', expected="a run's workdir",
+                     remedy='check --workdir')
+  notes: list[str] = []
+  config = sources.read_json_if_any(folder / 'config.json', notes)
+  scores = sources.read_json_if_any(folder / 'metrics.json', notes)
+  versions = sources.read_json_if_any(folder / 'versions.json', notes)
+  post = scores.get('postprocess') or {}
+  if (folder / 'postprocess.json').is_file():
+    post = workdir.read_json(folder / 'postprocess.json')
+  shown_tables = _tables(scores, notes)
+  shown_figures = _figures(folder, config, notes)
+  (folder / 'figures').mkdir(exist_ok=True)
+  for figure in shown_figures:
+    _write_bytes(folder / 'figures' / f'{figure.stem}.png', figure.png)
+  workdir.write_text(folder / 'tables.md',
+                     '\n'.join(tables.to_markdown(t) for t in shown_tables))
+  html = _template().render(
+      name=config.get('name') or folder.resolve().name, folder=folder.resolve().name,
+      notes=notes, tables=shown_tables, figures=shown_figures,
+      facts=_facts(config, post), settings=_flatten(config), versions=versions)
+  path = folder / 'report.html'
+  workdir.write_text(path, html)
+  return path
+
+
+def _template():
+  environment = jinja2.Environment(
+      loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
+      undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+  environment.filters['png'] = lambda data: base64.b64encode(data).decode('ascii')
+  return environment.get_template('report.html')
+
+
+def _write_bytes(path, content):
+  partial = path.with_name(f'.{path.name}.partial')
+  partial.write_bytes(content)
+  os.replace(partial, path)
+
+
+def _tables(scores, notes) -> list[tables.Table]:
+  if not scores:
+    return []
+  for split, heading in tables.SPLITS.items():
+    if not scores.get(split):
+      notes.append(f'{heading}: no regions in this split, its columns are empty.')
+  shown = [tables.summary_table(scores), tables.split_table(scores, 'before'),
+           tables.split_table(scores, 'after')]
+  if scores.get('porosity_tests'):
+    shown.append(tables.porosity_table(scores))
+  else:
+    notes.append('Porosities of single regions were not compared.')
+  return shown
+
+
+def _facts(config, post) -> list[tuple[str, str]]:
+  """Lists the few settings that a reader asks for first."""
+  model = config.get('model') or {}
+  facts = []
+  if {'n_xy', 'n_z'} <= model.keys():
+    kind = ', '.join(str(model[k]) for k in ('name', 'padding') if k in model)
+    facts.append(('Neighbourhood', f'{model["n_xy"]} × {model["n_xy"]} × '
+                  f'{model["n_z"]} voxels' + (f' ({kind})' if kind else '')))
+  if {'sigma_px', 'threshold'} <= post.keys():
+    facts.append(('Post-processing',
+                  f'Gaussian σ {post["sigma_px"]:.3g} px, threshold '
+                  f'{post["threshold"]:.4g}, twice'))
+  cleanup = config.get('postprocess') or {}
+  if 'min_size_vox' in cleanup:
+    size = cleanup['min_size_vox']
+    facts.append(('Clean-up', f'objects below {size} voxels removed'))
+  if 'seed' in config:
+    facts.append(('Seed', str(config['seed'])))
+  return facts
+
+
+def _flatten(content, prefix='') -> list[tuple[str, str]]:
+  rows = []
+  for key, value in content.items():
+    if isinstance(value, dict):
+      rows.extend(_flatten(value, f'{prefix}{key}.'))
+    else:
+      rows.append((f'{prefix}{key}', str(value)))
+  return rows
+
+
+def _figures(folder, config, notes) -> list[PageFigure]:
+  films = sources.open_films(folder)
+  if not films:
+    notes.append('There are no volumes in this folder, so no image is shown.')
+  regions = sources.load_regions_if_any(folder, notes)
+  found = (_neighbourhood(films, config, notes), _curves(folder, notes),
+           _porosities(folder), _regions(films, regions, notes),
+           *(_slice(i, film) for i, film in enumerate(films)))
+  return [figure for figure in found if figure is not None]
+
+
+def _page_figure(stem, title, caption, figure):
+  return PageFigure(stem, title, caption, figures.to_png(figure),
+                    float(figure.get_figwidth()))
+
+
+def _neighbourhood(films, config, notes):
+  found = sources.read_neighbourhood(films, config.get('model') or {})
+  if found is None:
+    if films:
+      notes.append('The volumes are smaller than the smallest neighbourhood.')
+    return None
+  return _page_figure(
+      'neighbourhoods', 'Neighbourhood sizes.',
+      'The network decides about the voxel at the cross from the square around it. '
+      'Squares: the sizes studied in the paper (its Figure 1). Yellow: the size of '
+      'this run; at the right its slices, milling direction downwards.',
+      figures.neighbourhood_figure(*found))
+
+
+def _curves(folder, notes):
+  columns = sources.read_columns(folder / 'metrics.csv')
+  if 'epoch' not in columns:
+    notes.append('metrics.csv is missing or empty: no training curves.')
+    return None
+  return _page_figure(
+      'curves', 'Training.',
+      'Loss, accuracy and mIoU after each epoch, on the training and validation '
+      'voxels (Figure 6 of the paper). The training loss includes the weight penalty '
+      'and is measured with dropout. The dotted line is the epoch of lowest '
+      'validation cross-entropy.',
+      figures.curves_figure(columns))
+
+
+def _porosities(folder):
+  columns = sources.read_columns(folder / 'porosities.csv')
+  if not {'volume', 'manual', 'automatic'} <= columns.keys():
+    return None
+  volume = columns['volume'].astype(str)
+  whole = np.isfinite(columns['manual']) & np.isfinite(columns['automatic'])
+  if not whole.any():
+    return None
+  manual, automatic = ({n: columns[kind][whole & (volume == n)]
+                        for n in dict.fromkeys(volume[whole].tolist())}
+                       for kind in ('manual', 'automatic'))
+  return _page_figure(
+      'porosities', 'Porosity of each annotated region.',
+      'Automatic against manual porosity; on the line the two agree. Scatter along '
+      'the line is the material, scatter across it the error of the segmentation '
+      'and of the labels.',
+      figures.porosity_figure(manual, automatic))
+
+
+def _regions(films, regions, notes):
+  found = [p for f in films if (p := sources.region_panel(f, regions, notes))]
+  if not found:
+    return None
+  return _page_figure(
+      'regions', 'One region per volume.',
+      'From left to right: image; labels (pore green, solid red); score, the '
+      'probability of solid, from black (pore) over green (undecided) to white '
+      '(solid); segmentation; comparison of the two (Figure 8 of the paper). Shown is '
+      'the region of median accuracy: ' + '; '.join(where for _, where in found) + '.',
+      figures.regions_figure([panel for panel, _ in found]))
+
+
+def _slice(index, film):
+  found = sources.read_slice(film)
+  if found is None:
+    return None
+  z, image_yx, segmentation_yx = found
+  return _page_figure(
+      f'slice_{index + 1}', f'Full slice of {film.name}.',
+      f'Slice {z}, the middle of the volume, and its segmentation after '
+      'post-processing: pore black, solid white (Figure 9 of the paper).',
+      figures.slice_figure(film.name, z, image_yx, segmentation_yx,
+                           sources.voxel_size_yx_nm(film.image)))

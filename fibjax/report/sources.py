@@ -1,0 +1,193 @@
+"""What the report shows, read from a run's folder; what is absent is noted, not fatal.
+
+Only boxes are read from volumes: one region or one slice at a time. Notes are plain
+sentences for the reader of the page. A damaged file still raises InputError.
+"""
+import csv
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fibjax import metrics, workdir
+from fibjax.checks import InputError
+from fibjax.data import regions as regions_module
+from fibjax.data import volume as volume_module
+from fibjax.report.figures import RegionPanel
+
+SIZES_PX = (33, 49, 65, 81, 97, 113)  # the paper's neighbourhoods
+_SPLIT_ORDER = ('test', 'val', 'train', '')
+_SURROUND = 1.35  # side of figure 1 over the largest neighbourhood in it
+
+
+class Film(NamedTuple):
+  """The volumes of one film, None where the run has not made them.
+
+  Attributes:
+    name: name of the film.
+    image: prepared volume, or the raw one.
+    score: P(solid).
+    segmentation: 0 pore, 1 solid.
+  """
+  name: str
+  image: volume_module.Volume | None
+  score: volume_module.Volume | None
+  segmentation: volume_module.Volume | None
+
+
+class Neighbourhood(NamedTuple):
+  """Arguments of figures.neighbourhood_figure."""
+  stack_zyx: np.ndarray
+  sizes_px: tuple[int, ...]
+  chosen_px: int | None
+  voxel_size_yx_nm: tuple[float, float] | None
+
+
+def read_json_if_any(path, notes: list[str]) -> dict:
+  """Reads a JSON file; a missing one is {} and a note."""
+  path = Path(path)
+  if not path.is_file():
+    notes.append(f'{path.name} is missing: this run has not got that far.')
+    return {}
+  return workdir.read_json(path)
+
+
+def read_columns(path) -> dict[str, np.ndarray]:
+  """Reads a CSV of numbers and names: columns as float arrays, or as text arrays.
+
+  Empty cells of a number column are NaN. A missing or empty file gives {}.
+
+  Raises:
+    InputError: for a row that has not the header's columns.
+  """
+  path = Path(path)
+  if not path.is_file():
+    return {}
+  with open(path, encoding='utf-8', newline='') as file:
+    rows = list(csv.reader(file))
+  if len(rows) < 2:
+    return {}
+  if any(len(row) != len(rows[0]) for row in rows):
+    raise InputError(str(path), got='rows of different lengths',
+                     expected=f'{len(rows[0])} columns',
+                     remedy='delete it and run the stage again')
+  return {name: _column(cells)
+          for name, *cells in zip(*rows, strict=True)}
+
+
+def _column(cells):
+  try:
+    return np.array([float(c) if c.strip() else math.nan for c in cells])
+  except ValueError:
+    return np.array(cells)
+
+
+def open_films(folder: Path) -> list[Film]:
+  """Opens what volumes a run has, films by name."""
+  names = {p.name for sub in ('data', 'prepared.ome.zarr', 'segmentation.ome.zarr')
+           for p in (folder / sub).glob('*') if p.is_dir()}
+
+  def open_if_any(path):
+    return volume_module.open_volume(path) if path.is_dir() else None
+
+  return [Film(
+      name,
+      open_if_any(folder / 'prepared.ome.zarr' / name)
+      or open_if_any(folder / 'data' / name / 'raw.ome.zarr'),
+      open_if_any(folder / 'scores.ome.zarr' / name),
+      open_if_any(folder / 'segmentation.ome.zarr' / name)) for name in sorted(names)]
+
+
+def load_regions_if_any(folder: Path, notes: list[str]):
+  """Loads the run's regions; None and a note when it has none."""
+  if not (folder / 'regions' / 'regions.csv').is_file():
+    notes.append('There are no annotated regions: nothing was compared with labels.')
+    return None
+  return regions_module.load_regions(folder / 'regions')
+
+
+def voxel_size_yx_nm(volume) -> tuple[float, float] | None:
+  """Returns the in-plane voxel size, None when unknown."""
+  size = volume.voxel_size_zyx_nm
+  return None if size is None else tuple(size[1:])
+
+
+def _read_region(volume, regions, r):
+  start = int(regions.z[r]), int(regions.y[r]), int(regions.x[r])
+  size = 1, int(regions.heights[r]), int(regions.widths[r])
+  return volume_module.read_box(volume, start, tuple(np.add(start, size).tolist()))[0]
+
+
+def region_panel(film: Film, regions,
+                 notes: list[str]) -> tuple[RegionPanel, str] | None:
+  """Reads the region of median accuracy: neither the best nor the worst.
+
+  Test regions are preferred; without any, those of the next split, with a note.
+
+  Returns:
+    the panel and a phrase that says which region it is; None, with a note, when there
+    is none or a volume is missing.
+  """
+  missing = [field for field in ('image', 'score', 'segmentation')
+             if getattr(film, field) is None]
+  if missing:
+    notes.append(f'{film.name}: no {" and no ".join(missing)} volume, so no region '
+                 'is shown.')
+    return None
+  rows = {} if regions is None else {
+      split: [r for r, (v, s) in enumerate(zip(regions.volume, regions.split,
+                                               strict=True))
+              if v == film.name and s == split] for split in _SPLIT_ORDER}
+  split = next((s for s in _SPLIT_ORDER if rows.get(s)), None)
+  if split is None:
+    notes.append(f'{film.name}: no annotated region, so no comparison is shown.')
+    return None
+  label = f'{split} region' if split else 'region without a split'
+  if split != 'test':
+    notes.append(f'{film.name}: no test region; a {label} is shown instead.')
+  ranked = sorted(rows[split], key=lambda r: (_accuracy(film, regions, r), r))
+  r = ranked[(len(ranked) - 1) // 2]
+  panel = RegionPanel(
+      film.name, _read_region(film.image, regions, r),
+      regions_module.mask_of(regions, r), _read_region(film.score, regions, r),
+      _read_region(film.segmentation, regions, r), voxel_size_yx_nm(film.image))
+  where = f'z {regions.z[r]}, y {regions.y[r]}, x {regions.x[r]}'
+  return panel, f'{film.name}: {label} at {where}'
+
+
+def _accuracy(film, regions, r):
+  counts = metrics.confusion(regions_module.mask_of(regions, r),
+                             _read_region(film.segmentation, regions, r))
+  accuracy = metrics.summarise(counts)['accuracy']
+  return -1.0 if accuracy is None else accuracy
+
+
+def read_slice(film: Film) -> tuple[int, np.ndarray, np.ndarray] | None:
+  """Reads the middle slice and its segmentation; None without both volumes."""
+  if film.image is None or film.segmentation is None:
+    return None
+  z = film.image.shape[0] // 2
+  box = (z, 0, 0), (z + 1, *film.image.shape[1:])
+  return (z, volume_module.read_box(film.image, *box)[0],
+          volume_module.read_box(film.segmentation, *box)[0])
+
+
+def read_neighbourhood(films: list[Film], model: dict) -> Neighbourhood | None:
+  """Reads the middle of the first film, as wide as the largest neighbourhood needs."""
+  film = next((f for f in films if f.image is not None), None)
+  if film is None:
+    return None
+  n_z, h, w = film.image.shape
+  chosen = model.get('n_xy')
+  fitting = [s for s in sorted({*SIZES_PX, chosen or SIZES_PX[0]}) if s <= min(h, w)]
+  if not fitting:
+    return None
+  side = min(round(fitting[-1] * _SURROUND) | 1, (min(h, w) - 1) | 1)
+  side = max(side, fitting[-1])
+  z, y, x = n_z // 2, (h - side) // 2, (w - side) // 2
+  half_z = min((model.get('n_z') or 1) // 2, z, n_z - 1 - z)
+  stack = volume_module.read_box(film.image, (z - half_z, y, x),
+                                 (z + half_z + 1, y + side, x + side))
+  return Neighbourhood(stack, tuple(fitting), chosen if chosen in fitting else None,
+                       voxel_size_yx_nm(film.image))

@@ -1,0 +1,162 @@
+"""The report's tables, as plain rows of text: from metrics.json to page and Markdown.
+
+Input is the content of metrics.json: split -> stage -> scores, with stages `before`
+and `after` post-processing, and the same per volume. Fractions are shown as such for
+mIoU and accuracy and in percent for porosities, as Skarberg et al. 2021 do in their
+Tables 2 and 3. What a run has not measured is shown as a dash.
+"""
+from typing import NamedTuple
+
+SPLITS = {'train': 'Training', 'val': 'Validation', 'test': 'Test'}
+DASH = '\N{EN DASH}'
+COMBINED = 'Combined'
+
+
+class Table(NamedTuple):
+  """A table of text.
+
+  Attributes:
+    title: one line above the table.
+    groups: (heading, number of columns) over the columns, or () for none.
+    columns: one heading per column.
+    rows: one tuple of cells per row, as long as columns; the first cell names it.
+    note: what the columns mean.
+  """
+  title: str
+  groups: tuple[tuple[str, int], ...]
+  columns: tuple[str, ...]
+  rows: tuple[tuple[str, ...], ...]
+  note: str
+
+
+def _number(value, digits=4, sign=False):
+  if value is None:
+    return DASH
+  text = f'{value:+.{digits}f}' if sign else f'{value:.{digits}f}'
+  return text.replace('-', '\N{MINUS SIGN}')
+
+
+def _percent(value, sign=False):
+  return _number(None if value is None else 100 * value, 2, sign)
+
+
+def _interval(low, high):
+  if low is None or high is None:
+    return ''
+  return f' [{_percent(low)}, {_percent(high)}]'
+
+
+def _p_value(value):
+  if value is None:
+    return DASH
+  return '< 0.0001' if value < 1e-4 else f'{value:.4f}' if value < 0.01 else (
+      f'{value:.2f}')
+
+
+def _scores(metrics, volume, split, stage):
+  """Returns one block of scores, {} where the run has none; volume None: combined."""
+  where = metrics if volume is None else metrics.get('per_volume', {}).get(volume, {})
+  return (where.get(split) or {}).get(stage) or {}
+
+
+def split_rows(metrics: dict, stage: str) -> list[dict]:
+  """Lists the scores of a stage as plain data, one row per volume and split.
+
+  Args:
+    metrics: content of metrics.json.
+    stage: 'before' or 'after' post-processing.
+
+  Returns:
+    dicts of volume, split, miou, accuracy, porosity_manual, porosity_automatic,
+    n_voxels; volumes in their order in metrics, then the combined set where there
+    is more than one volume.
+  """
+  names = list(metrics.get('per_volume', {}))
+  groups = names + ([None] if len(names) != 1 else [])
+  keys = ('miou', 'accuracy', 'porosity_manual', 'porosity_automatic', 'n_voxels')
+  return [{'volume': COMBINED if name is None else name, 'split': split,
+           **{k: _scores(metrics, name, split, stage).get(k) for k in keys}}
+          for name in groups for split in SPLITS]
+
+
+def split_table(metrics: dict, stage: str) -> Table:
+  """Builds the form of Table 2 (stage 'before') or Table 3 (stage 'after')."""
+  rows = {}
+  for row in split_rows(metrics, stage):
+    rows.setdefault(row['volume'], []).extend((
+        _number(row['miou']), _number(row['accuracy']),
+        _percent(row['porosity_manual']), _percent(row['porosity_automatic'])))
+  return Table(
+      title={'before': 'Before post-processing (score > 0.5)',
+             'after': 'After post-processing'}[stage],
+      groups=(('', 1), *((heading, 4) for heading in SPLITS.values())),
+      columns=('Volume', *('mIoU', 'Accuracy', 'Manual %', 'Autom. %') * len(SPLITS)),
+      rows=tuple((name, *cells) for name, cells in rows.items()),
+      note='Pooled over the labelled voxels of complete regions. Manual and '
+           'automatic are porosities: the percentage of pore in the labels and in '
+           'the segmentation. The combined row sums the voxels of all volumes.')
+
+
+def summary_table(metrics: dict) -> Table:
+  """Builds the headline: test mIoU per volume against the best grey threshold."""
+  names = list(metrics.get('per_volume', {}))
+  rows = []
+  for name in names + ([None] if len(names) != 1 else []):
+    after = _scores(metrics, name, 'test', 'after')
+    before = _scores(metrics, name, 'test', 'before')
+    bar = (metrics.get('threshold_baseline', {}).get(name) or {}).get('miou')
+    miou = after.get('miou')
+    gain = None if None in (miou, bar) else miou - bar
+    manual, automatic = after.get('porosity_manual'), after.get('porosity_automatic')
+    error = None if None in (manual, automatic) else automatic - manual
+    rows.append((COMBINED if name is None else name, _number(before.get('miou')),
+                 _number(miou), _number(bar), _number(gain, sign=True),
+                 _percent(manual), _percent(automatic), _percent(error, sign=True)))
+  return Table(
+      title='Test regions at a glance',
+      groups=(('', 1), ('mIoU', 4), ('Porosity, %', 3)),
+      columns=('Volume', 'before', 'after', 'best threshold', 'gain', 'manual',
+               'automatic', 'difference'),
+      rows=tuple(rows),
+      note='Best threshold: the single grey value, chosen with the labels of these '
+           'regions in hand, of highest mIoU; no simple threshold can do better. '
+           'Gain: mIoU after post-processing minus that.')
+
+
+def porosity_table(metrics: dict) -> Table:
+  """Builds the comparison of region porosities with its tests and intervals."""
+  rows = []
+  for name, test in metrics.get('porosity_tests', {}).items():
+    rows.append((
+        name, str(test.get('n_regions', DASH)), _percent(test.get('manual')),
+        _percent(test.get('automatic'))
+        + _interval(test.get('automatic_low'), test.get('automatic_high')),
+        _percent(test.get('difference'), sign=True)
+        + _interval(test.get('difference_low'), test.get('difference_high')),
+        _p_value(test.get('unpaired_p')), _p_value(test.get('paired_p'))))
+  return Table(
+      title='Porosity of the annotated regions, manual against automatic',
+      groups=(),
+      columns=('Volume', 'Regions', 'Manual %', 'Automatic %', 'Difference, points',
+               'p unpaired', 'p paired'),
+      rows=tuple(rows),
+      note='Means over regions of all splits; in brackets the 95 % bootstrap interval '
+           'over regions. The unpaired t-test is the published one. Both sets come '
+           'from the same regions, so the paired t-test and the interval of the '
+           'difference are the ones to conclude from.')
+
+
+def to_markdown(table: Table) -> str:
+  """Writes a table as Markdown, its column groups folded into the headings."""
+  over = [heading for heading, span in table.groups for _ in range(span)]
+  over = over or [''] * len(table.columns)
+  heads = [f'{a} {b}'.strip() for a, b in zip(over, table.columns, strict=True)]
+  align = ['---'] + ['---:'] * (len(heads) - 1)
+  lines = [' | '.join(_cell(c) for c in row) for row in (heads, align, *table.rows)]
+  body = '\n'.join(f'| {line} |' for line in lines)
+  return f'**{_cell(table.title)}**\n\n{body}\n\n{table.note}\n'
+
+
+def _cell(text):
+  escaped = text.replace('\\', '\\\\').replace('|', '\\|').replace('<', '&lt;')
+  return ' '.join(escaped.split())

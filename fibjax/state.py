@@ -1,0 +1,20 @@
+"""The state of a training: everything a resumed run needs besides its config."""
+from typing import Any, NamedTuple
+
+import jax
+
+
+class TrainState(NamedTuple):
+  """One member's state; a pytree.
+
+  No random key is kept: key(seed) folded with the step gives it, which makes resuming
+  exact.
+
+  Attributes:
+    step: int32 [], updates done.
+    params: weights.
+    opt_state: what the optimiser keeps.
+  """
+  step: jax.Array
+  params: Any
+  opt_state: Any

@@ -22,7 +22,11 @@ def get_config(variant: str = 'base'):
   config.data.source = 'flyem'
   config.prepare.gradient = False
   config.model.n_z = 5
-  config.train.epochs = 20
+  config.train.crop_px = 128
+  config.train.batch = 2
+  config.train.steps_per_epoch = 50
+  config.train.val_windows = 24
+  config.train.epochs = 16
   if variant == 'tiny':
     config.model.n_z = 1
     config.train.epochs = 1

@@ -45,7 +45,8 @@ def save(manager: ocp.CheckpointManager, epoch: int, state: Any, meta: dict,
                        f'{manager.directory}')
 
 
-def restore(manager: ocp.CheckpointManager, epoch: int, target: Any) -> tuple[Any, dict]:
+def restore(manager: ocp.CheckpointManager, epoch: int,
+            target: Any) -> tuple[Any, dict]:
   """Reads (state, meta) of an epoch.
 
   Args:

@@ -138,9 +138,10 @@ def _override(config: ConfigDict, override: str) -> None:
   *parents, leaf = key.split('.')
   node = config
   for parent in parents:
-    node = node[parent] if parent in node else None
-    if not isinstance(node, ConfigDict):
+    if not isinstance(node, ConfigDict) or parent not in node:
+      node = None
       break
+    node = node[parent]
   if not isinstance(node, ConfigDict) or leaf not in node:
     known = sorted(node.keys()) if isinstance(node, ConfigDict) else sorted(config)
     raise InputError(f'--config.{key}', got='an unknown key',

@@ -12,7 +12,9 @@ import numpy as np
 
 from fibjax.checks import InputError
 from fibjax.config import SPLITS
-from fibjax.data import flyem, regions as region_tables, volume as volumes
+from fibjax.data import flyem
+from fibjax.data import regions as region_tables
+from fibjax.data import volume as volumes
 from fibjax.data.regions import Regions
 from fibjax.data.volume import Volume
 from fibjax.simulate import films
@@ -130,7 +132,8 @@ def _simulated(config, name: str, index: int, folder: Path) -> Volume:
   return volumes.open_volume(folder / 'raw.ome.zarr')
 
 
-def _simulated_regions(config, window_zyx, name: str, index: int, folder: Path) -> Regions:
+def _simulated_regions(config, window_zyx, name: str, index: int,
+                       folder: Path) -> Regions:
   """Regions at random places, each split in its own range of depth.
 
   The splits get shares of the slices from the top down, so that no neighbourhood
@@ -149,8 +152,8 @@ def _simulated_regions(config, window_zyx, name: str, index: int, folder: Path) 
                      f'{window_zyx[0]} slices per split',
                      remedy='enlarge it or lower config.data.region_px')
   positions, masks, splits = [], [], []
-  for split, low, high, share in zip(SPLITS, edges, edges[1:], config.split.fractions,
-                                     strict=True):
+  for split, low, high, share in zip(SPLITS, edges[:-1], edges[1:],
+                                     config.split.fractions, strict=True):
     for _ in range(max(1, round(share * data.regions_per_volume))):
       z = int(random.integers(low + half, high - half))
       y, x = (int(random.integers(m, extent - data.region_px - m + 1))

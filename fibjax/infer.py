@@ -21,8 +21,14 @@ from tqdm import tqdm
 
 from fibjax import geometry, patches, workdir
 from fibjax.checks import InputError
-from fibjax.data.volume import (Volume, create_volume, open_volume, read_mirrored,
-                                shard_shape, write_box)
+from fibjax.data.volume import (
+  Volume,
+  create_volume,
+  open_volume,
+  read_mirrored,
+  shard_shape,
+  write_box,
+)
 from fibjax.models import Model
 
 
@@ -142,8 +148,8 @@ def hash_params(params) -> str:
 
 
 def _check_manifest(name, found: dict, expected: dict) -> None:
-  differing = {key: found[key] if key in found else 'nothing' for key in expected
-               if key not in found or found[key] != expected[key]}
+  differing = {key: found.get(key) for key in expected
+               if found.get(key) != expected[key]}
   if differing:
     raise InputError(str(name), got=f'parts made with {differing}',
                      expected={key: expected[key] for key in differing},

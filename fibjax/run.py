@@ -12,9 +12,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fibjax import (datasets, infer, metrics, models, patches, postprocess, train,
-                    workdir)
 from fibjax import config as configs
+from fibjax import (
+  datasets,
+  infer,
+  metrics,
+  models,
+  patches,
+  postprocess,
+  train,
+  workdir,
+)
 from fibjax.analysis import porosity
 from fibjax.checks import InputError
 from fibjax.config import SPLITS
@@ -83,7 +91,8 @@ def open_run(folder) -> tuple:
   Raises:
     InputError: when folder is not a workdir.
   """
-  return configs.from_dict(workdir.read_json(Path(folder) / 'config.json')), Path(folder)
+  folder = Path(folder)
+  return configs.from_dict(workdir.read_json(folder / 'config.json')), folder
 
 
 def segment_other(folder, source, out, mode: str) -> Path:
@@ -109,8 +118,8 @@ def segment_other(folder, source, out, mode: str) -> Path:
           volumes.open_volume(source), prepared, scale=config.prepare.scale,
           gradient=config.prepare.gradient))
     scores = infer.score_volume(
-        model, params, volumes.open_volume(prepared), out / 'scores.ome.zarr', mode=mode,
-        tile_px=config.segment.tile_px, batch=config.segment.batch)
+        model, params, volumes.open_volume(prepared), out / 'scores.ome.zarr',
+        mode=mode, tile_px=config.segment.tile_px, batch=config.segment.batch)
     result = out / 'segmentation.ome.zarr'
     if not result.exists():
       segment_scores(scores, result, chosen['sigma_px'], chosen['threshold'],
@@ -148,7 +157,7 @@ def claim(config, folder: Path) -> None:
 
 def _differences(found: dict, wanted: dict, prefix: str):
   for key in set(found) | set(wanted):
-    old, new = (side[key] if key in side else None for side in (found, wanted))
+    old, new = (side.get(key) for side in (found, wanted))
     if isinstance(old, dict) and isinstance(new, dict):
       yield from _differences(old, new, f'{prefix}{key}.')
     elif old != new:
@@ -156,7 +165,7 @@ def _differences(found: dict, wanted: dict, prefix: str):
 
 
 def prepare(config, folder: Path) -> Inputs:
-  """Data and pre-processing: prepared.ome.zarr/<name> and preprocessing.json (§1.2)."""
+  """Data and pre-processing (§1.2): prepared.ome.zarr, preprocessing.json."""
   model = models.make_model(config.model)
   raw, regions = datasets.collect(
       config, (model.n_z, model.window_px, model.window_px), folder)

@@ -117,9 +117,9 @@ def augment_sample(image_yxc, label_yx, weight_yx, key, hyper: Hyper):
           augment.dihedral(weight_yx, transform))
 
 
-def train_step(state: TrainState, regions: DeviceRegions, samples: Samples, hyper: Hyper,
-               learning_rate, key, *, model: Model, optimizer: optim.Optimizer,
-               crop_px: int):
+def train_step(state: TrainState, regions: DeviceRegions, samples: Samples,
+               hyper: Hyper, learning_rate, key, *, model: Model,
+               optimizer: optim.Optimizer, crop_px: int):
   """One update.
 
   Args:
@@ -258,7 +258,7 @@ def _batches(rows_n3: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
 
 def init_state(model: Model, optimizer: optim.Optimizer, seed: int) -> TrainState:
   """Fresh weights of a seed."""
-  params = model.init(jax.random.fold_in(jax.random.key(seed), 2 ** 31 - 1))
+  params = jax.jit(model.init)(jax.random.fold_in(jax.random.key(seed), 2 ** 31 - 1))
   return TrainState(jnp.int32(0), params, optimizer.init(params))
 
 
@@ -384,7 +384,8 @@ def load_best(model: Model, config, folder):
     InputError: when there is no checkpoint or it does not fit the model.
   """
   optimizer = optim.make_optimizer(config.train.optimizer, config.train.momentum)
-  target = init_state(model, optimizer, config.seed)
+  target = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), jax.eval_shape(
+      functools.partial(init_state, model, optimizer, config.seed)))
   if not (Path(folder) / 'checkpoints').is_dir():
     raise InputError(str(folder), got='no checkpoints', expected='a trained run',
                      remedy='run `fibjax train` with this workdir first')

@@ -75,7 +75,7 @@ def lock(workdir):
   workdir = Path(workdir)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    handle = open(workdir / '.lock', 'w', encoding='utf-8')
+    handle = open(workdir / '.lock', 'w', encoding='utf-8')  # noqa: SIM115
   except OSError as error:
     raise InputError(str(workdir), got=str(error), expected='a folder to write to',
                      remedy='choose another --workdir') from None

@@ -17,9 +17,9 @@ def paired_regions(n=60, bias=0.02, seed=0):
 
 def test_region_porosities_are_fractions_of_pore_over_labelled_voxels():
   mask = np.array([[0, 0, 1, 255], [1, 1, 1, 255]], np.uint8)
-  prediction = np.array([[0, 1, 1, 0], [0, 0, 1, 0]], np.uint8)
+  prediction = np.array([[0, 0, 1, 0], [0, 0, 1, 1]], np.uint8)
   manual, automatic = porosity.region_porosities([mask], [prediction])
-  assert manual.tolist() == [2 / 6] and automatic.tolist() == [3 / 6]
+  assert manual.tolist() == [2 / 6] and automatic.tolist() == [4 / 6]
 
 
 def test_region_without_labels_is_nan():
@@ -41,6 +41,23 @@ def test_t_tests_by_their_formulas():
   assert result['paired_t'] == pytest.approx(t)
   assert result['paired_p'] == pytest.approx(2 * stats.t.sf(abs(t), n - 1))
   json.dumps(result, allow_nan=False)
+
+
+def test_unpaired_test_pools_unequal_variances():
+  manual = np.array([0.1, 0.5, 0.2, 0.6])
+  automatic = np.array([0.41, 0.42, 0.43, 0.44])
+  result = porosity.compare_porosities(manual, automatic, seed=0)
+  assert result['unpaired_p'] == pytest.approx(
+      2 * stats.t.sf(result['unpaired_t'], 6), rel=1e-9)
+
+
+def test_bootstrap_interval_is_near_the_normal_one():
+  manual, automatic = paired_regions(n=400)
+  result = porosity.compare_porosities(manual, automatic, seed=0, confidence=0.9)
+  half = stats.norm.ppf(0.95) * (automatic - manual).std() / 20
+  width = result['difference_high'] - result['difference_low']
+  assert width == pytest.approx(2 * half, rel=0.04)
+  assert result['confidence'] == 0.9
 
 
 def test_pairing_sees_a_bias_that_the_unpaired_test_misses():
@@ -75,15 +92,17 @@ def test_what_is_undefined_is_none():
   one = porosity.compare_porosities([0.2], [0.3], seed=0)
   assert one['difference'] == pytest.approx(0.1)
   assert one['paired_p'] is None and one['difference_low'] is None
+  none = porosity.compare_porosities([], [], seed=0)
+  assert none['n_regions'] == 0 and none['manual'] is None
   same = porosity.compare_porosities([0.25, 0.5], [0.25, 0.5], seed=0)
   assert same['paired_p'] is None and same['unpaired_p'] == pytest.approx(1)
   constant = porosity.compare_porosities([0.25, 0.25], [0.5, 0.5], seed=0)
   assert constant['unpaired_p'] is None
-  json.dumps([one, same, constant], allow_nan=False)
+  json.dumps([none, one, same, constant], allow_nan=False)
 
 
 @pytest.mark.parametrize(('manual', 'automatic'), [
-    ([], []), ([0.1, np.nan], [0.1, 0.2]), ([0.1, 0.2], [0.1])])
+    ([0.1, np.nan], [0.1, 0.2]), ([0.1, 0.2], [0.1])])
 def test_bad_porosities_are_refused(manual, automatic):
   with pytest.raises(InputError):
     porosity.compare_porosities(np.array(manual), np.array(automatic), seed=0)

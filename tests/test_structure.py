@@ -291,15 +291,32 @@ def test_boolean_euler_formula():
       1e-12, rel=1e-3)  # far apart: one per grain
 
 
-def test_real_volume_keeps_its_voxels_and_mirrors():
+def test_real_volume_keeps_its_bodies_and_mirrors():
   real = ndimage.gaussian_filter(
-      np.random.default_rng(1).standard_normal((12, 14, 16)), 1.5) > 0
-  solid = structure.whole(structure.from_volume(real, (80, 70, 100), 3))
-  pad = [(0, (n - 1) // 3 + 1 - size)
+      np.random.default_rng(1).standard_normal((30, 34, 36)), 2.0) > 0.3
+  solid = structure.whole(structure.from_volume(real, (110, 150, 170), 3))
+  pad = [(0, (n - 1) // 3 + 1 - size) if n > 3 * size else (0, 0)
          for n, size in zip(solid.shape, real.shape, strict=True)]
-  np.testing.assert_array_equal(solid[::3, ::3, ::3], np.pad(real, pad, 'reflect'))
-  # A smooth surface: fewer switches than the staircase of repeated voxels has edges.
-  assert switches(solid) == pytest.approx(switches(real) / 3, rel=0.25)
+  tiled = np.pad(real, pad, 'reflect')
+  nodes = solid[::3, ::3, ::3]
+  tiled = tiled[tuple(slice(n) for n in nodes.shape)]
+  # Voxels among their like stay as they are; only corners are rounded off.
+  inner = ndimage.uniform_filter(tiled.astype(float), 3)
+  np.testing.assert_array_equal(nodes[inner > 0.99], True)
+  np.testing.assert_array_equal(nodes[inner < 0.01], False)
+  assert np.mean(nodes != tiled) < 0.03
+  assert solid[:90, :102, :108].mean() == pytest.approx(real.mean(), abs=0.01)
+
+
+def test_real_volume_scales_up_smoothly():
+  def ball(size, radius):
+    return ((np.indices((size,) * 3) - (size - 1) / 2) ** 2).sum(0) <= radius ** 2
+
+  source = ball(29, 10.0)
+  scaled = structure.whole(structure.from_volume(source, (113,) * 3, 4))
+  blocks = np.kron(source, np.ones((4, 4, 4), bool))
+  wrong = np.sum(scaled != ball(113, 40.0)) / np.sum(blocks != ball(116, 40.0))
+  assert wrong < 0.6
 
 
 def test_real_volume_from_a_file(shared_data):
@@ -308,8 +325,8 @@ def test_real_volume_from_a_file(shared_data):
   phase = tifffile.imread(folder / 'volB_from_raw_z100_y100_x100_u8.tif')
   source = structure.from_volume(phase == phase.max(), (60, 200, 300), 4)
   solid = structure.whole(source)
-  assert solid.mean() == pytest.approx((phase == phase.max())[:16, :50, :76].mean(),
-                                       abs=0.02)
+  assert solid.mean() == pytest.approx((phase == phase.max())[:15, :50, :75].mean(),
+                                       abs=0.015)
 
 
 @pytest.mark.parametrize('volume', [

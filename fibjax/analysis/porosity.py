@@ -48,28 +48,29 @@ def compare_porosities(manual_r, automatic_r, seed: int, *, n_resamples: int = 1
     JSON-able dict: n_regions, manual and automatic (means over regions), manual_sd and
     automatic_sd, difference (automatic - manual), unpaired_t, unpaired_p, paired_t,
     paired_p, confidence, difference_low, difference_high, automatic_low,
-    automatic_high. What one region or constant values leave undefined is None.
+    automatic_high. What no region, one region or constant values leave undefined is
+    None.
 
   Raises:
-    InputError: for different lengths, no region or values that are not finite.
+    InputError: for different lengths or values that are not finite.
   """
   manual_r = np.asarray(manual_r, np.float64)
   automatic_r = np.asarray(automatic_r, np.float64)
   check_shape('manual_r', manual_r, (None,))
   check_shape('automatic_r', automatic_r, manual_r.shape)
-  if not manual_r.size or not np.isfinite([manual_r, automatic_r]).all():
-    raise InputError('porosities', got=f'{manual_r.size} regions or values not finite',
+  if not np.isfinite([manual_r, automatic_r]).all():
+    raise InputError('porosities', got='NaN or infinity',
                      expected='one finite fraction per region',
                      remedy='leave out regions without labels')
   n = manual_r.size
   difference_r = automatic_r - manual_r
   result = {
       'n_regions': n,
-      'manual': float(manual_r.mean()),
-      'automatic': float(automatic_r.mean()),
+      'manual': float(manual_r.mean()) if n else None,
+      'automatic': float(automatic_r.mean()) if n else None,
       'manual_sd': float(manual_r.std(ddof=1)) if n > 1 else None,
       'automatic_sd': float(automatic_r.std(ddof=1)) if n > 1 else None,
-      'difference': float(difference_r.mean()),
+      'difference': float(difference_r.mean()) if n else None,
       'unpaired_t': None, 'unpaired_p': None, 'paired_t': None, 'paired_p': None,
       'confidence': confidence,
       'difference_low': None, 'difference_high': None,

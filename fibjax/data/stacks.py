@@ -34,6 +34,7 @@ logging.getLogger('tifffile').setLevel(logging.CRITICAL)
 
 _TIFF = ('.tif', '.tiff')
 _GREY_DTYPES = ('uint8', 'uint16', 'float32')
+_DESCRIPTION = 270  # code of the TIFF tag with ImageJ's or OME's text
 _CLASSIC_TIFF_BYTES = 2**32 - 2**25
 
 
@@ -248,10 +249,10 @@ def _read_slice(file: Path) -> np.ndarray:
 def _open_tiff(path: Path, tif) -> Stack:
   with _decoding(path):
     pages = list(tif.pages)
-    broken = _next_page(tif, pages[-1]) != 0
+    is_cut = _is_cut(tif)
     headers = [(tuple(p.shape), p.dtype, p.dataoffsets, p.databytecounts)
                for p in pages]
-    expected, size, origin = _describe(tif)
+    expected, size, origin = _describe(path, tif)
   names = [str(path)] if len(pages) == 1 else [
       f'{path} page {z + 1}' for z in range(len(pages))]
   for name, (shape, dtype, offsets, counts) in zip(names, headers, strict=True):
@@ -275,8 +276,8 @@ def _open_tiff(path: Path, tif) -> Stack:
     names = [f'{path} slice {z + 1}' for z in range(expected)]
     return Stack(names, shape, dtype, size, origin, lambda z: memory[z].astype(dtype))
   # OME-XML may count the slices of a set of files; ImageJ's tags are of this file.
-  if broken or (tif.is_imagej and expected > len(pages)):
-    raise _truncated(str(path), f'only {len(pages)} whole pages')
+  if is_cut or (tif.is_imagej and expected > len(pages)):
+    raise _truncated(str(path), f'{len(pages)} whole pages, then nothing')
 
   def read(z):
     with _decoding(names[z]):
@@ -284,35 +285,44 @@ def _open_tiff(path: Path, tif) -> Stack:
   return Stack(names, (len(pages), *shape_yx), dtype, size, origin, read)
 
 
-def _describe(tif):
+def _describe(path, tif):
   """Number of slices, voxel size and its origin by ImageJ or OME-XML tags."""
   if tif.is_imagej:
-    (channels, frames, slices), size = voxel_size.from_imagej(
+    counts, size = voxel_size.from_imagej(
         tif.imagej_metadata or {}, {t.name: t.value for t in tif.pages[0].tags})
     origin = 'ImageJ tags'
   elif tif.is_ome:
-    (channels, frames, slices), size = voxel_size.from_ome_xml(tif.ome_metadata)
+    counts, size = voxel_size.from_ome_xml(tif.ome_metadata)
     origin = 'OME-XML'
   else:
     return 1, (None, None, None), None
-  if channels > 1 or (frames > 1 and slices > 1):
-    raise InputError(tif.filename, got=f'{channels} channels and {frames} frames',
-                     expected='one channel and one frame',
-                     remedy='save the channel and frame you want alone')
-  # A stack opened as a time series by mistake has frames instead of slices.
-  return frames * slices, size, origin if any(size) else None
+  if sum(n > 1 for n in counts) > 1:
+    raise InputError(str(path),
+                     got='{} channels, {} frames, {} slices'.format(*counts),
+                     expected='slices alone',
+                     remedy='save the channel and frame you want by itself')
+  # Slices often pass for frames or channels: Fiji's and tifffile's default for 3-D.
+  return max(counts), size, origin if any(size) else None
 
 
-def _next_page(tif, page) -> int:
-  """Offset of the page after this one as the file states it; 0 at the end.
+def _is_cut(tif) -> bool:
+  """Whether a page or the description lies behind the end of the file.
 
-  tifffile drops what follows a broken offset; a file cut short is found by it.
+  tifffile logs such offsets and goes on without what they point to.
   """
   layout, file = tif.tiff, tif.filehandle
-  file.seek(page.offset)
-  n_tags, = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
-  file.seek(page.offset + layout.tagnosize + n_tags * layout.tagsize)
-  return struct.unpack(layout.offsetformat, file.read(layout.offsetsize))[0]
+
+  def unpack(form, offset):
+    file.seek(offset)
+    return struct.unpack(form, file.read(struct.calcsize(form)))[0]
+  last, first = tif.pages[-1], tif.pages[0]
+  end = last.offset + layout.tagnosize + layout.tagsize * unpack(
+      layout.tagnoformat, last.offset)
+  entries = first.offset + layout.tagnosize
+  codes = [unpack(tif.byteorder + 'H', entries + k * layout.tagsize)
+           for k in range(unpack(layout.tagnoformat, first.offset))]
+  lost_text = _DESCRIPTION in codes and _DESCRIPTION not in first.tags
+  return lost_text or unpack(layout.offsetformat, end) != 0
 
 
 def _slices_of(volume):

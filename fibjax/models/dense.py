@@ -66,7 +66,8 @@ def _head(params, maps_byxc, cells: int, dropout: Dropout | None):
     hidden = nn.elu(hidden + layer['bias'][None, None, None])
     if dropout is not None:
       hidden = drop(keys[i], hidden, dropout.dense, hidden.shape)
-  return (hidden @ params['out']['kernel'])[..., 0] + params['out']['bias']
+  logits = hidden @ params['out']['kernel'] + params['out']['bias'][None, None, None]
+  return logits[..., 0]
 
 
 def apply_dense(params, window_byxc: jax.Array, cells: int,

@@ -106,9 +106,10 @@ def prepare_volume(source: volumes.Volume, out_path, *, scale: str = 'dtype',
                           attributes={'preprocessing': record}) as prepared:
     for start, stop in volumes.slab_boxes(prepared):
       slab_zyx = volumes.read_box(source, start, stop)
-      # Slice by slice: the float64 in between stays small.
-      volumes.write_box(prepared, start, np.stack(
-          [apply_record(slice_yx, record) for slice_yx in slab_zyx]))
+      out_zyx = np.empty(slab_zyx.shape, np.float32)
+      for z, slice_yx in enumerate(slab_zyx):  # keeps the float64 in between small
+        out_zyx[z] = apply_record(slice_yx, record)
+      volumes.write_box(prepared, start, out_zyx)
   return record
 
 

@@ -214,13 +214,16 @@ def curves_figure(curves: dict) -> Figure:
 
   Args:
     curves: columns of metrics.csv as float arrays of one length, NaN where empty;
-      epoch and any of train_loss, val_bce, train_accuracy, val_accuracy, val_miou, lr.
+      epoch and any of train_bce (or train_loss, with the weight penalty), val_bce,
+      train_accuracy, val_accuracy, val_miou.
   """
   figure = Figure(figsize=(8.2, 3.1), layout='constrained')
   loss, score = figure.subplots(1, 2)
   epoch = curves['epoch']
+  train, label = (('train_bce', 'training cross-entropy') if 'train_bce' in curves
+                  else ('train_loss', 'training loss'))
   styles = {
-      'train_loss': (loss, _BLUE, '-', 'training loss'),
+      train: (loss, _BLUE, '-', label),
       'val_bce': (loss, _RED, '-', 'validation cross-entropy'),
       'train_accuracy': (score, _BLUE, '-', 'training accuracy'),
       'val_accuracy': (score, _RED, '-', 'validation accuracy'),

@@ -67,7 +67,8 @@ def write_report(folder) -> Path:
                      '\n'.join(tables.to_markdown(t) for t in shown_tables))
   html = _template().render(
       name=config.get('name') or folder.resolve().name, folder=folder.resolve().name,
-      notes=notes, tables=shown_tables, figures=shown_figures,
+      notes=notes, tables=shown_tables, combined=tables.COMBINED,
+      figures=shown_figures,
       facts=_facts(config, post), settings=_flatten(config), versions=versions)
   path = folder / 'report.html'
   workdir.write_text(path, html)
@@ -92,10 +93,13 @@ def _tables(scores, notes) -> list[tables.Table]:
   if not scores:
     return []
   for split, heading in tables.SPLITS.items():
-    if not scores.get(split):
+    pooled = (scores.get(split) or {}).get('after') or {}
+    if not pooled.get('n_voxels'):
       notes.append(f'{heading}: no regions in this split, its columns are empty.')
   shown = [tables.summary_table(scores), tables.split_table(scores, 'before'),
            tables.split_table(scores, 'after')]
+  if scores.get('whole_volume'):
+    shown.append(tables.volume_table(scores))
   if scores.get('porosity_tests'):
     shown.append(tables.porosity_table(scores))
   else:
@@ -130,7 +134,9 @@ def _flatten(content, prefix='') -> list[tuple[str, str]]:
     if isinstance(value, dict):
       rows.extend(_flatten(value, f'{prefix}{key}.'))
     else:
-      rows.append((f'{prefix}{key}', str(value)))
+      items = value if isinstance(value, list) else [value]
+      text = ', '.join(str(item) for item in items)
+      rows.append((f'{prefix}{key}', text or tables.DASH))
   return rows
 
 
@@ -172,9 +178,9 @@ def _curves(folder, notes):
   return _page_figure(
       'curves', 'Training.',
       'Loss, accuracy and mIoU after each epoch, on the training and validation '
-      'voxels (Figure 6 of the paper). The training loss includes the weight penalty '
-      'and is measured with dropout. The dotted line is the epoch of lowest '
-      'validation cross-entropy.',
+      'voxels (Figure 6 of the paper). The training values are means over the steps '
+      'of the epoch, with dropout and augmentation, and so may lie below those of '
+      'validation. The dotted line is the epoch of lowest validation cross-entropy.',
       figures.curves_figure(columns))
 
 
@@ -182,7 +188,7 @@ def _porosities(folder):
   columns = sources.read_columns(folder / 'porosities.csv')
   if not {'volume', 'manual', 'automatic'} <= columns.keys():
     return None
-  volume = columns['volume'].astype(str)
+  volume = columns['volume']
   whole = np.isfinite(columns['manual']) & np.isfinite(columns['automatic'])
   if not whole.any():
     return None

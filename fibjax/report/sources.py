@@ -17,6 +17,7 @@ from fibjax.data import volume as volume_module
 from fibjax.report.figures import RegionPanel
 
 SIZES_PX = (33, 49, 65, 81, 97, 113)  # the paper's neighbourhoods
+_TEXT_COLUMNS = ('volume', 'split')
 _SPLIT_ORDER = ('test', 'val', 'train', '')
 _SURROUND = 1.35  # side of figure 1 over the largest neighbourhood in it
 
@@ -54,12 +55,13 @@ def read_json_if_any(path, notes: list[str]) -> dict:
 
 
 def read_columns(path) -> dict[str, np.ndarray]:
-  """Reads a CSV of numbers and names: columns as float arrays, or as text arrays.
+  """Reads a CSV of numbers: columns as float arrays, volume and split as text.
 
   Empty cells of a number column are NaN. A missing or empty file gives {}.
 
   Raises:
-    InputError: for a row that has not the header's columns.
+    InputError: for a row that has not the header's columns, or a cell that is no
+      number.
   """
   path = Path(path)
   if not path.is_file():
@@ -72,15 +74,18 @@ def read_columns(path) -> dict[str, np.ndarray]:
     raise InputError(str(path), got='rows of different lengths',
                      expected=f'{len(rows[0])} columns',
                      remedy='delete it and run the stage again')
-  return {name: _column(cells)
+  return {name: _column(f'{path}: {name}', cells, is_text=name in _TEXT_COLUMNS)
           for name, *cells in zip(*rows, strict=True)}
 
 
-def _column(cells):
+def _column(name, cells, is_text):
+  if is_text:
+    return np.array(cells)
   try:
     return np.array([float(c) if c.strip() else math.nan for c in cells])
-  except ValueError:
-    return np.array(cells)
+  except ValueError as error:
+    raise InputError(name, got=str(error), expected='numbers',
+                     remedy='delete the file and run the stage again') from None
 
 
 def open_films(folder: Path) -> list[Film]:
@@ -174,7 +179,7 @@ def read_slice(film: Film) -> tuple[int, np.ndarray, np.ndarray] | None:
 
 
 def read_neighbourhood(films: list[Film], model: dict) -> Neighbourhood | None:
-  """Reads the middle of the first film, as wide as the largest neighbourhood needs."""
+  """Reads a neighbourhood of high contrast in the middle slice of the first film."""
   film = next((f for f in films if f.image is not None), None)
   if film is None:
     return None
@@ -183,11 +188,22 @@ def read_neighbourhood(films: list[Film], model: dict) -> Neighbourhood | None:
   fitting = [s for s in sorted({*SIZES_PX, chosen or SIZES_PX[0]}) if s <= min(h, w)]
   if not fitting:
     return None
-  side = min(round(fitting[-1] * _SURROUND) | 1, (min(h, w) - 1) | 1)
-  side = max(side, fitting[-1])
-  z, y, x = n_z // 2, (h - side) // 2, (w - side) // 2
+  side = max(min(round(fitting[-1] * _SURROUND), min(h, w) - 1) | 1, fitting[-1])
+  z = n_z // 2
   half_z = min((model.get('n_z') or 1) // 2, z, n_z - 1 - z)
+  slice_yx = volume_module.read_box(film.image, (z, 0, 0), (z + 1, h, w))[0]
+  inner = chosen if chosen in fitting else fitting[0]
+  y, x = _contrast_corner(slice_yx, side, inner)
   stack = volume_module.read_box(film.image, (z - half_z, y, x),
                                  (z + half_z + 1, y + side, x + side))
-  return Neighbourhood(stack, tuple(fitting), chosen if chosen in fitting else None,
+  return Neighbourhood(stack, tuple(fitting), inner if chosen == inner else None,
                        voxel_size_yx_nm(film.image))
+
+
+def _contrast_corner(slice_yx, side, inner, n=7):
+  """Finds, on an n x n grid, the square whose inner square shows both phases best."""
+  pad = (side - inner) // 2
+  corners = [(int(y), int(x)) for y in np.linspace(0, slice_yx.shape[0] - side, n)
+             for x in np.linspace(0, slice_yx.shape[1] - side, n)]
+  return max(corners, key=lambda c: float(np.std(
+      slice_yx[c[0] + pad:c[0] + pad + inner, c[1] + pad:c[1] + pad + inner])))

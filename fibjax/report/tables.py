@@ -90,11 +90,11 @@ def split_table(metrics: dict, stage: str) -> Table:
       title={'before': 'Before post-processing (score > 0.5)',
              'after': 'After post-processing'}[stage],
       groups=(('', 1), *((heading, 4) for heading in SPLITS.values())),
-      columns=('Volume', *('mIoU', 'Accuracy', 'Manual %', 'Autom. %') * len(SPLITS)),
+      columns=('Volume', *('mIoU', 'Acc.', 'Manual', 'Autom.') * len(SPLITS)),
       rows=tuple((name, *cells) for name, cells in rows.items()),
-      note='Pooled over the labelled voxels of complete regions. Manual and '
-           'automatic are porosities: the percentage of pore in the labels and in '
-           'the segmentation. The combined row sums the voxels of all volumes.')
+      note='Pooled over the labelled voxels of complete regions. Acc.: accuracy. '
+           'Manual and automatic are porosities: the percentage of pore in the labels '
+           'and in the segmentation. The combined row sums the voxels of all volumes.')
 
 
 def summary_table(metrics: dict) -> Table:
@@ -125,8 +125,10 @@ def summary_table(metrics: dict) -> Table:
 
 def porosity_table(metrics: dict) -> Table:
   """Builds the comparison of region porosities with its tests and intervals."""
+  tests = metrics.get('porosity_tests', {})
+  coverage = next((t['confidence'] for t in tests.values() if 'confidence' in t), 0.95)
   rows = []
-  for name, test in metrics.get('porosity_tests', {}).items():
+  for name, test in tests.items():
     rows.append((
         name, str(test.get('n_regions', DASH)), _percent(test.get('manual')),
         _percent(test.get('automatic'))
@@ -140,10 +142,33 @@ def porosity_table(metrics: dict) -> Table:
       columns=('Volume', 'Regions', 'Manual %', 'Automatic %', 'Difference, points',
                'p unpaired', 'p paired'),
       rows=tuple(rows),
-      note='Means over regions of all splits; in brackets the 95 % bootstrap interval '
-           'over regions. The unpaired t-test is the published one. Both sets come '
-           'from the same regions, so the paired t-test and the interval of the '
-           'difference are the ones to conclude from.')
+      note=f'Means over regions of all splits; in brackets the {100 * coverage:g} % '
+           'bootstrap interval over regions. The unpaired t-test is the published '
+           'one. Both sets come from the same regions, so the paired t-test and the '
+           'interval of the difference are the ones to conclude from.')
+
+
+def volume_table(metrics: dict) -> Table:
+  """Builds the porosity of whole volumes, and their scores where truth is known."""
+  volumes = metrics.get('whole_volume', {})
+  has_truth = any(v.get('truth') for v in volumes.values())
+  rows = []
+  for name, volume in volumes.items():
+    row = [name, _percent(volume.get('porosity_automatic'))]
+    if has_truth:
+      truth = volume.get('truth') or {}
+      both = truth.get('porosity_manual'), truth.get('porosity_automatic')
+      error = None if None in both else both[1] - both[0]
+      row += [_percent(both[0]), _percent(error, sign=True),
+              _number(truth.get('miou')), _number(truth.get('accuracy'))]
+    rows.append(tuple(row))
+  columns = ('Volume', 'Porosity %')
+  note = 'All voxels of the segmentation.'
+  if has_truth:
+    columns += ('True porosity %', 'Difference, points', 'mIoU', 'Accuracy')
+    note += (' The truth is known here without an annotator: the volume is simulated '
+             'or labelled completely.')
+  return Table('Whole volumes', (), columns, tuple(rows), note)
 
 
 def to_markdown(table: Table) -> str:

@@ -80,7 +80,7 @@ def annotate(truth_yx: np.ndarray, seed, annotator: Annotator | None = None,
     pore_yx &= ~_some_components(
         pore_yx, annotator.omission, rng, below=annotator.omitted_area_px)
   if annotator.confusion:
-    smooth_yx = ndimage.gaussian_filter(np.asarray(image_yx, np.float32), 1.0)
+    smooth_yx = ndimage.gaussian_filter(np.asarray(image_yx, np.float32), 3.0)
     solid_level = np.median(smooth_yx[truth_yx == 1]) if truth_yx.any() else np.inf
     bright_yx = (truth_yx == 0) & (
         smooth_yx > annotator.confusion_contrast * solid_level)

@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import pytest
+
+from fibjax import config as configs
+from fibjax.checks import InputError
+from fibjax.models import make_model
+
+FILES = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
+DEMO = str(Path(__file__).parents[1] / 'configs' / 'demo.py')
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize('variant', ['', 'tiny'])
+def test_every_config_loads_and_survives_json(path, variant):
+  config = configs.load(f'{path}:{variant}')
+  make_model(config.model)
+  assert configs.from_dict(configs.to_dict(config)).to_json() == config.to_json()
+  assert config.name == path.stem
+  assert path.read_text().startswith('"""') and 'COMMAND' in path.read_text()
+
+
+def test_overrides_of_every_type():
+  config = configs.load(DEMO, (
+      'train.epochs=3', 'train.l2=1', 'data.volumes=a.zarr,b.zarr', 'name=x y',
+      'data.shape_zyx=9,80,80', 'prepare.gradient=false', 'data.root=/a=b'))
+  assert config.train.epochs == 3
+  assert config.train.l2 == 1.0 and isinstance(config.train.l2, float)
+  assert config.data.volumes == ('a.zarr', 'b.zarr')
+  assert config.data.shape_zyx == (9, 80, 80)
+  assert config.prepare.gradient is False
+  assert config.data.root == '/a=b'
+  assert config.name == 'x y'
+
+
+@pytest.mark.parametrize('override, message', [
+    ('train.epoch=3', 'unknown key.*epochs'),
+    ('trian.epochs=3', 'unknown key.*train'),
+    ('train.epochs.x=3', 'unknown key'),
+    ('train.epochs=many', 'expected int'),
+    ('train.epochs=1e3', 'expected int'),
+    ('train.epochs=true', 'expected int'),
+    ('train.l2=x', 'expected float'),
+    ('prepare.gradient=1', 'expected bool'),
+    ('train=3', 'single setting'),
+    ('train.epochs', 'KEY=VALUE'),
+    ('train.epochs=0', 'train.epochs=0.*1 to'),
+    ('split.fractions=1,2,3', 'add up to 1'),
+    ('train.crop_px=17', 'multiple of 16'),
+    ('model.padding=same', "'patch' where model.padding"),
+    ('postprocess.connectivity=8', 'connectivity=8'),
+])
+def test_bad_overrides_are_named(override, message):
+  with pytest.raises(InputError, match=message):
+    configs.load(DEMO, (override,))
+
+
+def test_all_problems_come_in_one_message():
+  with pytest.raises(InputError, match=r'train\.epochs=0.*train\.crop_px=3'):
+    configs.load(DEMO, ('train.crop_px=3', 'train.epochs=0'))
+
+
+@pytest.mark.parametrize('text, message', [
+    ('def get_config(variant="base"):\n  return 1 +', 'SyntaxError'),
+    ('x = 1', 'get_config'),
+    ('from fibjax.config import base\ndef get_config():\n  c = base()\n'
+     '  c.train.nonsense = 1\n  return c', r'unknown key train\.nonsense'),
+    ('from fibjax.config import base\ndef get_config():\n  c = base()\n'
+     '  del c.train.epochs\n  return c', r'missing key train\.epochs'),
+])
+def test_broken_config_files_are_named(tmp_path, text, message):
+  path = tmp_path / 'mine.py'
+  path.write_text(text)
+  with pytest.raises(InputError, match=message):
+    configs.load(str(path))
+
+
+def test_missing_file_and_unknown_variant():
+  with pytest.raises(InputError, match='Python file'):
+    configs.load('configs/nothing.py')
+  with pytest.raises(InputError, match="'huge'.*base.*tiny"):
+    configs.load(f'{DEMO}:huge')

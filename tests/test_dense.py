@@ -1,0 +1,116 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fibjax.models import Dropout, conv, dense
+from tests.test_patch_cnn import small_model
+
+
+def random_params(model, seed=0):
+  params = jax.jit(model.init)(jax.random.key(seed))
+  return jax.tree.map(lambda p: p + 0.03 * jax.random.normal(
+      jax.random.key(p.size), p.shape), params)
+
+
+@pytest.mark.parametrize('shape', [(1, 9, 7, 3), (2, 6, 6, 20)])
+def test_shifted_products_equal_a_loop(shape):
+  random = np.random.default_rng(0)
+  maps = random.normal(size=shape)
+  kernel = random.normal(size=(3, 2, shape[3], 5))
+  h, w = shape[1] - 2, shape[2] - 1
+  expected = np.zeros((shape[0], h, w, 5))
+  for y in range(h):
+    for x in range(w):
+      expected[:, y, x] = np.einsum('bhwc,hwco->bo', maps[:, y:y + 3, x:x + 2], kernel)
+  for convolve in (conv.conv_shifted, conv.conv_lax, conv.conv_valid):
+    np.testing.assert_allclose(
+        convolve(jnp.asarray(maps, jnp.float32), jnp.asarray(kernel, jnp.float32)),
+        expected, atol=1e-4)
+
+
+def test_max_pool_drops_an_odd_last_row():
+  maps = jnp.arange(25.).reshape(1, 5, 5, 1)
+  np.testing.assert_array_equal(conv.max_pool(maps)[0, ..., 0], [[6, 8], [16, 18]])
+
+
+def test_fragments_hold_every_offset_of_the_pooled_map():
+  maps = jax.random.normal(jax.random.key(0), (2, 7, 9, 3))
+  frags = dense.fragments(maps)
+  assert frags.shape == (8, 3, 4, 3)
+  for dy in (0, 1):
+    for dx in (0, 1):
+      expected = conv.max_pool(maps[:, dy:dy + 6, dx:dx + 8])
+      part = frags[2 * (2 * dy + dx):][:2]
+      np.testing.assert_array_equal(part, expected)
+
+
+def test_interleave_undoes_the_order_of_fragments():
+  # Pooling a constant-per-pixel ramp by its own maximum keeps the bottom right value.
+  ramp = jnp.arange(19. * 19).reshape(1, 19, 19, 1)
+  frags = dense.fragments(dense.fragments(ramp))
+  out = dense.interleave(frags[..., 0], 1)
+  np.testing.assert_array_equal(out[0], ramp[0, 3:3 + 16, 3:3 + 16, 0])
+
+
+@pytest.mark.parametrize('mapped_from', [2, 3, 5])
+@pytest.mark.parametrize('n_xy', [33, 49])
+def test_dense_equals_one_patch_per_voxel(n_xy, mapped_from):
+  if n_xy == 49 and mapped_from != 3:
+    pytest.skip('one size is enough for the unusual mappings')
+  model = small_model(n_xy, 3)
+  params = random_params(model)
+  cells = n_xy // 16
+  window = jax.random.normal(jax.random.key(5), (
+      2, dense.window_px(cells, 16), dense.window_px(cells, 32), 3))
+  logits = jax.jit(lambda p, w: dense.apply_dense(
+      p, w, cells, mapped_from=mapped_from))(params, window)
+  assert logits.shape == (2, 16, 32)
+  apply = jax.jit(model.apply)
+  side = model.window_px
+  for y, x in [(0, 0), (15, 31), (3, 8), (6, 17), (13, 1)]:
+    patch = window[:, y:y + side, x:x + side]
+    np.testing.assert_allclose(logits[:, y, x], apply(params, patch), atol=1e-4)
+
+
+def test_dense_is_translation_equivariant():
+  model = small_model(33, 1)
+  params = random_params(model)
+  big = jax.random.normal(jax.random.key(1), (1, 91 + 48, 91 + 48, 1))
+  apply = jax.jit(model.apply_dense)
+  whole = apply(params, big)
+  part = apply(params, big[:, 5:5 + 91 + 32, 11:11 + 91 + 32])
+  np.testing.assert_allclose(whole[:, 5:37, 11:43], part, atol=1e-5)
+
+
+def test_gradient_of_dense_is_the_sum_of_patch_gradients():
+  model = small_model(33, 1)
+  params = random_params(model)
+  window = jax.random.normal(jax.random.key(1), (1, 107, 107, 1))
+  weights = jax.random.normal(jax.random.key(2), (1, 16, 16))
+  chosen = [(0, 0), (7, 9), (15, 15)]
+  mask = jnp.zeros((1, 16, 16)).at[0, *jnp.array(chosen).T].set(1.)
+  weights = weights * mask
+
+  def by_patch(p):
+    patches = jnp.concatenate([window[:, y:y + 92, x:x + 92] for y, x in chosen])
+    values = jnp.stack([weights[0, y, x] for y, x in chosen])
+    return jnp.sum(values * model.apply(p, patches))
+
+  expected = jax.jit(jax.grad(by_patch))(params)
+  found = jax.jit(jax.grad(
+      lambda p: jnp.sum(weights * model.apply_dense(p, window))))(params)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4, rtol=1e-3),
+               expected, found)
+
+
+def test_dropout_in_the_dense_form_is_fresh_and_keeps_the_mean():
+  model = small_model(33, 1)
+  params = random_params(model)
+  window = jax.random.normal(jax.random.key(1), (1, 107, 107, 1))
+  apply = jax.jit(model.apply_dense)
+  drawn = [apply(params, window, Dropout(jax.random.key(i), 0.2, 0.1)) for i in (0, 0, 1)]
+  np.testing.assert_array_equal(drawn[0], drawn[1])
+  assert float(jnp.abs(drawn[0] - drawn[2]).max()) > 1e-3
+  none = apply(params, window, Dropout(jax.random.key(0), 0., 0.))
+  np.testing.assert_allclose(none, apply(params, window), atol=1e-6)

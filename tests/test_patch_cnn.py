@@ -1,0 +1,105 @@
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from fibjax.checks import InputError
+from fibjax.models import Dropout, count_weights, make_model
+from fibjax.models.patch_cnn import SIZES_XY, SIZES_Z, drop
+
+TABLES = Path(__file__).parents[1] / 'third_party' / 'skarberg2021' / 'tables.json'
+
+
+def small_model(n_xy=33, n_z=1, padding='context'):
+  return make_model(ConfigDict({'name': 'patch_cnn', 'n_xy': n_xy, 'n_z': n_z,
+                                'padding': padding}))
+
+
+def published_count(n_xy, n_z):
+  return json.loads(TABLES.read_text())['table1']['weights'][str(n_xy)][str(n_z)]
+
+
+@pytest.mark.parametrize('n_xy', SIZES_XY)
+@pytest.mark.parametrize('n_z', SIZES_Z)
+@pytest.mark.parametrize('padding', ['same', 'context'])
+def test_weight_counts_are_those_of_table_1(n_xy, n_z, padding):
+  shapes = jax.eval_shape(small_model(n_xy, n_z, padding).init, jax.random.key(0))
+  assert count_weights(shapes) == published_count(n_xy, n_z)
+
+
+def elu(x):
+  return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
+
+
+def oracle(params, patch_yxc, padding):
+  """The network written out in numpy, float64, one patch."""
+  x = np.asarray(patch_yxc, float)
+  for block in range(1, 5):
+    for part in 'ab':
+      layer = params[f'conv{block}{part}']
+      kernel = np.asarray(layer['kernel'], float)
+      if padding == 'same':
+        x = np.pad(x, ((1, 1), (1, 1), (0, 0)))
+      h, w = x.shape[0] - 2, x.shape[1] - 2
+      total = np.zeros((h, w, kernel.shape[3])) + np.asarray(layer['bias'], float)
+      for dy in range(3):
+        for dx in range(3):
+          total += x[dy:dy + h, dx:dx + w] @ kernel[dy, dx]
+      x = elu(total)
+    h, w = x.shape[0] // 2, x.shape[1] // 2
+    x = x[:2 * h, :2 * w].reshape(h, 2, w, 2, -1).max((1, 3))
+  x = x.reshape(-1)
+  for name in ('fc1', 'fc2'):
+    x = elu(x @ np.asarray(params[name]['kernel'], float)
+            + np.asarray(params[name]['bias'], float))
+  return float((x @ np.asarray(params['out']['kernel'], float))[0]
+               + params['out']['bias'][0])
+
+
+@pytest.mark.parametrize('padding', ['same', 'context'])
+def test_logits_equal_the_network_written_out(padding):
+  model = small_model(33, 3, padding)
+  params = jax.jit(model.init)(jax.random.key(1))
+  params = jax.tree.map(lambda p: p + 0.05 * jax.random.normal(
+      jax.random.key(p.size), p.shape), params)
+  patches = jax.random.normal(jax.random.key(2), (2, model.window_px, model.window_px, 3))
+  expected = [oracle(params, patch, padding) for patch in patches]
+  np.testing.assert_allclose(jax.jit(model.apply)(params, patches), expected, rtol=1e-4,
+                             atol=1e-4)
+
+
+def test_glorot_uniform_limits_and_zero_biases():
+  params = jax.jit(small_model(33, 3).init)(jax.random.key(0))
+  kernel = params['conv3a']['kernel']
+  limit = np.sqrt(6 / (9 * 32 + 9 * 64))
+  assert 0.95 * limit < np.abs(kernel).max() <= limit
+  assert all((layer['bias'] == 0).all() for layer in params.values())
+
+
+def test_dropout_keeps_the_mean_and_drops_whole_channels():
+  ones = jnp.ones((400, 2, 2, 50))
+  dropped = drop(jax.random.key(0), ones, 0.3, (400, 1, 1, 50))
+  assert set(np.unique(np.round(dropped, 4))) == {0., np.float32(round(1 / 0.7, 4))}
+  assert abs(float(dropped.mean()) - 1) < 5 * np.sqrt(0.3 / 0.7 / 20000)
+  assert (dropped == dropped[:, :1, :1]).all()
+
+
+def test_dropout_of_rate_zero_changes_nothing():
+  model = small_model(33, 1, 'same')
+  params = jax.jit(model.init)(jax.random.key(1))
+  patches = jax.random.normal(jax.random.key(2), (3, 33, 33, 1))
+  none = Dropout(jax.random.key(3), 0., 0.)
+  np.testing.assert_array_equal(jax.jit(model.apply)(params, patches, none),
+                                jax.jit(model.apply)(params, patches))
+
+
+@pytest.mark.parametrize('key, value', [('n_xy', 32), ('n_z', 2), ('padding', 'full'),
+                                        ('name', 'vit')])
+def test_unknown_settings_are_named(key, value):
+  settings = {'name': 'patch_cnn', 'n_xy': 33, 'n_z': 1, 'padding': 'same', key: value}
+  with pytest.raises(InputError, match=rf'config\.model\.{key}'):
+    make_model(ConfigDict(settings))

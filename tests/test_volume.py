@@ -1,0 +1,260 @@
+"""Volumes on disk: bytes as zarr-python sees them, boxes, mirroring, damage."""
+import json
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fibjax.checks import InputError
+from fibjax.data import volume as volumes
+from fibjax.data.voxel_size import check_voxel_size
+
+SIZE = (50.0, 10.0, 12.5)
+
+
+def make(path, array_zyx, size=SIZE, **options):
+  with volumes.new_volume(path, array_zyx.shape, array_zyx.dtype, size,
+                          **options) as new:
+    volumes.write_box(new, (0, 0, 0), array_zyx)
+  return volumes.open_volume(path)
+
+
+def noise(shape, dtype=np.uint16, seed=0):
+  return np.random.default_rng(seed).integers(0, 200, shape).astype(dtype)
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize('shape, shard', [((10, 250, 40), None), ((1, 1, 1), None),
+                                          ((11, 37, 53), (4, 16, 24)),
+                                          ((3, 130, 129), (2, 128, 7))])
+def test_zarr_python_reads_the_same_values(tmp_path, dtype, shape, shard):
+  array = noise(shape, dtype)
+  volume = make(tmp_path / 'v.ome.zarr', array, shard_zyx=shard)
+  assert volume.shape == shape and volume.dtype == dtype
+  np.testing.assert_array_equal(volumes.read_box(volume, (0, 0, 0), shape), array)
+  other = zarr.open_group(tmp_path / 'v.ome.zarr', mode='r')['0']
+  np.testing.assert_array_equal(other[...], array)
+  assert other.dtype == dtype
+  assert other.shards == volumes.shard_shape(volume)
+  assert shard is None or other.shards == shard
+  assert all(s % c == 0 for s, c in zip(other.shards, other.chunks, strict=True))
+
+
+def test_group_holds_every_must_of_ome_zarr_05(tmp_path):
+  make(tmp_path / 'film.ome.zarr', noise((2, 3, 4)), attributes={'a': [1]})
+  group = json.loads((tmp_path / 'film.ome.zarr' / 'zarr.json').read_text())
+  assert group['zarr_format'] == 3 and group['node_type'] == 'group'
+  ome = group['attributes']['ome']
+  assert ome['version'] == '0.5'
+  (multiscale,) = ome['multiscales']
+  assert multiscale['name'] == 'film'
+  assert multiscale['axes'] == [
+      {'name': n, 'type': 'space', 'unit': 'nanometer'} for n in 'zyx']
+  assert multiscale['datasets'] == [{'path': '0', 'coordinateTransformations': [
+      {'type': 'scale', 'scale': list(SIZE)}]}]
+  array = json.loads((tmp_path / 'film.ome.zarr' / '0' / 'zarr.json').read_text())
+  assert array['dimension_names'] == ['z', 'y', 'x']
+  assert array['codecs'][0]['name'] == 'sharding_indexed'
+  assert group['attributes']['fibjax']['a'] == [1]
+
+
+def test_default_shard_is_tens_of_mib_and_shallow():
+  chunk, shard = volumes._grid('v', [200, 2247, 3372], None)
+  assert 2**24 <= np.prod(shard) * 4 <= 2**26 and shard[0] <= 8
+  assert np.prod(chunk) * 4 <= 2**19
+
+
+def test_voxel_size_and_attributes_return(tmp_path):
+  volume = make(tmp_path / 'a', noise((2, 3, 4)), attributes={'k': {'l': None}})
+  assert volume.voxel_size_zyx_nm == SIZE and volume.attributes == {'k': {'l': None}}
+  unknown = make(tmp_path / 'b', noise((2, 3, 4)), None, fill_value=None)
+  assert unknown.voxel_size_zyx_nm is None and unknown.attributes == {}
+  group = json.loads((tmp_path / 'b' / 'zarr.json').read_text())['attributes']
+  assert group['fibjax']['voxel_size_unknown'] is True
+  assert 'unit' not in group['ome']['multiscales'][0]['axes'][0]
+
+
+def test_a_volume_of_another_writer_in_micrometer(tmp_path):
+  array = noise((4, 5, 6))
+  group = zarr.create_group(tmp_path / 'v', attributes={'ome': {
+      'version': '0.5', 'multiscales': [{
+          'axes': [{'name': n, 'type': 'space', 'unit': 'micrometer'} for n in 'zyx'],
+          'datasets': [{'path': 's0', 'coordinateTransformations': [
+              {'type': 'scale', 'scale': [0.05, 0.01, 0.01]}]}]}]}})
+  group.create_array('s0', data=array, chunks=(2, 5, 6), dimension_names=list('zyx'))
+  volume = volumes.open_volume(tmp_path / 'v')
+  assert volume.voxel_size_zyx_nm == pytest.approx((50, 10, 10))
+  np.testing.assert_array_equal(volumes.read_box(volume, (1, 0, 2), (4, 5, 6)),
+                                array[1:, :, 2:])
+
+
+def test_unwritten_voxels_read_as_the_fill_value(tmp_path):
+  volume = volumes.create_volume(tmp_path / 'v', (4, 5, 6), np.uint8, None,
+                                 fill_value=255)
+  volumes.write_box(volume, (1, 2, 3), np.zeros((1, 1, 1), np.uint8))
+  expected = np.full((4, 5, 6), 255)
+  expected[1, 2, 3] = 0
+  np.testing.assert_array_equal(volumes.read_box(volume, (0, 0, 0), (4, 5, 6)),
+                                expected)
+
+
+@pytest.fixture(scope='module')
+def mirrored(tmp_path_factory):
+  array = noise((5, 7, 9))
+  return array, make(tmp_path_factory.mktemp('m') / 'v', array, shard_zyx=(2, 4, 5))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_mirrored_reads_equal_reflect_padding(mirrored, data):
+  array, volume = mirrored
+  start = [data.draw(st.integers(-20, 20)) for _ in range(3)]
+  stop = [data.draw(st.integers(a + 1, 25)) for a in start]
+  before = [max(0, -a) for a in start]
+  after = [max(0, b - n) for b, n in zip(stop, array.shape, strict=True)]
+  padded = np.pad(array, list(zip(before, after, strict=True)), mode='reflect')
+  index = tuple(slice(a + p, b + p)
+                for a, b, p in zip(start, stop, before, strict=True))
+  np.testing.assert_array_equal(volumes.read_mirrored(volume, start, stop),
+                                padded[index])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.data())
+def test_boxes_written_anywhere_are_read_back(tmp_path_factory, data):
+  shape = (6, 9, 11)
+  volume = volumes.create_volume(tmp_path_factory.mktemp('w') / 'v', shape, np.uint16,
+                                 SIZE, shard_zyx=(4, 4, 8))
+  expected = np.zeros(shape, np.uint16)
+  for seed in range(4):
+    start = [data.draw(st.integers(0, n - 1)) for n in shape]
+    stop = [data.draw(st.integers(a + 1, n)) for a, n in zip(start, shape, strict=True)]
+    index = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+    expected[index] = patch = noise(expected[index].shape, seed=seed)
+    volumes.write_box(volume, start, patch)
+  np.testing.assert_array_equal(volumes.read_box(volume, (0, 0, 0), shape), expected)
+
+
+def test_slabs_cover_the_volume_one_shard_deep(tmp_path):
+  volume = make(tmp_path / 'v', noise((11, 6, 7)), shard_zyx=(4, 3, 7))
+  assert list(volumes.slab_boxes(volume)) == [
+      ((0, 0, 0), (4, 6, 7)), ((4, 0, 0), (8, 6, 7)), ((8, 0, 0), (11, 6, 7))]
+
+
+def test_a_failed_volume_leaves_nothing_and_a_rest_is_replaced(tmp_path):
+  path = tmp_path / 'sub' / 'v.ome.zarr'
+  with pytest.raises(RuntimeError), volumes.new_volume(path, (2, 2, 2), np.uint8, None):
+    raise RuntimeError
+  assert list(path.parent.iterdir()) == []
+  rest = tmp_path / 'sub' / 'v.ome.zarr.partial'
+  rest.mkdir()
+  (rest / 'junk').write_text('x')
+  volume = make(path, noise((2, 2, 2)))
+  assert volume.shape == (2, 2, 2) and list(path.parent.iterdir()) == [path]
+
+
+def test_several_volumes_in_a_group(tmp_path):
+  group = volumes.create_group(tmp_path / 'scores.ome.zarr')
+  make(group / 'HPC22', noise((2, 2, 2)))
+  volumes.create_group(group)
+  make(group / 'HPC30', noise((2, 2, 3)))
+  assert sorted(zarr.open_group(group, mode='r').group_keys()) == ['HPC22', 'HPC30']
+  with pytest.raises(InputError, match='scores.ome.zarr: got a zarr group without OME'):
+    volumes.open_volume(group)
+  with pytest.raises(InputError, match='a group of volumes'):
+    volumes.create_group(group / 'HPC22')
+
+
+@pytest.mark.parametrize('start, stop', [
+    ((-1, 0, 0), (1, 1, 1)), ((0, 0, 0), (3, 4, 6)), ((1, 1, 1), (1, 2, 2)),
+    ((0, 0, 0), (9, 1, 1))])
+def test_a_box_outside_is_named(tmp_path, start, stop):
+  volume = make(tmp_path / 'v', noise((3, 4, 5)))
+  with pytest.raises(InputError, match='v: got box .* inside the volume of shape'):
+    volumes.read_box(volume, start, stop)
+  shape = np.maximum(np.subtract(stop, start), 0)
+  with pytest.raises(InputError, match='v: got box'):
+    volumes.write_box(volume, start, np.zeros(shape, np.uint16))
+
+
+def test_bad_arguments_are_named(tmp_path):
+  path = tmp_path / 'v'
+  volume = make(path, noise((3, 4, 5)))
+  with pytest.raises(InputError, match='v: got 3-D float64 to write'):
+    volumes.write_box(volume, (0, 0, 0), np.zeros((1, 1, 1)))
+  with pytest.raises(InputError, match='v: got box .* at least one voxel'):
+    volumes.read_mirrored(volume, (0, 5, 0), (3, 5, 1))
+  with pytest.raises(InputError, match='does not exist'):
+    volumes.create_volume(path, (1, 1, 1), np.uint8, None)
+  with pytest.raises(InputError, match='got shape'):
+    volumes.create_volume(tmp_path / 'w', (0, 1, 1), np.uint8, None)
+  with pytest.raises(InputError, match='got dtype complex64'):
+    volumes.create_volume(tmp_path / 'w', (1, 1, 1), np.complex64, None)
+  with pytest.raises(InputError, match='w: voxel size'):
+    volumes.create_volume(tmp_path / 'w', (1, 1, 1), np.uint8, (1, 0, 1))
+  (tmp_path / 'file').write_text('x')
+  with pytest.raises(InputError, match='file'):
+    volumes.create_volume(tmp_path / 'file' / 'w', (1, 1, 1), np.uint8, None)
+  assert not (tmp_path / 'w').exists()
+
+
+@pytest.mark.parametrize('size', [(1, 2), 'abc', (1, 2, float('nan')), (1, -2, 3), 5])
+def test_a_voxel_size_is_three_positive_numbers(size):
+  with pytest.raises(InputError, match='stack: voxel size: got'):
+    check_voxel_size('stack', size)
+
+
+@pytest.mark.parametrize('text', [
+    '', '{', '[]', '{"node_type": "array"}', '{"node_type": "group"}', '\xff',
+    '{"node_type": "group", "attributes": {"ome": {"version": "0.4"}}}',
+    '{"node_type": "group", "attributes": {"ome": {"version": "0.5"}}}',
+    '{"node_type": "group", "attributes": {"ome": {"version": "0.5", "multiscales":'
+    ' [{"axes": ["z"]}]}}}'])
+def test_a_damaged_group_is_named(tmp_path, text):
+  path = tmp_path / 'v.ome.zarr'
+  make(path, noise((3, 4, 5)))
+  (path / 'zarr.json').write_text(text, encoding='latin-1')
+  with pytest.raises(InputError, match=r'v\.ome\.zarr.*OME-Zarr 0\.5') as error:
+    volumes.open_volume(path)
+  assert '\n' not in str(error.value)
+
+
+def test_other_axes_and_missing_paths_are_named(tmp_path):
+  path = tmp_path / 'v'
+  make(path, noise((3, 4, 5)))
+  text = (path / 'zarr.json').read_text()
+  (path / 'zarr.json').write_text(text.replace('"name": "z"', '"name": "t"'))
+  with pytest.raises(InputError, match=r"v: got axes \('t', 'y', 'x'\)"):
+    volumes.open_volume(path)
+  for wrong in (tmp_path / 'none', path / 'zarr.json', tmp_path):
+    with pytest.raises(InputError, match='no readable zarr.json'):
+      volumes.open_volume(wrong)
+
+
+@pytest.mark.parametrize('text', [None, '', '{"zarr_format": 3', '{"zarr_format": 3}'])
+def test_a_damaged_array_is_named(tmp_path, text):
+  path = tmp_path / 'v'
+  make(path, noise((3, 4, 5)))
+  file = path / '0' / 'zarr.json'
+  file.unlink() if text is None else file.write_text(text)
+  with pytest.raises(InputError, match='v/0: got'):
+    volumes.open_volume(path)
+
+
+@pytest.mark.parametrize('damage', ['cut', 'empty', 'flip', 'flip index', 'lost'])
+def test_a_damaged_shard_is_named(tmp_path, damage):
+  path = tmp_path / 'v'
+  make(path, noise((10, 12, 14)), shard_zyx=(4, 12, 14), fill_value=None)
+  shard = path / '0' / 'c' / '1' / '0' / '0'
+  data = bytearray(shard.read_bytes())
+  data[{'flip': len(data) // 2}.get(damage, len(data) - 9)] ^= 1
+  shard.write_bytes({'cut': data[:len(data) // 2], 'empty': b''}.get(damage, data))
+  if damage == 'lost':
+    shard.unlink()
+  volume = volumes.open_volume(path)
+  volumes.read_box(volume, (0, 0, 0), (4, 12, 14))
+  with pytest.raises(InputError, match='v: got .*shard') as error:
+    volumes.read_box(volume, (0, 0, 0), (5, 12, 14))
+  assert 'tensorstore_spec' not in str(error.value) and '\n' not in str(error.value)

@@ -1,0 +1,57 @@
+import json
+import multiprocessing
+
+import pytest
+
+from fibjax import workdir
+from fibjax.checks import InputError, check_shape
+
+
+def test_write_json_leaves_the_old_file_when_it_fails(tmp_path):
+  path = tmp_path / 'a.json'
+  workdir.write_json(path, {'a': 1})
+  with pytest.raises(ValueError, match='JSON'):
+    workdir.write_json(path, {'a': float('nan')})
+  assert json.loads(path.read_text()) == {'a': 1}
+  assert [p.name for p in tmp_path.iterdir()] == ['a.json']
+
+
+def test_read_json_names_missing_and_damaged_files(tmp_path):
+  with pytest.raises(InputError, match='no such file'):
+    workdir.read_json(tmp_path / 'none.json')
+  (tmp_path / 'bad.json').write_text('{')
+  with pytest.raises(InputError, match=r'bad\.json.*damaged'):
+    workdir.read_json(tmp_path / 'bad.json')
+
+
+def _hold(path, locked, release):
+  with workdir.lock(path):
+    locked.set()
+    release.wait(30)
+
+
+def test_a_second_process_is_refused_and_a_dead_one_releases(tmp_path):
+  context = multiprocessing.get_context('spawn')
+  locked, release = context.Event(), context.Event()
+  process = context.Process(target=_hold, args=(tmp_path, locked, release))
+  process.start()
+  assert locked.wait(60)
+  with pytest.raises(InputError, match='in use'), workdir.lock(tmp_path):
+    pass
+  process.kill()
+  process.join()
+  with workdir.lock(tmp_path):
+    pass
+
+
+def test_input_error_is_one_line_with_all_parts():
+  error = InputError('file.tif', got='a\nb', expected='c', remedy='d')
+  assert str(error) == 'file.tif: got a b, expected c; d'
+
+
+def test_check_shape_accepts_none_as_any_length():
+  class Array:
+    shape = (3, 4)
+  check_shape('a', Array, (3, None))
+  with pytest.raises(InputError, match=r'a: got shape \(3, 4\)'):
+    check_shape('a', Array, (3, 5))

@@ -278,11 +278,12 @@ def evaluate(config, inputs: Inputs, scores, segmentations, folder: Path) -> dic
                           for name in names}
   chosen = workdir.read_json(folder / 'postprocess.json')
   result['postprocess'] = {k: chosen[k] for k in ('sigma_px', 'threshold')}
+  labelled = [row for row in rows if row['manual'] is not None]
   result['porosity_tests'] = {
       name: porosity.compare_porosities(
-          [row['manual'] for row in rows if row['volume'] == name],
-          [row['automatic'] for row in rows if row['volume'] == name], config.seed)
-      for name in names}
+          *([row[which] for row in labelled if row['volume'] == name]
+            for which in ('manual', 'automatic')), config.seed)
+      for name in names if name in {row['volume'] for row in labelled}}
   result['threshold_baseline'] = {
       name: _threshold_baseline(inputs, name) for name in names}
   result['whole_volume'] = {
@@ -300,11 +301,11 @@ def _region_row(regions: Regions, r: int, scores, segmentations) -> dict:
   score_yx, _ = _crop(scores[name], regions, r, 0)
   label_yx, _ = _crop(segmentations[name], regions, r, 0)
   after = metrics.confusion(mask_yx, label_yx)
-  total = max(after.sum(), 1)
+  total = after.sum()
   return {'volume': name, 'split': regions.split[r], 'z': int(regions.z[r]),
           'y': int(regions.y[r]), 'x': int(regions.x[r]),
-          'manual': float(after[0].sum() / total),
-          'automatic': float(after[:, 0].sum() / total),
+          'manual': float(after[0].sum() / total) if total else None,
+          'automatic': float(after[:, 0].sum() / total) if total else None,
           'before': metrics.confusion(mask_yx, (score_yx > 0.5).astype(np.uint8)),
           'after': after}
 

@@ -11,7 +11,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import tempfile
 from pathlib import Path
 
 from fibjax.checks import InputError
@@ -24,15 +23,15 @@ def write_text(path, text: str) -> None:
   """Writes a text file whole or not at all (temporary file, then rename)."""
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
-  handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
   try:
-    with os.fdopen(handle, 'w', encoding='utf-8') as file:
+    with open(temporary, 'w', encoding='utf-8') as file:
       file.write(text)
       file.flush()
       os.fsync(file.fileno())
     os.replace(temporary, path)
   except BaseException:
-    Path(temporary).unlink(missing_ok=True)
+    temporary.unlink(missing_ok=True)
     raise
 
 

@@ -20,7 +20,7 @@ def small_model(n_xy=33, n_z=1, padding='context'):
 
 
 def published_count(n_xy, n_z):
-  return json.loads(TABLES.read_text())['table1']['weights'][str(n_xy)][str(n_z)]
+  return json.loads(TABLES.read_text())['table1_weights']['counts'][str(n_xy)][str(n_z)]
 
 
 @pytest.mark.parametrize('n_xy', SIZES_XY)

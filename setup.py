@@ -1,11 +1,13 @@
-"""Installs fibjax: `pip install -e .[dev]`; GPU builds of JAX by the extras cuda12, cuda13."""
+"""Installs fibjax: `pip install -e .[dev]`; JAX for GPUs by cuda12 or cuda13."""
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name='fibjax',
     version='0.1.0',
     description='Segmentation of FIB-SEM nanotomography of porous materials in JAX',
-    long_description=open('README.md', encoding='utf-8').read(),
+    long_description=Path(__file__).with_name('README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.11',

@@ -19,6 +19,7 @@ def get_config(variant: str = 'base'):
   config.name = 'skarberg2021'
   config.model.n_xy = 113
   config.model.padding = 'same'
+  config.model.standardise = False
   config.train.sampling = 'patch'
   config.train.voxel_fraction = 0.01
   config.train.batch = 128

@@ -51,6 +51,7 @@ def base() -> ConfigDict:
       n_xy=33,  # neighbourhood in pixels: 33, 49, 65, 81, 97, 113
       n_z=3,  # neighbourhood in slices: 1, 3, 5, 7, 9, 11
       padding='context',  # 'context' | 'same' (zeros, the published network)
+      standardise=True,  # input by mean and sd of the training images; paper: False
   )
   config.train = create(
       sampling='dense',  # 'dense': windows | 'patch': single voxels (§1.4)
@@ -64,7 +65,7 @@ def base() -> ConfigDict:
       optimizer='adam',  # 'adam' | 'sgd' (Keras form)
       momentum=0.9,  # of sgd; b1 of adam
       schedule='cosine',  # 'cosine' | 'steps' (paper)
-      log10_learning_rate=-2.5,  # at the start
+      log10_learning_rate=-3.0,  # at the start
       decay_epochs=8,  # k of 'steps': the rate falls by 10^0.25 every k epochs
       l2=4.16e-6,  # c of the penalty c ||w||^2 on kernels
       dropout_dense=0.2,  # p_d

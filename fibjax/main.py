@@ -33,10 +33,11 @@ def _numbers(kind, count: int):
   return parse
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = _Parser(prog='fibjax', description='Segments FIB-SEM volumes of porous '
+def parser() -> argparse.ArgumentParser:
+  """The command line: verbs with their flags."""
+  top = _Parser(prog='fibjax', description='Segments FIB-SEM volumes of porous '
                    'materials. Any setting: --config.SECTION.KEY=VALUE.')
-  verbs = parser.add_subparsers(dest='verb', required=True, metavar='VERB')
+  verbs = top.add_subparsers(dest='verb', required=True, metavar='VERB')
 
   def verb(name, help_text, function, config=False):
     sub = verbs.add_parser(name, help=help_text, description=help_text)
@@ -84,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
   sub = verb('bench', 'speed figures as JSON', _bench)
   sub.add_argument('--out', type=Path)
   sub.add_argument('--only', help='comma-separated names of figures')
-  return parser
+  return top
 
 
 # Each verb imports what it needs, so that `--help` and mistakes answer at once.
@@ -152,7 +153,7 @@ def _bench(args, _):
 def main(argv: list[str] | None = None) -> int:
   """Runs one verb and returns the exit status."""
   signal.signal(signal.SIGTERM, _terminate)
-  args, rest = _parser().parse_known_args(argv)
+  args, rest = parser().parse_known_args(argv)
   prefix = '--config.'
   try:
     for word in rest:

@@ -256,9 +256,11 @@ def _batches(rows_n3: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
   return filled.reshape(-1, batch, 3), valid.reshape(-1, batch).astype(np.float32)
 
 
-def init_state(model: Model, optimizer: optim.Optimizer, seed: int) -> TrainState:
-  """Fresh weights of a seed."""
-  params = jax.jit(model.init)(jax.random.fold_in(jax.random.key(seed), 2 ** 31 - 1))
+def init_state(model: Model, optimizer: optim.Optimizer, seed: int, mean=0.,
+               deviation=1.) -> TrainState:
+  """Fresh weights of a seed; images will be standardised by mean and deviation."""
+  key = jax.random.fold_in(jax.random.key(seed), 2 ** 31 - 1)
+  params = jax.jit(model.init)(key, mean, deviation)
   return TrainState(jnp.int32(0), params, optimizer.init(params))
 
 
@@ -288,7 +290,9 @@ def train_and_evaluate(config, model: Model, train: DeviceRegions, val: DeviceRe
   eval_fn = jax.jit(functools.partial(eval_step, model=model, crop_px=plan.crop_px))
   hyper = Hyper(*(jnp.float32(settings[name]) for name in Hyper._fields))
   key = jax.random.key(config.seed)
-  state = init_state(model, optimizer, config.seed)
+  moments = ((jnp.mean(train.context_ryxc), jnp.std(train.context_ryxc))
+             if config.model.standardise else (0., 1.))
+  state = init_state(model, optimizer, config.seed, *moments)
   with checkpoint.open_manager(folder / 'checkpoints') as manager:
     rows: list[dict] = []
     if manager.latest_step() is not None:

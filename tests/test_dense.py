@@ -14,7 +14,7 @@ def random_params(model, seed=0):
 
 
 @pytest.mark.parametrize('shape', [(1, 9, 7, 3), (2, 6, 6, 20)])
-def test_shifted_products_equal_a_loop(shape):
+def test_convolutions_equal_a_loop(shape):
   random = np.random.default_rng(0)
   maps = random.normal(size=shape)
   kernel = random.normal(size=(3, 2, shape[3], 5))
@@ -23,7 +23,7 @@ def test_shifted_products_equal_a_loop(shape):
   for y in range(h):
     for x in range(w):
       expected[:, y, x] = np.einsum('bhwc,hwco->bo', maps[:, y:y + 3, x:x + 2], kernel)
-  for convolve in (conv.conv_shifted, conv.conv_lax, conv.conv_valid):
+  for convolve in (conv.conv_rows, conv.conv_lax, conv.conv_valid):
     np.testing.assert_allclose(
         convolve(jnp.asarray(maps, jnp.float32), jnp.asarray(kernel, jnp.float32)),
         expected, atol=1e-4)
@@ -109,8 +109,21 @@ def test_dropout_in_the_dense_form_is_fresh_and_keeps_the_mean():
   params = random_params(model)
   window = jax.random.normal(jax.random.key(1), (1, 107, 107, 1))
   apply = jax.jit(model.apply_dense)
-  drawn = [apply(params, window, Dropout(jax.random.key(i), 0.2, 0.1)) for i in (0, 0, 1)]
+  drawn = [apply(params, window, Dropout(jax.random.key(i), 0.2, 0.1))
+           for i in (0, 0, 1)]
   np.testing.assert_array_equal(drawn[0], drawn[1])
   assert float(jnp.abs(drawn[0] - drawn[2]).max()) > 1e-3
   none = apply(params, window, Dropout(jax.random.key(0), 0., 0.))
   np.testing.assert_allclose(none, apply(params, window), atol=1e-6)
+
+
+def test_own_gradient_of_conv_rows_is_that_of_lax_conv():
+  keys = jax.random.split(jax.random.key(0), 3)
+  maps = jax.random.normal(keys[0], (2, 7, 8, 3))
+  kernel = jax.random.normal(keys[1], (3, 2, 3, 4))
+  direction = jax.random.normal(keys[2], (2, 5, 7, 4))
+  found, expected = (
+      jax.grad(lambda m, k, f=f: jnp.sum(direction * f(m, k)), (0, 1))(maps, kernel)
+      for f in (conv.conv_rows, conv.conv_lax))
+  for a, b in zip(found, expected, strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)

@@ -1,7 +1,10 @@
 """Networks behind one door: `make_model(config.model) -> Model`.
 
 A model is a pair of pure functions and the numbers a caller needs to cut its input.
-Weights are nested dicts of arrays; nothing is mutable and nothing is hidden.
+Weights are nested dicts of arrays; nothing is mutable and nothing is hidden. Beside
+the layers a dict holds 'input', the grey value mean and standard deviation that every
+image is standardised with; they are constants of a training (0 and 1 for the published
+network) and no weights.
 """
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,6 +16,8 @@ from fibjax.checks import InputError
 from fibjax.models import dense, patch_cnn
 from fibjax.models.patch_cnn import Dropout
 
+_INPUT = 'input'
+
 __all__ = ['Dropout', 'Model', 'count_weights', 'make_model']
 
 
@@ -20,7 +25,7 @@ class Model(NamedTuple):
   """A network as pure functions.
 
   Attributes:
-    init: key -> params.
+    init: (key, mean=0, deviation=1) -> params.
     apply: (params, patches_byxc, dropout=None) -> logits_b, one neighbourhood each.
     apply_dense: (params, window_byxc, dropout=None) -> logits_byx, all voxels of a
       window; None where padding makes that impossible (padding = 'same').
@@ -61,14 +66,16 @@ def make_model(config) -> Model:
   window = patch_cnn.window_px(config.n_xy, padding)
   module = patch_cnn.PatchCNN(cells=cells, padding=padding)
 
-  def init(key):
-    return module.init(key, jnp.zeros((1, window, window, n_z)))['params']
+  def init(key, mean=0., deviation=1.):
+    layers = module.init(key, jnp.zeros((1, window, window, n_z)))['params']
+    return {_INPUT: {'mean': jnp.float32(mean), 'deviation': jnp.float32(deviation)},
+            **layers}
 
   def apply(params, patches_byxc, dropout: Dropout | None = None):
-    return module.apply({'params': params}, patches_byxc, dropout)
+    return module.apply({'params': params}, _standardise(params, patches_byxc), dropout)
 
   def apply_dense(params, window_byxc, dropout: Dropout | None = None):
-    return dense.apply_dense(params, window_byxc, cells, dropout)
+    return dense.apply_dense(params, _standardise(params, window_byxc), cells, dropout)
 
   return Model(init=init, apply=apply,
                apply_dense=apply_dense if padding == 'context' else None,
@@ -77,6 +84,12 @@ def make_model(config) -> Model:
                stride_px=dense.STRIDE)
 
 
+def _standardise(params, images: jax.Array) -> jax.Array:
+  fixed = jax.lax.stop_gradient(params[_INPUT])
+  return (images - fixed['mean']) / fixed['deviation']
+
+
 def count_weights(params) -> int:
-  """Number of weights, biases included."""
-  return sum(leaf.size for leaf in jax.tree.leaves(params))
+  """Number of weights, biases included, the two constants of the input not."""
+  layers = {name: layer for name, layer in params.items() if name != _INPUT}
+  return sum(leaf.size for leaf in jax.tree.leaves(layers))

@@ -1,0 +1,28 @@
+"""A user's own volumes and regions: the recommended network and training.
+
+Bring volumes by `fibjax import` and regions by `fibjax regions` first.
+
+COMMAND   fibjax run --config=configs/own.py --workdir=workdirs/own \
+              --config.data.volumes=A.ome.zarr,B.ome.zarr \
+              --config.data.regions=A_regions,B_regions
+HARDWARE  any; minutes per million labelled voxels on 2 CPU cores
+"""
+from fibjax.config import base, unknown_variant
+
+
+def get_config(variant: str = 'base'):
+  """Variants: base; large (113 x 113 neighbourhoods, for a GPU); tiny (a look)."""
+  if variant not in ('base', 'large', 'tiny'):
+    raise unknown_variant(variant, ('base', 'large', 'tiny'))
+  config = base()
+  config.name = 'own'
+  config.data.source = 'volumes'
+  if variant == 'large':
+    config.model.n_xy = 113
+  if variant == 'tiny':
+    config.train.crop_px = 32
+    config.train.batch = 2
+    config.train.epochs = 1
+    config.train.steps_per_epoch = 4
+    config.train.val_windows = 4
+  return config

@@ -1,0 +1,47 @@
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted((ROOT / 'launch').glob('*.sh')) + [ROOT / '.ci' / 'run']
+
+
+@pytest.mark.parametrize('script', SCRIPTS, ids=lambda p: p.name)
+def test_scripts_are_valid_bash(script):
+  assert script.read_text().splitlines()[0] == '#!/usr/bin/env bash'
+  subprocess.run(['bash', '-n', script], check=True)
+  if shutil.which('shellcheck'):
+    subprocess.run(['shellcheck', '-x', script], check=True, cwd=ROOT / 'launch')
+
+
+def test_an_old_python_is_refused_with_a_remedy(tmp_path):
+  fake = tmp_path / 'python3'
+  fake.write_text('#!/usr/bin/env bash\n'
+                  'if [ "$1" = --version ]; then echo Python 3.8.0; else exit 1; fi\n')
+  fake.chmod(0o755)
+  done = subprocess.run(['bash', ROOT / 'launch' / 'demo.sh'], text=True, check=False,
+                        capture_output=True, env={'FIBJAX_PYTHON': str(fake),
+                                                  'PATH': '/usr/bin:/bin'})
+  assert done.returncode == 2
+  assert 'Python 3.8.0, expected Python >= 3.11' in done.stderr
+
+
+def test_ci_calls_the_test_command_of_the_readme():
+  readme = (ROOT / 'README.md').read_text()
+  assert 'bash launch/test.sh' in (ROOT / '.ci' / 'run').read_text()
+  assert 'bash launch/test.sh' in readme and 'bash launch/demo.sh' in readme
+
+
+def test_every_fibjax_command_in_the_readme_parses():
+  from fibjax import main
+  readme = (ROOT / 'README.md').read_text().replace('\\\n', ' ')
+  commands = re.findall(r'^(?:\$ )?fibjax (\S.*)$', readme, re.M)
+  assert len(commands) >= 6
+  for command in commands:
+    words = command.split('#')[0].split()
+    args, rest = main.parser().parse_known_args(words)
+    assert callable(args.function)
+    assert all(word.startswith('--config.') for word in rest), rest

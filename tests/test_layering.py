@@ -1,0 +1,96 @@
+"""The house: modules import only from rooms above them; each has its own outsiders."""
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# Top to bottom; a package stands for all its modules, in the order given where it is.
+ROOMS = (
+    'checks', 'geometry', 'workdir', 'config',
+    'data.voxel_size', 'data.volume', 'data.slice_names', 'data.stacks', 'data.labels',
+    'data.regions', 'data.flyem',
+    'prep.intensity',
+    'simulate.fields', 'simulate.formulas', 'simulate.structure',
+    'simulate.microscope', 'simulate.artefacts', 'simulate.annotator', 'simulate.films',
+    'datasets', 'patches', 'augment',
+    'models.conv', 'models.patch_cnn', 'models.dense', 'models.exact', 'models',
+    'losses', 'metrics', 'optim', 'state', 'checkpoint', 'train', 'infer',
+    'postprocess', 'analysis.porosity',
+    'report.tables', 'report.figures', 'report.sources', 'report.page',
+    'run', 'bench', 'main')
+OUTSIDERS = {
+    'ml_collections': {'config'}, 'tensorstore': {'data.volume'},
+    'tifffile': {'data.stacks'}, 'imagecodecs': {'data.stacks'},
+    'flax': {'models.patch_cnn', 'models.dense', 'models.exact'},
+    'optax': {'losses', 'optim'}, 'orbax': {'checkpoint'}, 'cc3d': {'postprocess'},
+    'matplotlib': {'report.figures'}, 'jinja2': {'report.page'},
+    'argparse': {'main'}}
+
+
+def modules():
+  for path in sorted((ROOT / 'fibjax').rglob('*.py')):
+    name = '.'.join(path.relative_to(ROOT / 'fibjax').with_suffix('').parts)
+    name = name.removesuffix('.__init__')
+    if name != '__init__' and path.read_text().strip():
+      yield name, path
+
+
+def imports(path):
+  for node in ast.walk(ast.parse(path.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      yield node.module
+      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+
+
+MODULES = dict(modules())
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_a_module_imports_only_from_rooms_above_it(name):
+  if '.' not in name and name not in ROOMS:  # a package that only has a docstring
+    assert not list(imports(MODULES[name]))
+    return
+  above = ROOMS[:ROOMS.index(name)]
+  inner = {i.removeprefix('fibjax.') for i in imports(MODULES[name])
+           if i.startswith('fibjax.')}
+  used = {room for room in ROOMS if room in inner}
+  assert used <= set(above), f'{name} imports {used - set(above)} from below'
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_each_outside_package_has_one_user(name):
+  tops = {i.split('.')[0] for i in imports(MODULES[name]) if i}
+  for package, users in OUTSIDERS.items():
+    assert package not in tops or name in users, f'{name} imports {package}'
+
+
+@pytest.mark.parametrize('name', MODULES)
+def test_modules_are_short_and_say_what_they_are(name):
+  text = MODULES[name].read_text()
+  assert text.count('\n') <= 400
+  tree = ast.parse(text)
+  assert ast.get_docstring(tree)
+  for node in ast.walk(tree):
+    if isinstance(node, ast.FunctionDef):
+      assert node.end_lineno - node.lineno < 70, f'{name}.{node.name} is long'
+      if not node.name.startswith('_') and node in tree.body:
+        assert ast.get_docstring(node), f'{name}.{node.name} has no docstring'
+
+
+def test_no_config_default_hides_in_code():
+  for name, path in MODULES.items():
+    text = path.read_text()
+    for word in ('config.get(', 'getattr(config', 'hasattr(config'):
+      assert word not in text, f'{name} uses {word}'
+
+
+def test_every_config_key_is_read_somewhere():
+  from fibjax import config
+  code = '\n'.join(path.read_text() for name, path in MODULES.items()
+                   if name != 'config')
+  for section, keys in config.base().items():
+    for key in (keys if hasattr(keys, 'items') else ()):
+      assert key in code, f'nothing reads config.{section}.{key}'

@@ -1,0 +1,148 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fibjax import checkpoint, config, infer, metrics, postprocess, run, workdir
+from fibjax.checks import InputError
+from fibjax.data import regions as region_tables
+from fibjax.data import volume as volumes
+from fibjax.prep import intensity
+from fibjax.report import page
+
+DEMO = str(Path(__file__).parents[1] / 'configs' / 'demo.py')
+TINY = ('data.shape_zyx=16,128,128', 'train.steps_per_epoch=2')
+
+
+class _StoppedError(Exception):
+  pass
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """A whole run: its config, workdir and metrics."""
+  folder = tmp_path_factory.mktemp('run') / 'w'
+  settings = config.load(f'{DEMO}:tiny', TINY)
+  return settings, folder, run.run(settings, folder)
+
+
+def _interrupt(monkeypatch, owner, name, call=1, after=False):
+  """Makes the call-th call of owner.name raise, before or after its work."""
+  original, count = getattr(owner, name), []
+
+  def wrapped(*args, **options):
+    count.append(1)
+    stop = len(count) == call
+    if stop and not after:
+      raise _StoppedError
+    result = original(*args, **options)
+    if stop:
+      raise _StoppedError
+    return result
+
+  monkeypatch.setattr(owner, name, wrapped)
+
+
+STAGES = (
+    (region_tables, 'save_regions', 1, False), (volumes, 'write_box', 1, True),
+    (intensity, 'prepare_volume', 1, True), (checkpoint, 'save', 2, False),
+    (infer, 'write_box', 1, False), (postprocess, 'tune', 1, False),
+    (postprocess, 'remove_small', 1, False), (metrics, 'summarise', 3, False),
+    (page, 'write_report', 1, False))
+
+
+@pytest.mark.long
+def test_a_run_stopped_in_every_stage_ends_with_the_same_metrics(finished, tmp_path):
+  settings, whole, result = finished
+  folder = tmp_path / 'w'
+  for owner, name, call, after in STAGES:
+    with pytest.MonkeyPatch.context() as patch:
+      _interrupt(patch, owner, name, call, after)
+      with pytest.raises(_StoppedError):
+        run.run(settings, folder)
+  assert not (folder / 'report.html').exists()
+  assert run.run(settings, folder) == result
+  for name in ('metrics.json', 'postprocess.json', 'preprocessing.json',
+               'porosities.csv', 'regions/regions.csv'):
+    assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
+  for kind in ('prepared', 'scores', 'segmentation'):
+    opened = [volumes.open_volume(f / f'{kind}.ome.zarr' / 'HPC30')
+              for f in (whole, folder)]
+    found = [volumes.read_box(v, (0, 0, 0), v.shape) for v in opened]
+    np.testing.assert_array_equal(*found)
+
+
+@pytest.mark.long
+def test_a_finished_run_has_what_the_design_promises(finished):
+  settings, folder, result = finished
+  names = {path.name for path in folder.iterdir()}
+  assert {'config.json', 'versions.json', 'metrics.csv', 'checkpoints', 'metrics.json',
+          'scores.ome.zarr', 'segmentation.ome.zarr', 'report.html', 'figures',
+          'events', 'preprocessing.json', 'regions', 'porosities.csv'} <= names
+  assert json.loads((folder / 'metrics.json').read_text()) == result
+  assert not [path for path in folder.rglob('*.partial')]
+  scores = volumes.open_volume(folder / 'scores.ome.zarr' / 'HPC30')
+  labels = volumes.open_volume(folder / 'segmentation.ome.zarr' / 'HPC30')
+  assert scores.dtype == np.float32 and labels.dtype == np.uint8
+  assert scores.shape == labels.shape == settings.data.shape_zyx
+  score = volumes.read_box(scores, (0, 0, 0), scores.shape)
+  assert 0 <= score.min() < score.max() <= 1
+  labels_zyx = volumes.read_box(labels, (0, 0, 0), labels.shape)
+  porosity = result['whole_volume']['HPC30']['porosity_automatic']
+  assert porosity == pytest.approx((labels_zyx == 0).mean())
+
+
+@pytest.mark.long
+def test_metrics_are_pooled_over_the_regions(finished):
+  _, folder, result = finished
+  regions = region_tables.select(region_tables.load_regions(folder / 'regions'),
+                                 split='test')
+  labels = volumes.open_volume(folder / 'segmentation.ome.zarr' / 'HPC30')
+  counts = np.zeros((2, 2), int)
+  for r in range(len(regions.volume)):
+    z, y, x = regions.z[r], regions.y[r], regions.x[r]
+    found = volumes.read_box(labels, (z, y, x), (z + 1, y + 32, x + 32))[0]
+    for label in (0, 1):
+      for predicted in (0, 1):
+        counts[label, predicted] += ((regions.masks_ryx[r] == label)
+                                     & (found == predicted)).sum()
+  assert result['test']['after']['accuracy'] == pytest.approx(
+      np.trace(counts) / counts.sum())
+  assert result['test']['after']['n_voxels'] == counts.sum()
+
+
+@pytest.mark.long
+def test_other_settings_and_a_second_process_are_refused(finished, tmp_path):
+  settings, folder, _ = finished
+  other = config.load(f'{DEMO}:tiny', (*TINY, 'train.l2=0.5'))
+  with pytest.raises(InputError, match=r'train\.l2 was 4\.16e-06, now 0\.5'):
+    run.run(other, folder)
+  with workdir.lock(folder), pytest.raises(InputError, match='in use'):
+    run.run(settings, folder)
+  with pytest.raises(InputError, match='--resume'):
+    run.train_only(settings, folder, resume=False)
+
+
+@pytest.mark.long
+def test_a_trained_run_segments_another_volume_and_evaluates_again(finished, tmp_path):
+  _, folder, result = finished
+  raw = folder / 'data' / 'HPC30' / 'raw.ome.zarr'
+  path = run.segment_other(folder, raw, tmp_path / 'out', 'auto')
+  again, first = (volumes.open_volume(p) for p in
+                  (path, folder / 'segmentation.ome.zarr' / 'HPC30'))
+  np.testing.assert_array_equal(*(volumes.read_box(v, (0, 0, 0), v.shape)
+                                  for v in (again, first)))
+  assert run.evaluate_again(folder) == result
+
+
+def test_regions_without_a_label_have_no_porosity(tmp_path):
+  with volumes.new_volume(tmp_path / 'a', (1, 8, 8), np.float32, None) as volume:
+    volumes.write_box(volume, (0, 0, 0), np.ones((1, 8, 8), np.float32))
+  with volumes.new_volume(tmp_path / 'b', (1, 8, 8), np.uint8, None) as volume:
+    volumes.write_box(volume, (0, 0, 0), np.ones((1, 8, 8), np.uint8))
+  regions = region_tables.make_regions(('a',), [(0, 0, 0)],
+                                       [np.full((4, 4), 255, np.uint8)], ('test',))
+  row = run._region_row(regions, 0, {'a': volumes.open_volume(tmp_path / 'a')},
+                        {'a': volumes.open_volume(tmp_path / 'b')})
+  assert row['manual'] is None and row['automatic'] is None

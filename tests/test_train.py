@@ -1,0 +1,230 @@
+import csv
+import functools
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fibjax import checkpoint, config, optim, patches, train
+from fibjax.checks import InputError
+from fibjax.models import make_model
+
+
+def tiny_config(**changes):
+  settings = config.base()
+  settings.model.update(n_xy=33, n_z=1, padding='same', standardise=False)
+  settings.train.update(sampling='patch', voxel_fraction=0.1, batch=16, epochs=3,
+                        optimizer='sgd', momentum=0.9, log10_learning_rate=-3.,
+                        schedule='steps')
+  settings.train.update(**changes)
+  config.validate(settings)
+  return settings
+
+
+def bright_is_solid(count=4, side=24, margin=16, seed=0):
+  """Regions whose voxels are solid where a smooth image is bright, plus noise."""
+  random = np.random.default_rng(seed)
+  coarse = random.normal(size=(count, 8, 8))
+  image = np.kron(coarse, np.ones((7, 7)))[:, :side + 2 * margin, :side + 2 * margin]
+  masks = (image[:, margin:-margin, margin:-margin] > 0).astype(np.uint8)
+  noisy = 0.5 + 0.2 * image + 0.05 * random.normal(size=image.shape)
+  return noisy[..., None].astype(np.float32), masks
+
+
+@pytest.fixture(scope='module')
+def sides():
+  model = make_model(tiny_config().model)
+  made = [bright_is_solid(seed=s, margin=model.before_px) for s in (0, 1)]
+  return [train.put_regions(*m, balanced=False) for m in made]
+
+
+def run(settings, sides, folder):
+  model = make_model(settings.model)
+  best = train.train_and_evaluate(settings, model, *sides, folder)
+  return best, train.load_best(model, settings, folder)
+
+
+def latest_params(settings, folder):
+  model = make_model(settings.model)
+  optimizer = optim.make_optimizer(settings.train.optimizer, settings.train.momentum)
+  target = train.init_state(model, optimizer, settings.seed)
+  with checkpoint.open_manager(folder / 'checkpoints') as manager:
+    return checkpoint.restore(manager, manager.latest_step(), target)[0]
+
+
+def read_csv(folder):
+  with open(folder / 'metrics.csv', encoding='utf-8') as file:
+    return [{k: v for k, v in row.items() if k != 'seconds'}
+            for row in csv.DictReader(file)]
+
+
+class _KilledError(Exception):
+  pass
+
+
+@pytest.mark.parametrize('when', ['before', 'after'])
+def test_a_killed_training_resumes_bit_by_bit(tmp_path, sides, monkeypatch, when):
+  settings = tiny_config()
+  run(settings, sides, tmp_path / 'whole')
+  save, calls = checkpoint.save, []
+
+  def dying_save(manager, epoch, *rest):
+    calls.append(epoch)
+    if when == 'after':
+      save(manager, epoch, *rest)
+    if epoch == 1:
+      raise _KilledError
+    if when == 'before':
+      save(manager, epoch, *rest)
+
+  monkeypatch.setattr(checkpoint, 'save', dying_save)
+  with pytest.raises(_KilledError):
+    run(settings, sides, tmp_path / 'cut')
+  monkeypatch.setattr(checkpoint, 'save', save)
+  assert not train.is_finished(settings, tmp_path / 'cut')
+  run(settings, sides, tmp_path / 'cut')
+  assert train.is_finished(settings, tmp_path / 'cut')
+  states = [latest_params(settings, tmp_path / name) for name in ('whole', 'cut')]
+  jax.tree.map(np.testing.assert_array_equal, *states)
+  assert read_csv(tmp_path / 'whole') == read_csv(tmp_path / 'cut')
+  assert len(read_csv(tmp_path / 'cut')) == 3
+
+
+def test_training_learns_and_the_best_epoch_is_kept(tmp_path, sides):
+  settings = tiny_config(epochs=6, log10_learning_rate=-2.5, dropout_dense=0.,
+                         dropout_spatial=0.)
+  best, params = run(settings, sides, tmp_path)
+  rows = read_csv(tmp_path)
+  assert best['val_bce'] == min(float(row['val_bce']) for row in rows)
+  assert best['val_bce'] < 0.45 and best['val_accuracy'] > 0.8
+  model = make_model(settings.model)
+  plan = train.make_plan(settings, *(np.asarray(s.masks_ryx) for s in sides))
+  evaluate = jax.jit(functools.partial(train.eval_step, model=model, crop_px=1))
+  totals = [evaluate(params, sides[1], train.Samples(c, v)) for c, v in
+            zip(plan.val_corners, plan.val_valid, strict=True)]
+  bce = sum(np.asarray(t.bce, float) for t in totals).sum()
+  count = sum(np.asarray(t.counts, float).sum() for t in totals)
+  np.testing.assert_allclose(bce / count, best['val_bce'], rtol=1e-4)
+
+
+def test_permuted_labels_teach_nothing(tmp_path, sides):
+  context, masks = bright_is_solid(seed=2)
+  random = np.random.default_rng(0)
+  noise = [train.put_regions(context, random.permutation(masks.ravel()).reshape(
+      masks.shape), balanced=False) for _ in range(2)]
+  best, _ = run(tiny_config(epochs=2), noise, tmp_path)
+  assert abs(best['val_bce'] - np.log(2)) < 0.03
+
+
+def test_a_loss_that_explodes_names_epoch_and_step(tmp_path, sides):
+  with pytest.raises(InputError, match=r'training loss at epoch 1, step \d+.*lower'):
+    run(tiny_config(log10_learning_rate=1., momentum=0.99), sides, tmp_path)
+
+
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, sides):
+  settings = tiny_config(epochs=1)
+  run(settings, sides, tmp_path)
+  settings.model.n_xy = 49
+  with pytest.raises(InputError, match='checkpoint.*the config it was trained with'):
+    train.load_best(make_model(settings.model), settings, tmp_path)
+  with pytest.raises(InputError, match='no checkpoints'):
+    train.load_best(make_model(settings.model), settings, tmp_path / 'elsewhere')
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, sides):
+  settings = tiny_config(epochs=1)
+  run(settings, sides, tmp_path)
+  shutil.rmtree(tmp_path / 'checkpoints' / '0' / 'state')
+  with pytest.raises(InputError, match=r'checkpoint .*checkpoints.0'):
+    train.load_best(make_model(settings.model), settings, tmp_path)
+
+
+def test_an_epoch_visits_every_voxel_once_and_fills_with_weight_zero():
+  settings = tiny_config(voxel_fraction=0.05)
+  _, masks = bright_is_solid()
+  plan = train.make_plan(settings, masks, masks)
+  for epoch in (0, 1):
+    corners, valid = plan.train_corners(epoch)
+    visited = corners.reshape(-1, 3)[valid.reshape(-1) > 0]
+    assert len(np.unique(visited, axis=0)) == len(visited) == 2 * int(
+        0.5 * 0.05 * masks.size)
+    assert plan.steps == len(corners) == -(-len(visited) // 16)
+  assert (plan.train_corners(0)[0] != plan.train_corners(1)[0]).any()
+
+
+def test_samples_of_weight_zero_change_nothing(sides):
+  settings = tiny_config(dropout_dense=0., dropout_spatial=0., intensity_mean_sd=0.,
+                         intensity_deviation_sd=0.)
+  model = make_model(settings.model)
+  optimizer = optim.make_optimizer('sgd', 0.9)
+  state = train.init_state(model, optimizer, 0)
+  hyper = train.Hyper(*(jnp.float32(settings.train[n]) for n in train.Hyper._fields))
+  step = jax.jit(functools.partial(train.train_step, model=model, optimizer=optimizer,
+                                   crop_px=1))
+  corners = np.array([(0, 1, 1), (1, 5, 9), (2, 2, 2), (3, 9, 9)], np.int32)
+  other = corners.copy()
+  other[2:] = (0, 20, 20)
+  valid = np.array([1, 1, 0, 0], np.float32)
+  with jax.debug_key_reuse(True):
+    outcomes = [step(state, sides[0], train.Samples(c, valid), hyper, 0.1,
+                     jax.random.key(1)) for c in (corners, other)]
+  # Augmentation keys belong to places in the batch, so the valid ones are the same.
+  jax.tree.map(np.testing.assert_array_equal, *outcomes)
+  assert step._cache_size() == 1
+
+
+def test_class_weights_balance_pore_and_solid():
+  context, masks = bright_is_solid()
+  masks[:3] = np.where(np.arange(24)[:, None] < 4, 0, 1)
+  regions = train.put_regions(context, masks, balanced=True)
+  mass = [float(regions.class_weights[k]) * (masks == k).sum() for k in (0, 1)]
+  np.testing.assert_allclose(mass[0], mass[1], rtol=1e-5)
+  np.testing.assert_allclose(sum(mass), masks.size, rtol=1e-5)
+  masks[:] = 1
+  with pytest.raises(InputError, match='class pore'):
+    train.put_regions(context, masks, balanced=True)
+
+
+def test_balanced_validation_is_the_mean_over_classes():
+  totals = train.Totals(np.array([2., 30.]), np.array([[8., 2.], [10., 90.]]))
+  summary = train.summarise(totals, balanced=True)
+  assert summary['val_bce'] == pytest.approx((0.2 + 0.3) / 2)
+  assert summary['val_accuracy'] == pytest.approx((0.8 + 0.9) / 2)
+  natural = train.summarise(totals, balanced=False)
+  assert natural['val_bce'] == pytest.approx(32 / 110)
+
+
+def test_windows_larger_than_the_regions_are_refused():
+  settings = tiny_config()
+  settings.model.padding = 'context'
+  settings.train.update(sampling='dense', crop_px=48)
+  _, masks = bright_is_solid()
+  with pytest.raises(InputError, match='crop_px: got 48.*24 x 24'):
+    train.make_plan(settings, masks, masks)
+
+
+def test_image_and_labels_stay_together_through_cut_and_augmentation():
+  model = make_model(config.base().model)
+  margin, side = model.before_px, 32
+  field = np.random.default_rng(0).random((1, side + 2 * margin, side + 2 * margin))
+  masks = (field[:, margin:-margin, margin:-margin] > 0.5).astype(np.uint8)
+  context = np.repeat(field[..., None], 3, -1).astype(np.float32)
+  regions = train.put_regions(context, masks, balanced=False)
+  hyper = train.Hyper(*(jnp.float32(0),) * 5)
+  samples = train.Samples(np.array([(0, 5, 9)] * 12, np.int32), np.ones(12, np.float32))
+  batch = train.cut_samples(regions, samples, model, 16)
+  keys = jax.random.split(jax.random.key(0), 12)
+  images, labels, weights = jax.vmap(train.augment_sample, (0, 0, 0, 0, None))(
+      *batch, keys, hyper)
+  centre = images[:, margin:-margin, margin:-margin, 0]
+  np.testing.assert_array_equal(labels, (np.asarray(centre) > 0.5))
+  assert (weights == 1).all()
+  assert len({np.asarray(label).tobytes() for label in labels}) > 3
+
+
+def test_context_of_a_voxel_is_the_same_for_training_and_inference():
+  model = make_model(config.base().model)
+  assert model.window_px == 2 * model.before_px
+  assert patches.gather_windows.__doc__

@@ -24,9 +24,9 @@ def get_config(variant: str = 'base'):
   config.model.n_z = 5
   config.train.crop_px = 128
   config.train.batch = 2
-  config.train.steps_per_epoch = 50
-  config.train.val_windows = 24
-  config.train.epochs = 16
+  config.train.steps_per_epoch = 40
+  config.train.val_windows = 16
+  config.train.epochs = 12
   if variant == 'tiny':
     config.model.n_z = 1
     config.train.epochs = 1

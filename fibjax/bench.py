@@ -10,9 +10,8 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from fibjax import optim, patches, train, workdir
+from fibjax import config, optim, patches, sampling, train, workdir
 from fibjax.checks import InputError
 from fibjax.models import dense, make_model
 
@@ -22,8 +21,9 @@ _USEFUL_FLOP = 2 * 685_552  # per voxel at (113, 3): weights without biases (§9
 
 
 def _model(n_xy: int, n_z: int, padding: str):
-  return make_model(ConfigDict({'name': 'patch_cnn', 'n_xy': n_xy, 'n_z': n_z,
-                                'padding': padding}))
+  settings = config.base().model
+  settings.update(n_xy=n_xy, n_z=n_z, padding=padding)
+  return make_model(settings)
 
 
 def median_seconds(functions: dict) -> dict[str, float]:
@@ -48,11 +48,11 @@ def gather_share() -> dict[str, float]:
     state = train.init_state(model, optimizer, 0)
     random = np.random.default_rng(0)
     side = 256 + 2 * model.before_px
-    regions = train.put_regions(
+    regions = sampling.put_regions(
         random.random((8, side, side, n_z), np.float32),
         random.integers(0, 2, (8, 256, 256)).astype(np.uint8), balanced=False)
     corners = random.integers(0, (8, 256, 256), (128, 3)).astype(np.int32)
-    samples = train.Samples(jnp.asarray(corners), jnp.ones(128))
+    samples = sampling.Samples(jnp.asarray(corners), jnp.ones(128))
     hyper = train.Hyper(*(jnp.float32(0.1),) * len(train.Hyper._fields))
     step = jax.jit(lambda s, r, b, h, m=model, o=optimizer: train.train_step(
         s, r, b, h, 0.01, jax.random.key(0), model=m, optimizer=o, crop_px=1))

@@ -20,6 +20,7 @@ from fibjax import (
   models,
   patches,
   postprocess,
+  sampling,
   train,
   workdir,
 )
@@ -191,7 +192,7 @@ def fit(config, inputs: Inputs, folder: Path):
       regions = region_tables.select(inputs.regions, split=split)
       context_ryxc = patches.cut_contexts(inputs.prepared, regions,
                                           inputs.model.before_px, inputs.model.n_z)
-      sides.append(train.put_regions(
+      sides.append(sampling.put_regions(
           context_ryxc, regions.masks_ryx,
           balanced=config.train.sampling == 'dense'
           and config.train.balance == 'classes'))

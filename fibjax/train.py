@@ -1,14 +1,8 @@
 """Training: one pure step, one pure evaluation, one loop.
 
-The images around all annotated regions live on the device (patches.py); every step
-cuts, augments and uses its samples there, so the host only counts. Two kinds of
-samples share the step:
-
-* 'patch': single voxels with their neighbourhoods, drawn once, class-balanced, walked
-  through in a new order every epoch (the paper, §1.4). The last, partial batch is
-  filled up with voxels of weight 0.
-* 'dense': square windows in which every labelled voxel counts (§9.4); the network must
-  be free of padding. Class weights give pore and solid half of the loss each.
+The images around all annotated regions live on the device; every step cuts, augments
+and uses its samples there (sampling.py), so the host only counts. Single voxels and
+whole windows share the step.
 
 All randomness comes from key(seed) folded with the epoch or the step, so a resumed run
 repeats an uninterrupted one bit by bit on the same kind of device.
@@ -27,9 +21,10 @@ import numpy as np
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
-from fibjax import augment, checkpoint, losses, metrics, optim, patches, workdir
+from fibjax import augment, checkpoint, losses, metrics, optim, sampling, workdir
 from fibjax.checks import InputError
 from fibjax.models import Dropout, Model
+from fibjax.sampling import DeviceRegions, Samples
 from fibjax.state import TrainState
 
 FIELDS = ('epoch', 'lr', 'train_loss', 'train_bce', 'train_accuracy', 'val_bce',
@@ -45,56 +40,10 @@ class Hyper(NamedTuple):
   dropout_spatial: jax.Array
 
 
-class DeviceRegions(NamedTuple):
-  """Annotated regions of one split on the device.
-
-  Attributes:
-    context_ryxc: [r, H + 2 m, W + 2 m, n_z] images (patches.py).
-    masks_ryx: [r, H, W] uint8 labels 0, 1, 255.
-    class_weights: [2] weight of pore and of solid voxels.
-  """
-  context_ryxc: jax.Array
-  masks_ryx: jax.Array
-  class_weights: jax.Array
-
-
-class Samples(NamedTuple):
-  """One batch of windows, before augmentation.
-
-  Attributes:
-    corners_b3: [b, 3] int32 (r, y, x) of the first labelled voxel of each window.
-    valid_b: [b] float32, 0 for samples that only fill a batch up.
-  """
-  corners_b3: jax.Array
-  valid_b: jax.Array
-
-
 class Totals(NamedTuple):
   """Sums over an evaluation: [2] BCE per class and [2, 2] counts [label, predicted]."""
   bce: jax.Array
   counts: jax.Array
-
-
-def cut_samples(regions: DeviceRegions, samples: Samples, model: Model, crop_px: int):
-  """Windows, labels and weights of a batch.
-
-  Args:
-    regions: on the device.
-    samples: which windows.
-    model: gives the margin.
-    crop_px: side of the labelled area; 1 for single voxels.
-
-  Returns:
-    [b, s, s, n_z] images with s = crop_px + 2 margin, [b, crop_px, crop_px] uint8
-    labels and float32 weights (class weight; 0 where unlabelled or not valid).
-  """
-  side = crop_px + 2 * model.before_px
-  images_byxc = patches.gather_windows(regions.context_ryxc, samples.corners_b3, side)
-  labels_byx = patches.gather_labels(regions.masks_ryx, samples.corners_b3, crop_px)
-  weights_byx = jnp.where(labels_byx == 255, 0.,
-                          regions.class_weights[jnp.minimum(labels_byx, 1)])
-  return (images_byxc.astype(jnp.float32), labels_byx,
-          weights_byx * samples.valid_b[:, None, None])
 
 
 def predict(model: Model, params, images_byxc: jax.Array, crop_px: int,
@@ -137,7 +86,7 @@ def train_step(state: TrainState, regions: DeviceRegions, samples: Samples,
     The new state and {'loss', 'bce', 'accuracy', 'grad_norm'}.
   """
   augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
-  batch = cut_samples(regions, samples, model, crop_px)
+  batch = sampling.cut_samples(regions, samples, model.before_px, crop_px)
   keys_b = jax.random.split(augment_key, samples.valid_b.shape[0])
   images, labels, weights = jax.vmap(augment_sample, (0, 0, 0, 0, None))(
       *batch, keys_b, hyper)
@@ -161,7 +110,8 @@ def train_step(state: TrainState, regions: DeviceRegions, samples: Samples,
 def eval_step(params, regions: DeviceRegions, samples: Samples, *, model: Model,
               crop_px: int) -> Totals:
   """Sums of one batch without augmentation or dropout (§1.6)."""
-  images, labels, weights = cut_samples(regions, samples, model, crop_px)
+  images, labels, weights = sampling.cut_samples(regions, samples, model.before_px,
+                                                 crop_px)
   logits = predict(model, params, images, crop_px)
   counted = (weights > 0).astype(jnp.float32)
   is_class = jnp.stack([counted * (labels == k) for k in (0, 1)])
@@ -179,81 +129,6 @@ def summarise(totals: Totals, balanced: bool) -> dict[str, float]:
   summary = metrics.summarise(counts * scale[:, None])
   return {'val_bce': float((bce * scale).sum() / (sizes * scale).sum()),
           'val_accuracy': summary['accuracy'], 'val_miou': summary['miou']}
-
-
-def put_regions(context_ryxc, masks_ryx, balanced: bool) -> DeviceRegions:
-  """Puts one split on the device, with class weights that average to 1.
-
-  Raises:
-    InputError: when a class is missing from the masks.
-  """
-  counts = np.array([(masks_ryx == k).sum() for k in (0, 1)], float)
-  for name, count in zip(('pore', 'solid'), counts, strict=True):
-    if count == 0:
-      raise InputError(f'annotated voxels of class {name}', got=0,
-                       expected='both classes in the training and validation regions',
-                       remedy='annotate a region with both phases or split otherwise')
-  weights = counts.sum() / (2 * counts) if balanced else np.ones(2)
-  return DeviceRegions(jnp.asarray(context_ryxc), jnp.asarray(masks_ryx),
-                 jnp.asarray(weights, jnp.float32))
-
-
-def _random_windows(masks_ryx, count: int, crop_px: int, seed: int) -> np.ndarray:
-  """[count, 3] corners of windows inside the regions, uniformly."""
-  regions, height, width = masks_ryx.shape
-  if crop_px > min(height, width):
-    raise InputError('config.train.crop_px', got=crop_px,
-                     expected=f'at most the region size {height} x {width}',
-                     remedy='lower it to a multiple of 16 that fits')
-  random = np.random.default_rng(seed)
-  high = (regions, height - crop_px + 1, width - crop_px + 1)
-  return random.integers(0, high, (count, 3)).astype(np.int32)
-
-
-class Plan(NamedTuple):
-  """What an epoch walks through.
-
-  Attributes:
-    train_corners: epoch -> [steps, b, 3] and [steps, b] valid, both on the host.
-    val_corners: [steps, b, 3]; val_valid: [steps, b].
-    steps: per epoch.
-    crop_px: labelled side of a window.
-  """
-  train_corners: object
-  val_corners: np.ndarray
-  val_valid: np.ndarray
-  steps: int
-  crop_px: int
-
-
-def make_plan(config, train_masks_ryx, val_masks_ryx) -> Plan:
-  """Chooses the samples of all epochs from config.train and config.seed."""
-  train, seed = config.train, config.seed
-  if train.sampling == 'patch':
-    voxels_n3 = patches.sample_voxels(train_masks_ryx, train.voxel_fraction, seed)
-    val_n3 = patches.sample_voxels(val_masks_ryx, train.voxel_fraction, seed + 1)
-    steps, crop_px = math.ceil(len(voxels_n3) / train.batch), 1
-
-    def corners(epoch):
-      order = np.random.default_rng((seed, epoch)).permutation(len(voxels_n3))
-      return _batches(voxels_n3[order], train.batch)
-  else:
-    steps, crop_px = train.steps_per_epoch, train.crop_px
-    val_n3 = _random_windows(val_masks_ryx, train.val_windows, crop_px, seed + 1)
-
-    def corners(epoch):
-      seed_sequence = np.random.SeedSequence((seed, epoch))
-      return _batches(_random_windows(train_masks_ryx, steps * train.batch, crop_px,
-                                      seed_sequence), train.batch)
-  return Plan(corners, *_batches(val_n3, train.batch), steps, crop_px)
-
-
-def _batches(rows_n3: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-  """[n, 3] -> [ceil(n / b), b, 3] and [.., b] validity; the last one is filled up."""
-  missing = -len(rows_n3) % batch
-  filled = np.concatenate([rows_n3, np.repeat(rows_n3[:1], missing, 0)])
-  valid = np.concatenate([np.ones(len(rows_n3)), np.zeros(missing)])
-  return filled.reshape(-1, batch, 3), valid.reshape(-1, batch).astype(np.float32)
 
 
 def init_state(model: Model, optimizer: optim.Optimizer, seed: int, mean=0.,
@@ -284,7 +159,8 @@ def train_and_evaluate(config, model: Model, train: DeviceRegions, val: DeviceRe
   folder = Path(folder)
   settings = config.train
   optimizer = optim.make_optimizer(settings.optimizer, settings.momentum)
-  plan = make_plan(config, np.asarray(train.masks_ryx), np.asarray(val.masks_ryx))
+  plan = sampling.make_plan(settings, config.seed, np.asarray(train.masks_ryx),
+                            np.asarray(val.masks_ryx))
   step_fn = jax.jit(functools.partial(train_step, model=model, optimizer=optimizer,
                                       crop_px=plan.crop_px), donate_argnums=0)
   eval_fn = jax.jit(functools.partial(eval_step, model=model, crop_px=plan.crop_px))

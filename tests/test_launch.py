@@ -38,7 +38,8 @@ def test_ci_calls_the_test_command_of_the_readme():
 def test_every_fibjax_command_in_the_readme_parses():
   from fibjax import main
   readme = (ROOT / 'README.md').read_text().replace('\\\n', ' ')
-  commands = re.findall(r'^(?:\$ )?fibjax (\S.*)$', readme, re.M)
+  blocks = '\n'.join(re.findall(r'^```\n(.*?)^```', readme, re.M | re.S))
+  commands = re.findall(r'^fibjax (\S.*)$', blocks, re.M)
   assert len(commands) >= 6
   for command in commands:
     words = command.split('#')[0].split()

@@ -14,8 +14,10 @@ ROOMS = (
     'simulate.fields', 'simulate.formulas', 'simulate.structure',
     'simulate.microscope', 'simulate.artefacts', 'simulate.annotator', 'simulate.films',
     'datasets', 'patches', 'augment',
-    'models.conv', 'models.patch_cnn', 'models.dense', 'models.exact', 'models',
-    'losses', 'metrics', 'optim', 'state', 'checkpoint', 'train', 'infer',
+    'models.conv', 'models.patch_cnn', 'models.dense', 'models.exact_plan',
+    'models.exact', 'models',
+    'losses', 'metrics', 'optim', 'state', 'checkpoint',
+    'sampling', 'train', 'infer',
     'postprocess', 'analysis.porosity',
     'report.tables', 'report.figures', 'report.sources', 'report.page',
     'run', 'bench', 'main')
@@ -41,8 +43,9 @@ def imports(path):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
     elif isinstance(node, ast.ImportFrom):
-      yield node.module
-      yield from (f'{node.module}.{alias.name}' for alias in node.names)
+      for alias in node.names:
+        full = f'{node.module}.{alias.name}'
+        yield full if full.removeprefix('fibjax.') in ROOMS else node.module
 
 
 MODULES = dict(modules())

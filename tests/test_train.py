@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fibjax import checkpoint, config, optim, patches, train
+from fibjax import checkpoint, config, optim, sampling, train
 from fibjax.checks import InputError
 from fibjax.models import make_model
 
@@ -37,7 +37,7 @@ def bright_is_solid(count=4, side=24, margin=16, seed=0):
 def sides():
   model = make_model(tiny_config().model)
   made = [bright_is_solid(seed=s, margin=model.before_px) for s in (0, 1)]
-  return [train.put_regions(*m, balanced=False) for m in made]
+  return [sampling.put_regions(*m, balanced=False) for m in made]
 
 
 def run(settings, sides, folder):
@@ -100,9 +100,10 @@ def test_training_learns_and_the_best_epoch_is_kept(tmp_path, sides):
   assert best['val_bce'] == min(float(row['val_bce']) for row in rows)
   assert best['val_bce'] < 0.45 and best['val_accuracy'] > 0.8
   model = make_model(settings.model)
-  plan = train.make_plan(settings, *(np.asarray(s.masks_ryx) for s in sides))
+  plan = sampling.make_plan(settings.train, 0,
+                            *(np.asarray(s.masks_ryx) for s in sides))
   evaluate = jax.jit(functools.partial(train.eval_step, model=model, crop_px=1))
-  totals = [evaluate(params, sides[1], train.Samples(c, v)) for c, v in
+  totals = [evaluate(params, sides[1], sampling.Samples(c, v)) for c, v in
             zip(plan.val_corners, plan.val_valid, strict=True)]
   bce = sum(np.asarray(t.bce, float) for t in totals).sum()
   count = sum(np.asarray(t.counts, float).sum() for t in totals)
@@ -112,7 +113,7 @@ def test_training_learns_and_the_best_epoch_is_kept(tmp_path, sides):
 def test_permuted_labels_teach_nothing(tmp_path, sides):
   context, masks = bright_is_solid(seed=2)
   random = np.random.default_rng(0)
-  noise = [train.put_regions(context, random.permutation(masks.ravel()).reshape(
+  noise = [sampling.put_regions(context, random.permutation(masks.ravel()).reshape(
       masks.shape), balanced=False) for _ in range(2)]
   best, _ = run(tiny_config(epochs=2), noise, tmp_path)
   assert abs(best['val_bce'] - np.log(2)) < 0.03
@@ -144,7 +145,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, sides):
 def test_an_epoch_visits_every_voxel_once_and_fills_with_weight_zero():
   settings = tiny_config(voxel_fraction=0.05)
   _, masks = bright_is_solid()
-  plan = train.make_plan(settings, masks, masks)
+  plan = sampling.make_plan(settings.train, 0, masks, masks)
   for epoch in (0, 1):
     corners, valid = plan.train_corners(epoch)
     visited = corners.reshape(-1, 3)[valid.reshape(-1) > 0]
@@ -168,7 +169,7 @@ def test_samples_of_weight_zero_change_nothing(sides):
   other[2:] = (0, 20, 20)
   valid = np.array([1, 1, 0, 0], np.float32)
   with jax.debug_key_reuse(True):
-    outcomes = [step(state, sides[0], train.Samples(c, valid), hyper, 0.1,
+    outcomes = [step(state, sides[0], sampling.Samples(c, valid), hyper, 0.1,
                      jax.random.key(1)) for c in (corners, other)]
   # Augmentation keys belong to places in the batch, so the valid ones are the same.
   jax.tree.map(np.testing.assert_array_equal, *outcomes)
@@ -178,13 +179,13 @@ def test_samples_of_weight_zero_change_nothing(sides):
 def test_class_weights_balance_pore_and_solid():
   context, masks = bright_is_solid()
   masks[:3] = np.where(np.arange(24)[:, None] < 4, 0, 1)
-  regions = train.put_regions(context, masks, balanced=True)
+  regions = sampling.put_regions(context, masks, balanced=True)
   mass = [float(regions.class_weights[k]) * (masks == k).sum() for k in (0, 1)]
   np.testing.assert_allclose(mass[0], mass[1], rtol=1e-5)
   np.testing.assert_allclose(sum(mass), masks.size, rtol=1e-5)
   masks[:] = 1
   with pytest.raises(InputError, match='class pore'):
-    train.put_regions(context, masks, balanced=True)
+    sampling.put_regions(context, masks, balanced=True)
 
 
 def test_balanced_validation_is_the_mean_over_classes():
@@ -202,7 +203,7 @@ def test_windows_larger_than_the_regions_are_refused():
   settings.train.update(sampling='dense', crop_px=48)
   _, masks = bright_is_solid()
   with pytest.raises(InputError, match='crop_px: got 48.*24 x 24'):
-    train.make_plan(settings, masks, masks)
+    sampling.make_plan(settings.train, 0, masks, masks)
 
 
 def test_image_and_labels_stay_together_through_cut_and_augmentation():
@@ -211,10 +212,11 @@ def test_image_and_labels_stay_together_through_cut_and_augmentation():
   field = np.random.default_rng(0).random((1, side + 2 * margin, side + 2 * margin))
   masks = (field[:, margin:-margin, margin:-margin] > 0.5).astype(np.uint8)
   context = np.repeat(field[..., None], 3, -1).astype(np.float32)
-  regions = train.put_regions(context, masks, balanced=False)
+  regions = sampling.put_regions(context, masks, balanced=False)
   hyper = train.Hyper(*(jnp.float32(0),) * 5)
-  samples = train.Samples(np.array([(0, 5, 9)] * 12, np.int32), np.ones(12, np.float32))
-  batch = train.cut_samples(regions, samples, model, 16)
+  samples = sampling.Samples(np.array([(0, 5, 9)] * 12, np.int32),
+                             np.ones(12, np.float32))
+  batch = sampling.cut_samples(regions, samples, model.before_px, 16)
   keys = jax.random.split(jax.random.key(0), 12)
   images, labels, weights = jax.vmap(train.augment_sample, (0, 0, 0, 0, None))(
       *batch, keys, hyper)
@@ -222,9 +224,3 @@ def test_image_and_labels_stay_together_through_cut_and_augmentation():
   np.testing.assert_array_equal(labels, (np.asarray(centre) > 0.5))
   assert (weights == 1).all()
   assert len({np.asarray(label).tobytes() for label in labels}) > 3
-
-
-def test_context_of_a_voxel_is_the_same_for_training_and_inference():
-  model = make_model(config.base().model)
-  assert model.window_px == 2 * model.before_px
-  assert patches.gather_windows.__doc__

@@ -52,24 +52,26 @@ def write_report(folder) -> Path:
     raise InputError(str(folder), got='no such folder', expected="a run's workdir",
                      remedy='check --workdir')
   notes: list[str] = []
-  config = sources.read_json_if_any(folder / 'config.json', notes)
+  run_settings = sources.read_json_if_any(folder / 'config.json', notes)
   scores = sources.read_json_if_any(folder / 'metrics.json', notes)
   versions = sources.read_json_if_any(folder / 'versions.json', notes)
   post = scores.get('postprocess') or {}
   if (folder / 'postprocess.json').is_file():
     post = workdir.read_json(folder / 'postprocess.json')
   shown_tables = _tables(scores, notes)
-  shown_figures = _figures(folder, config, notes)
+  shown_figures = _figures(folder, run_settings, notes)
   (folder / 'figures').mkdir(exist_ok=True)
   for figure in shown_figures:
     _write_bytes(folder / 'figures' / f'{figure.stem}.png', figure.png)
   workdir.write_text(folder / 'tables.md',
                      '\n'.join(tables.to_markdown(t) for t in shown_tables))
   html = _template().render(
-      name=config.get('name') or folder.resolve().name, folder=folder.resolve().name,
+      name=run_settings.get('name') or folder.resolve().name,
+      folder=folder.resolve().name,
       notes=notes, tables=shown_tables, combined=tables.COMBINED,
       figures=shown_figures,
-      facts=_facts(config, post), settings=_flatten(config), versions=versions)
+      facts=_facts(run_settings, post), settings=_flatten(run_settings),
+      versions=versions)
   path = folder / 'report.html'
   workdir.write_text(path, html)
   return path
@@ -107,9 +109,9 @@ def _tables(scores, notes) -> list[tables.Table]:
   return shown
 
 
-def _facts(config, post) -> list[tuple[str, str]]:
+def _facts(run_settings, post) -> list[tuple[str, str]]:
   """Lists the few settings that a reader asks for first."""
-  model = config.get('model') or {}
+  model = run_settings.get('model') or {}
   facts = []
   if {'n_xy', 'n_z'} <= model.keys():
     kind = ', '.join(str(model[k]) for k in ('name', 'padding') if k in model)
@@ -119,12 +121,12 @@ def _facts(config, post) -> list[tuple[str, str]]:
     facts.append(('Post-processing',
                   f'Gaussian σ {post["sigma_px"]:.3g} px, threshold '
                   f'{post["threshold"]:.4g}, twice'))
-  cleanup = config.get('postprocess') or {}
+  cleanup = run_settings.get('postprocess') or {}
   if 'min_size_vox' in cleanup:
     size = cleanup['min_size_vox']
     facts.append(('Clean-up', f'objects below {size} voxels removed'))
-  if 'seed' in config:
-    facts.append(('Seed', str(config['seed'])))
+  if 'seed' in run_settings:
+    facts.append(('Seed', str(run_settings['seed'])))
   return facts
 
 
@@ -140,12 +142,12 @@ def _flatten(content, prefix='') -> list[tuple[str, str]]:
   return rows
 
 
-def _figures(folder, config, notes) -> list[PageFigure]:
+def _figures(folder, run_settings, notes) -> list[PageFigure]:
   films = sources.open_films(folder)
   if not films:
     notes.append('There are no volumes in this folder, so no image is shown.')
   regions = sources.load_regions_if_any(folder, notes)
-  found = (_neighbourhood(films, config, notes), _curves(folder, notes),
+  found = (_neighbourhood(films, run_settings, notes), _curves(folder, notes),
            _porosities(folder), _regions(films, regions, notes),
            *(_slice(i, film) for i, film in enumerate(films)))
   return [figure for figure in found if figure is not None]
@@ -156,8 +158,8 @@ def _page_figure(stem, title, caption, figure):
                     float(figure.get_figwidth()))
 
 
-def _neighbourhood(films, config, notes):
-  found = sources.read_neighbourhood(films, config.get('model') or {})
+def _neighbourhood(films, run_settings, notes):
+  found = sources.read_neighbourhood(films, run_settings.get('model') or {})
   if found is None:
     if films:
       notes.append('The volumes are smaller than the smallest neighbourhood.')

@@ -218,9 +218,6 @@ def _rules(config: ConfigDict):
   for key in ('momentum', 'dropout_dense', 'dropout_spatial'):
     yield within('train', key, 0, 0.999)
   yield one_of('segment', 'mode', ('auto', 'dense', 'patch'))
-  yield ('segment.mode', config.segment.mode,
-         not (config.segment.mode == 'dense' and config.model.padding == 'same'),
-         "'auto' or 'patch' where model.padding is 'same'")
   tile = config.segment.tile_px
   yield 'segment.tile_px', tile, tile > 0 and tile % 16 == 0, 'a multiple of 16'
   yield within('segment', 'batch', 1, 10 ** 6)

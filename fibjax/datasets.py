@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fibjax import progress
 from fibjax.checks import InputError
 from fibjax.config import SPLITS
 from fibjax.data import flyem
@@ -128,6 +129,7 @@ def _simulated(config, name: str, index: int, folder: Path) -> Volume:
     truth = folder / 'truth.ome.zarr'
     if truth.exists():  # left by a killed run; the same film is made again
       shutil.rmtree(truth)
+    progress.say(f'simulate {name}')
     simulate(name, data.shape_zyx, config.seed + index, data.artefacts, folder)
   return volumes.open_volume(folder / 'raw.ome.zarr')
 

@@ -12,14 +12,14 @@ import hashlib
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tqdm import tqdm
 
-from fibjax import geometry, patches, workdir
+from fibjax import geometry, patches, progress, workdir
 from fibjax.checks import InputError
 from fibjax.data.volume import (
   Volume,
@@ -45,8 +45,8 @@ def make_score_fn(model: Model, params, mode: str, tile_yx: tuple[int, int],
   Args:
     model: network.
     params: its weights.
-    mode: 'dense' (all voxels of a tile at once; context networks) or 'patch' (each
-      voxel by its own neighbourhood, the literal method and the oracle of 'dense').
+    mode: 'dense' (all voxels of a tile at once) or 'patch' (each voxel by its own
+      neighbourhood, the literal method and the oracle of 'dense').
     tile_yx: voxels of a tile.
     batch: voxels per batch of 'patch'.
 
@@ -82,20 +82,6 @@ def make_score_fn(model: Model, params, mode: str, tile_yx: tuple[int, int],
   return score_patches
 
 
-def choose_mode(mode: str, model: Model) -> str:
-  """Resolves 'auto' and checks that the model can do what is asked.
-
-  Raises:
-    InputError: for 'dense' with a zero-padded network.
-  """
-  if mode == 'auto':
-    return 'patch' if model.apply_dense is None else 'dense'
-  if mode == 'dense' and model.apply_dense is None:
-    raise InputError('--mode', got="'dense' with a zero-padded network",
-                     expected="'patch' or 'auto'", remedy='choose one of these')
-  return mode
-
-
 def score_volume(model: Model, params, source: Volume, out, *, mode: str = 'auto',
                  tile_px: int = 256, batch: int = 2048) -> Volume:
   """Scores every voxel of a volume; resumes an interrupted call.
@@ -105,16 +91,16 @@ def score_volume(model: Model, params, source: Volume, out, *, mode: str = 'auto
     params: its weights.
     source: prepared volume, [z, y, x].
     out: path of the score volume to make; returned as it is when it is complete.
-    mode: 'auto', 'dense' or 'patch'.
+    mode: 'auto' (dense), 'dense' or 'patch'.
     tile_px: largest computed tile in y and x.
     batch: voxels per batch of mode 'patch'.
 
   Raises:
     InputError: when a finished part belongs to other weights or another volume.
   """
-  mode = choose_mode(mode, model)
+  mode = 'dense' if mode == 'auto' else mode
   out = Path(out)
-  fingerprint = {'weights': hash_params(params), 'source': str(source.path),
+  fingerprint = {'weights': hash_params(params), 'source': source.path.name,
                  'shape_zyx': list(source.shape), 'mode': mode}
   if out.exists():
     finished = open_volume(out)
@@ -129,8 +115,9 @@ def score_volume(model: Model, params, source: Volume, out, *, mode: str = 'auto
     done = {tuple(json.loads(line)) for line in lines[1:] if line.endswith(']')}
     target = open_volume(partial)
   else:
+    shutil.rmtree(partial, ignore_errors=True)  # without a manifest it has no worth
     target = create_volume(partial, source.shape, np.float32, source.voxel_size_zyx_nm,
-                           attributes=fingerprint)
+                           attributes=fingerprint, fill_value=None)
     workdir.write_text(manifest, json.dumps(fingerprint) + '\n')
   _score_shards(model, params, source, target, manifest, done, mode, tile_px, batch)
   os.replace(partial, out)
@@ -184,8 +171,8 @@ def _score_shards(model, params, source, target, manifest, done, mode, tile_px, 
 
     ahead = reader.submit(read, boxes[0]) if boxes else None
     behind = None
-    for i, box in enumerate(tqdm(boxes, desc=f'score {source.path.name}', unit='shard',
-                                 disable=None)):
+    for i, box in enumerate(progress.track(boxes, f'score {source.path.name}', 'shard',
+                                           len(boxes))):
       block_zyx = ahead.result()
       if i + 1 < len(boxes):
         ahead = reader.submit(read, boxes[i + 1])

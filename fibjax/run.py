@@ -20,6 +20,7 @@ from fibjax import (
   models,
   patches,
   postprocess,
+  progress,
   sampling,
   train,
   workdir,
@@ -64,9 +65,11 @@ def run(config, folder) -> dict:
     params = fit(config, inputs, folder)
     scores = score(config, inputs, params, folder)
     segmentations = segment(config, inputs, scores, folder)
-    result = evaluate(config, inputs, scores, segmentations, folder)
+    if not (folder / 'metrics.json').exists():
+      evaluate(config, inputs, scores, segmentations, folder)
+    progress.say('report')
     page.write_report(folder)
-  return result
+    return workdir.read_json(folder / 'metrics.json')
 
 
 def train_only(config, folder, resume: bool) -> dict:
@@ -175,6 +178,7 @@ def prepare(config, folder: Path) -> Inputs:
   records = workdir.read_json(record_path) if record_path.exists() else {}
   for name, volume in raw.items():
     if name not in records or not (group / name).exists():
+      progress.say(f'prepare {name}')
       shutil.rmtree(group / name, ignore_errors=True)  # made by a killed run
       records[name] = intensity.prepare_volume(
           volume, group / name, scale=config.prepare.scale,
@@ -215,12 +219,14 @@ def segment(config, inputs: Inputs, scores, folder: Path) -> dict[str, Volume]:
   settings = config.postprocess
   path = folder / 'postprocess.json'
   if not path.exists():
+    progress.say('tune the post-processing')
     workdir.write_json(path, _choose_postprocess(settings, inputs.regions, scores))
   chosen = workdir.read_json(path)
   group = volumes.create_group(folder / 'segmentation.ome.zarr')
   made = {}
   for name, volume in scores.items():
     if not (group / name).exists():
+      progress.say(f'segment {name}')
       segment_scores(volume, group / name, chosen['sigma_px'], chosen['threshold'],
                      settings)
     made[name] = volumes.open_volume(group / name)

@@ -19,9 +19,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from tensorboardX import SummaryWriter
-from tqdm import tqdm
 
-from fibjax import augment, checkpoint, losses, metrics, optim, sampling, workdir
+from fibjax import (
+  augment,
+  checkpoint,
+  losses,
+  metrics,
+  optim,
+  progress,
+  sampling,
+  workdir,
+)
 from fibjax.checks import InputError
 from fibjax.models import Dropout, Model
 from fibjax.sampling import DeviceRegions, Samples
@@ -186,6 +194,9 @@ def train_and_evaluate(config, model: Model, train: DeviceRegions, val: DeviceRe
         rows.append({name: row[name] for name in FIELDS})
         checkpoint.save(manager, epoch, state, {'rows': rows}, row['val_bce'])
         _write_rows(folder, rows)
+        progress.say(f'epoch {epoch + 1}/{settings.epochs}: training BCE '
+                     f'{row["train_bce"]:.4f}, validation BCE {row["val_bce"]:.4f}, '
+                     f'mIoU {row["val_miou"]:.4f}, {row["seconds"]:.0f} s')
         for name in FIELDS[1:]:
           events.add_scalar(name, row[name], epoch)
   return best_row(folder)
@@ -203,9 +214,8 @@ def _train_epoch(epoch, state, train, plan, hyper, key, step_fn, settings):
   """Runs the steps of one epoch; metrics are fetched one step late."""
   corners, valid = plan.train_corners(epoch)
   reports, pending = [], None
-  bar = tqdm(range(plan.steps), desc=f'epoch {epoch + 1}/{settings.epochs}',
-             unit='step', disable=None, leave=False)
-  for i in bar:
+  title = f'epoch {epoch + 1}/{settings.epochs}'
+  for i in progress.track(range(plan.steps), title, 'step', plan.steps):
     rate = optim.learning_rate(settings.schedule, settings.log10_learning_rate,
                                settings.decay_epochs, epoch + i / plan.steps,
                                settings.epochs)
@@ -213,7 +223,6 @@ def _train_epoch(epoch, state, train, plan, hyper, key, step_fn, settings):
     state, report = step_fn(state, train, samples, hyper, rate, key)
     if pending is not None:
       reports.append(_fetch(pending, epoch, i - 1))
-      bar.set_postfix(bce=f'{reports[-1]["bce"]:.4f}', refresh=False)
     pending = report
   reports.append(_fetch(pending, epoch, plan.steps - 1))
   mean = {name: float(np.mean([r[name] for r in reports])) for name in reports[0]}

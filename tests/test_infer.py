@@ -49,11 +49,12 @@ def test_dense_scores_equal_the_network_voxel_by_voxel(film, context_model, tmp_
   assert volumes.open_volume(tmp_path / 's').voxel_size_zyx_nm == (50., 10., 10.)
 
 
-def test_patch_mode_scores_the_published_network(film, tmp_path):
+@pytest.mark.parametrize('mode', ['patch', 'auto'])
+def test_the_published_network_voxel_by_voxel(film, tmp_path, mode):
   array, volume = film
   model = small_model(33, 1, 'same')
   params = random_params(model)
-  found = scored(model, params, volume, tmp_path / 's', batch=500)
+  found = scored(model, params, volume, tmp_path / 's', mode=mode, batch=500)
   padded = np.pad(array, ((0, 0), (16, 16), (16, 16)), 'reflect')
   for z, y, x in [(0, 0, 0), (2, 36, 29), (1, 18, 3), (0, 36, 15)]:
     window = padded[z, y:y + 33, x:x + 33, None]
@@ -112,12 +113,6 @@ def test_scores_of_other_weights_are_not_mixed(film, context_model, tmp_path):
   other = jax.tree.map(lambda p: p + 1, params)
   with pytest.raises(InputError, match='weights'):
     infer.score_volume(model, other, volume, tmp_path / 's')
-
-
-def test_dense_mode_of_a_zero_padded_network_is_refused(film, tmp_path):
-  with pytest.raises(InputError, match="'dense' with a zero-padded network"):
-    infer.score_volume(small_model(33, 1, 'same'), {}, film[1], tmp_path / 's',
-                       mode='dense')
 
 
 @pytest.mark.parametrize('extent, largest, expected', [

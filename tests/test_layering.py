@@ -7,7 +7,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Top to bottom; a package stands for all its modules, in the order given where it is.
 ROOMS = (
-    'checks', 'geometry', 'workdir', 'config',
+    'checks', 'geometry', 'workdir', 'progress', 'config',
     'data.voxel_size', 'data.volume', 'data.slice_names', 'data.stacks', 'data.labels',
     'data.regions', 'data.flyem',
     'prep.intensity',
@@ -27,7 +27,7 @@ OUTSIDERS = {
     'flax': {'models.patch_cnn', 'models.dense', 'models.exact'},
     'optax': {'losses', 'optim'}, 'orbax': {'checkpoint'}, 'cc3d': {'postprocess'},
     'matplotlib': {'report.figures'}, 'jinja2': {'report.page'},
-    'argparse': {'main'}}
+    'argparse': {'main'}, 'tqdm': {'progress'}, 'tensorboardX': {'train'}}
 
 
 def modules():

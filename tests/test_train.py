@@ -93,8 +93,9 @@ def test_a_killed_training_resumes_bit_by_bit(tmp_path, sides, monkeypatch, when
 
 
 def test_training_learns_and_the_best_epoch_is_kept(tmp_path, sides):
-  settings = tiny_config(epochs=6, log10_learning_rate=-2.5, dropout_dense=0.,
-                         dropout_spatial=0.)
+  settings = tiny_config(epochs=5, optimizer='adam', log10_learning_rate=-2.5,
+                         voxel_fraction=0.4, dropout_dense=0., dropout_spatial=0.)
+  settings.model.standardise = True
   best, params = run(settings, sides, tmp_path)
   rows = read_csv(tmp_path)
   assert best['val_bce'] == min(float(row['val_bce']) for row in rows)

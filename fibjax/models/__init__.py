@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from fibjax.checks import InputError
-from fibjax.models import dense, patch_cnn
+from fibjax.models import dense, exact, patch_cnn
 from fibjax.models.patch_cnn import Dropout
 
 _INPUT = 'input'
@@ -27,8 +27,8 @@ class Model(NamedTuple):
   Attributes:
     init: (key, mean=0, deviation=1) -> params.
     apply: (params, patches_byxc, dropout=None) -> logits_b, one neighbourhood each.
-    apply_dense: (params, window_byxc, dropout=None) -> logits_byx, all voxels of a
-      window; None where padding makes that impossible (padding = 'same').
+    apply_dense: (params, window_byxc) -> logits_byx, all voxels of a window, the same
+      numbers as apply; free of padding it also takes dropout, for training.
     n_z: number of slices (channels) read, centred on the voxel's slice.
     window_px: side of the window read for one voxel.
     before_px: pixels of that window before its voxel.
@@ -36,7 +36,7 @@ class Model(NamedTuple):
   """
   init: Callable
   apply: Callable
-  apply_dense: Callable | None
+  apply_dense: Callable
   n_z: int
   window_px: int
   before_px: int
@@ -74,14 +74,17 @@ def make_model(config) -> Model:
   def apply(params, patches_byxc, dropout: Dropout | None = None):
     return module.apply({'params': params}, _standardise(params, patches_byxc), dropout)
 
-  def apply_dense(params, window_byxc, dropout: Dropout | None = None):
+  def apply_fragments(params, window_byxc, dropout: Dropout | None = None):
     return dense.apply_dense(params, _standardise(params, window_byxc), cells, dropout)
 
+  def apply_slots(params, window_byxc):
+    return exact.apply_exact(params, _standardise(params, window_byxc), cells)
+
   return Model(init=init, apply=apply,
-               apply_dense=apply_dense if padding == 'context' else None,
+               apply_dense=apply_fragments if padding == 'context' else apply_slots,
                n_z=n_z, window_px=window,
                before_px=patch_cnn.window_before_px(config.n_xy, padding),
-               stride_px=dense.STRIDE)
+               stride_px=dense.STRIDE if padding == 'context' else exact.BOX_PX)
 
 
 def _standardise(params, images: jax.Array) -> jax.Array:

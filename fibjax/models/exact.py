@@ -36,6 +36,8 @@ from fibjax.models.exact_plan import (
   plan_run,
 )
 
+BOX_PX = 8
+
 
 def _multiply(left, right):
   """Matrix product over the last axis of left and the first of right."""
@@ -295,7 +297,7 @@ def _score_tile(weights, layers, image_yxc, tile_yx, box_yx):
 
 
 def apply_exact(params, window_byxc: jax.Array, cells: int, tile_px: int = 64,
-                box_yx: tuple[int, int] = (8, 8)) -> jax.Array:
+                box_yx: tuple[int, int] = (BOX_PX, BOX_PX)) -> jax.Array:
   """Logits of all voxels of a window by the zero-padded network.
 
   Args:

@@ -109,6 +109,13 @@ def _split(config, window_zyx, regions: Regions) -> Regions:
                      expected='regions to train, validate and test',
                      remedy="annotate more, name splits in the table's column, or let "
                      "--config.split.mode=paper or blocked deal them out")
+  for split in ('train', 'val'):
+    masks_ryx = region_tables.select(regions, split=split).masks_ryx
+    for code, phase in ((0, 'pore'), (1, 'solid')):
+      if not (masks_ryx == code).any():
+        raise InputError(f'regions of split {split}', got=f'no voxel of class {phase}',
+                         expected='both classes', remedy='annotate a region with both '
+                         'phases or split the regions otherwise')
   return regions
 
 
@@ -129,8 +136,8 @@ def _simulated(config, name: str, index: int, folder: Path) -> Volume:
     truth = folder / 'truth.ome.zarr'
     if truth.exists():  # left by a killed run; the same film is made again
       shutil.rmtree(truth)
-    progress.say(f'simulate {name}')
     simulate(name, data.shape_zyx, config.seed + index, data.artefacts, folder)
+    progress.say(f'simulated {name}')
   return volumes.open_volume(folder / 'raw.ome.zarr')
 
 

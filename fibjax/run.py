@@ -67,7 +67,6 @@ def run(config, folder) -> dict:
     segmentations = segment(config, inputs, scores, folder)
     if not (folder / 'metrics.json').exists():
       evaluate(config, inputs, scores, segmentations, folder)
-    progress.say('report')
     page.write_report(folder)
     return workdir.read_json(folder / 'metrics.json')
 
@@ -178,12 +177,12 @@ def prepare(config, folder: Path) -> Inputs:
   records = workdir.read_json(record_path) if record_path.exists() else {}
   for name, volume in raw.items():
     if name not in records or not (group / name).exists():
-      progress.say(f'prepare {name}')
       shutil.rmtree(group / name, ignore_errors=True)  # made by a killed run
       records[name] = intensity.prepare_volume(
           volume, group / name, scale=config.prepare.scale,
           gradient=config.prepare.gradient)
       workdir.write_json(record_path, records)
+      progress.say(f'prepared {name}')
   prepared = {name: volumes.open_volume(group / name) for name in raw}
   return Inputs(prepared, regions, model)
 
@@ -219,16 +218,18 @@ def segment(config, inputs: Inputs, scores, folder: Path) -> dict[str, Volume]:
   settings = config.postprocess
   path = folder / 'postprocess.json'
   if not path.exists():
-    progress.say('tune the post-processing')
-    workdir.write_json(path, _choose_postprocess(settings, inputs.regions, scores))
+    chosen = _choose_postprocess(settings, inputs.regions, scores)
+    workdir.write_json(path, chosen)
+    progress.say(f'post-processing: sigma {chosen["sigma_px"]:.2f} px, threshold '
+                 f'{chosen["threshold"]:.3f}')
   chosen = workdir.read_json(path)
   group = volumes.create_group(folder / 'segmentation.ome.zarr')
   made = {}
   for name, volume in scores.items():
     if not (group / name).exists():
-      progress.say(f'segment {name}')
       segment_scores(volume, group / name, chosen['sigma_px'], chosen['threshold'],
                      settings)
+      progress.say(f'segmented {name}')
     made[name] = volumes.open_volume(group / name)
   return made
 

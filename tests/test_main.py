@@ -140,7 +140,7 @@ def test_bad_regions_are_named(capsys, tmp_path, stack):
   assert main.main(annotated(tmp_path, [(*row[:4], 'train') for row in rows])) == 0
   assert 'none in split val, test' in fails(capsys, *own_run(tmp_path))
   assert main.main(annotated(tmp_path, masks=np.zeros((3, 32, 32), np.uint8))) == 0
-  assert 'class solid' in fails(capsys, *own_run(tmp_path))
+  assert 'split train: got no voxel of class solid' in fails(capsys, *own_run(tmp_path))
 
 
 def test_volumes_that_cannot_work_are_named(capsys, tmp_path, stack):
@@ -149,7 +149,7 @@ def test_volumes_that_cannot_work_are_named(capsys, tmp_path, stack):
   imported(stack, tmp_path)
   assert main.main(annotated(tmp_path)) == 0
   capsys.readouterr()
-  assert 'constant' in fails(capsys, *own_run(tmp_path))
+  assert 'in every voxel' in fails(capsys, *own_run(tmp_path))
   line = fails(capsys, *own_run(tmp_path, f'--workdir={tmp_path / "w2"}',
                                 '--config.model.n_xy=113'))
   assert 'window' in line or '113' in line

@@ -20,7 +20,7 @@ def get_config(variant: str = 'base'):
   config.train.crop_px = 128
   config.train.batch = 2
   config.train.steps_per_epoch = 16
-  config.train.val_windows = 24
+  config.train.val_windows = 36
   config.train.epochs = 15
   if variant == 'tiny':
     config.data.presets = ('HPC30',)

@@ -21,7 +21,11 @@ def get_config(variant: str = 'base'):
   config.train.batch = 2
   config.train.steps_per_epoch = 16
   config.train.val_windows = 36
-  config.train.epochs = 15
+  config.train.balance = 'natural'
+  config.train.log10_learning_rate = -2.8
+  config.train.dropout_dense = 0.1
+  config.train.dropout_spatial = 0.05
+  config.train.epochs = 16
   if variant == 'tiny':
     config.data.presets = ('HPC30',)
     config.data.shape_zyx = (16, 160, 160)

@@ -6,6 +6,7 @@ object. A figure asserts nothing.
 """
 import json
 import time
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -118,10 +119,13 @@ def main(out=None, only: str | None = None) -> dict[str, float]:
   if unknown:
     raise InputError('--only', got=', '.join(unknown), expected=', '.join(GROUPS),
                      remedy='name groups of figures')
+  if out and (Path(out).is_dir() or not Path(out).absolute().parent.is_dir()):
+    raise InputError('--out', got=str(out), expected='a file in a folder that exists',
+                     remedy='name another file')
   figures: dict[str, float] = {}
   for name in chosen:
     figures |= GROUPS[name]()
+  print(json.dumps(figures, indent=2))
   if out:
     workdir.write_json(out, figures)
-  print(json.dumps(figures, indent=2))
   return figures

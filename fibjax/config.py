@@ -16,6 +16,9 @@ from ml_collections.config_dict import create
 from fibjax.checks import InputError
 
 SPLITS = ('train', 'val', 'test')
+# Type of the members of every setting that is a tuple.
+_TUPLES = {'volumes': str, 'regions': str, 'presets': str, 'shape_zyx': int,
+           'fractions': (int, float)}
 
 
 def base() -> ConfigDict:
@@ -75,7 +78,7 @@ def base() -> ConfigDict:
   )
   config.segment = create(
       mode='auto',  # 'auto' | 'dense' | 'patch'
-      tile_px=256,  # largest computed tile in y and x
+      tile_px=512,  # largest computed tile in y and x
       batch=2048,  # voxels per batch of mode 'patch'
   )
   config.postprocess = create(
@@ -98,7 +101,7 @@ def load(argument: str, overrides: tuple[str, ...] = ()) -> ConfigDict:
     overrides: e.g. ('train.epochs=3', 'data.root=/data').
 
   Returns:
-    The locked config.
+    The locked config; its paths are absolute.
 
   Raises:
     InputError: for a missing file, an unknown variant or key, a value of another type
@@ -109,6 +112,11 @@ def load(argument: str, overrides: tuple[str, ...] = ()) -> ConfigDict:
   for override in overrides:
     _override(config, override)
   validate(config)
+  data = config.data
+  data.volumes, data.regions = (tuple(str(Path(p).resolve()) for p in paths)
+                                for paths in (data.volumes, data.regions))
+  if data.root:
+    data.root = str(Path(data.root).resolve())
   return config.lock()
 
 
@@ -120,12 +128,18 @@ def _read_file(path: Path, variant: str) -> ConfigDict:
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
-    get_config = module.get_config
-  except (SyntaxError, ImportError, AttributeError, NameError) as error:
+    config = module.get_config(variant) if variant else module.get_config()
+  except InputError:
+    raise
+  except Exception as error:  # whatever the user's own code raises is named
     raise InputError(str(path), got=f'{type(error).__name__}: {error}',
                      expected='a file with get_config(variant)',
                      remedy='compare with configs/demo.py') from None
-  return get_config(variant) if variant else get_config()
+  if not isinstance(config, ConfigDict):
+    raise InputError(str(path), got=type(config).__name__,
+                     expected='get_config to return a ConfigDict',
+                     remedy='compare with configs/demo.py')
+  return config
 
 
 def unknown_variant(variant: str, known: tuple[str, ...]) -> InputError:
@@ -150,27 +164,30 @@ def _override(config: ConfigDict, override: str) -> None:
   if not equals or isinstance(node[leaf], ConfigDict):
     raise InputError(f'--config.{key}', got=repr(override), expected='KEY=VALUE',
                      remedy=f'write --config.{key}=VALUE for a single setting')
-  node[leaf] = _parse(key, text, node[leaf])
+  node[leaf] = _parse(key, text, node[leaf], leaf)
 
 
-def _parse(key: str, text: str, default):
+def _parse(key: str, text: str, default, leaf: str):
   """Reads text as the type of the default value."""
   kind = type(default)
+  wrong = InputError(f'--config.{key}', got=repr(text), expected=kind.__name__,
+                     remedy=f'write it like {default!r}')
   if kind is str:
     return text
+  if kind is tuple and _TUPLES[leaf] is str:
+    return tuple(text.split(','))
   if kind is bool and text.lower() in ('true', 'false'):
     return text.lower() == 'true'
   try:
     value = ast.literal_eval(text)
   except (ValueError, SyntaxError):
-    value = tuple(text.split(',')) if kind is tuple else None
+    raise wrong from None
   if kind is tuple and not isinstance(value, tuple):
-    value = tuple(value) if isinstance(value, list) else (value,)
+    value = (value,)
   if kind is float and type(value) is int:
     value = float(value)
   if type(value) is not kind:
-    raise InputError(f'--config.{key}', got=repr(text), expected=kind.__name__,
-                     remedy=f'write it like {default!r}')
+    raise wrong
   return value
 
 
@@ -187,9 +204,9 @@ def _rules(config: ConfigDict):
   data, train = config.data, config.train
   yield one_of('data', 'source', ('volumes', 'simulate', 'flyem'))
   yield one_of('data', 'artefacts', ('none', 'mild', 'real'))
+  yield 'seed', config.seed, 0 <= config.seed < 2 ** 31, '0 to 2147483647'
   shape = data.shape_zyx
-  yield ('data.shape_zyx', shape,
-         len(shape) == 3 and all(type(s) is int and s > 0 for s in shape),
+  yield ('data.shape_zyx', shape, len(shape) == 3 and min(shape) > 0,
          'three positive integers')
   yield within('data', 'regions_per_volume', 1, 100000)
   yield within('data', 'region_px', 1, 100000)
@@ -222,7 +239,7 @@ def _rules(config: ConfigDict):
   yield 'segment.tile_px', tile, tile > 0 and tile % 16 == 0, 'a multiple of 16'
   yield within('segment', 'batch', 1, 10 ** 6)
   yield within('postprocess', 'sigma_px', 0, 50)
-  yield within('postprocess', 'threshold', 0, 1)
+  yield within('postprocess', 'threshold', 0, 0.9999)
   yield one_of('postprocess', 'kernel', ('matlab', 'scipy4sigma'))
   yield within('postprocess', 'min_size_vox', 0, 10 ** 9)
   known = {2: (4, 8), 3: (6, 18, 26)}
@@ -261,6 +278,9 @@ def _schema_problems(config, schema, prefix: str):
     elif type(config[key]) is not type(schema[key]):
       yield (f'{prefix}{key}={config[key]!r} (expected '
              f'{type(schema[key]).__name__})')
+    elif isinstance(schema[key], tuple) and not all(
+        isinstance(member, _TUPLES[key]) for member in config[key]):
+      yield f'{prefix}{key}={config[key]!r} (expected members of another type)'
 
 
 def to_dict(config: ConfigDict) -> dict:
@@ -271,7 +291,11 @@ def to_dict(config: ConfigDict) -> dict:
 def from_dict(content: dict) -> ConfigDict:
   """The config that `to_dict` gave, with tuples again; validated and locked."""
   config = base()
-  _fill(config, content)
+  try:
+    _fill(config, content)
+  except (AttributeError, KeyError, TypeError) as error:
+    raise InputError('config.json', got=str(error), expected='settings of this version',
+                     remedy='start again in another --workdir') from None
   validate(config)
   return config.lock()
 

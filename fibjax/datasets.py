@@ -5,19 +5,21 @@ regions with splits: volumes the user imported ('volumes'), films made by the si
 ('simulate'), and the public FlyEM volume ('flyem'). The last two are made under
 workdir/data and have the truth of every voxel beside them, data/<name>/truth.ome.zarr.
 """
+import hashlib
 import shutil
 from pathlib import Path
 
 import numpy as np
 
-from fibjax import progress
+from fibjax import progress, workdir
 from fibjax.checks import InputError
 from fibjax.config import SPLITS
-from fibjax.data import flyem
+from fibjax.data import flyem, stacks
 from fibjax.data import regions as region_tables
 from fibjax.data import volume as volumes
 from fibjax.data.regions import Regions
 from fibjax.data.volume import Volume
+from fibjax.simulate import annotator as annotators
 from fibjax.simulate import films
 
 
@@ -47,6 +49,8 @@ def collect(config, window_zyx, folder) -> tuple[dict[str, Volume], Regions]:
         folder / 'data' / flyem.NAME / 'raw.ome.zarr')}
   else:
     found = open_named(config.data.volumes)
+  for name, volume in found.items():
+    check_window(name, volume.shape, window_zyx)
   if (table / 'regions.csv').exists():
     return found, region_tables.load_regions(table)
   if config.data.source == 'simulate':
@@ -60,6 +64,33 @@ def collect(config, window_zyx, folder) -> tuple[dict[str, Volume], Regions]:
                               window_zyx)
   region_tables.save_regions(table, regions)
   return found, regions
+
+
+def check_window(name: str, shape, window_zyx) -> None:
+  """Raises InputError when a volume is smaller than what the network sees."""
+  if any(size < window for size, window in zip(shape, window_zyx, strict=True)):
+    raise InputError(f'volume {name}', got=f'shape {tuple(shape)}',
+                     expected=f'at least the window {tuple(window_zyx)} of the network',
+                     remedy='choose a smaller config.model.n_xy or n_z')
+
+
+def fingerprint(config) -> dict:
+  """Hashes of the user's volumes and regions, to notice when they change.
+
+  A volume is told by the names and sizes of its (compressed) files, regions by content.
+  """
+  if config.data.source != 'volumes':
+    return {}
+  hashes = {}
+  for path in (*config.data.volumes, *config.data.regions):
+    digest = hashlib.sha256()
+    for file in sorted(Path(path).rglob('*')):
+      if file.is_file():
+        digest.update(f'{file.relative_to(path)} {file.stat().st_size}'.encode())
+        if path in config.data.regions:
+          digest.update(file.read_bytes())
+    hashes[path] = digest.hexdigest()[:16]
+  return hashes
 
 
 def open_named(paths) -> dict[str, Volume]:
@@ -103,6 +134,12 @@ def _split(config, window_zyx, regions: Regions) -> Regions:
     regions = region_tables.assign_splits(
         regions, seed=config.seed, fractions=config.split.fractions,
         mode=config.split.mode, context_zyx=context)
+  unsplit = [r for r, split in enumerate(regions.split) if not split]
+  if unsplit and len(unsplit) < len(regions.split):
+    raise InputError('regions', got=f'no split in rows {unsplit[:8]}',
+                     expected='a split in every row, or in none',
+                     remedy="fill the table's column, or let "
+                     "--config.split.mode=paper or blocked deal the regions out")
   missing = [split for split in SPLITS if split not in regions.split]
   if missing:
     raise InputError('regions', got=f'none in split {", ".join(missing)}',
@@ -119,11 +156,62 @@ def _split(config, window_zyx, regions: Regions) -> Regions:
   return regions
 
 
-def simulate(preset: str, shape_zyx, seed: int, artefacts: str, folder) -> None:
-  """Writes a simulated film: folder/raw.ome.zarr and folder/truth.ome.zarr."""
+def read_geometry(path, solid_code: int | None = None) -> np.ndarray | None:
+  """Reads a real volume to simulate a film of.
+
+  Args:
+    path: file of codes, 0 pore and 1 solid; None gives None.
+    solid_code: the code of the solid among any others.
+
+  Returns:
+    uint8 [z, y, x], 1 = solid.
+
+  Raises:
+    InputError: as `stacks.read_masks`; for other codes, or no voxel of solid_code.
+  """
+  if path is None:
+    if solid_code is not None:
+      raise InputError('--solid_code', got=solid_code, expected='--geometry with it',
+                       remedy='give --geometry=FILE, or leave it out')
+    return None
+  codes_zyx = stacks.read_masks(path)
+  found = np.unique(codes_zyx).tolist()
+  known = solid_code in found if solid_code is not None else set(found) <= {0, 1}
+  if not known:
+    shown = ', '.join(map(str, found[:8])) + (', ...' if len(found) > 8 else '')
+    raise InputError(str(path), got=f'codes {shown}',
+                     expected='0 (pore) and 1 (solid)' if solid_code is None
+                     else f'{solid_code}, the solid, among them',
+                     remedy='name the code of the solid with --solid_code')
+  return (codes_zyx == (1 if solid_code is None else solid_code)).astype(np.uint8)
+
+
+def simulate(preset: str, shape_zyx, seed: int, artefacts: str, folder, *,
+             geometry: np.ndarray | None = None, geometry_scale: int = 4,
+             annotator: bool = False) -> None:
+  """Writes a simulated film: folder/truth.ome.zarr and folder/raw.ome.zarr.
+
+  raw comes last and vouches for the rest: what a killed call left is made again.
+
+  Args:
+    preset, shape_zyx, seed, artefacts, geometry, geometry_scale: as for
+      `films.simulate_film`.
+    folder: folder to write to; made if need be.
+    annotator: also write folder/annotated.ome.zarr, one expert's labels (uint8).
+
+  Raises:
+    InputError: as `films.simulate_film`; when folder holds a film already.
+  """
   folder = Path(folder)
-  film = films.simulate_film(preset, tuple(shape_zyx), seed, artefacts=artefacts)
-  for kind, array_zyx in (('truth', film.truth_zyx), ('raw', film.image_zyx)):
+  workdir.check_absent(folder / 'raw.ome.zarr')
+  film = films.simulate_film(preset, tuple(shape_zyx), seed, artefacts=artefacts,
+                             geometry=geometry, geometry_scale=geometry_scale)
+  arrays = {'truth': film.truth_zyx, 'raw': film.image_zyx}
+  if annotator:
+    arrays = {'annotated': annotators.annotate_stack(film.truth_zyx, seed), **arrays}
+  for kind in ('truth.ome.zarr', 'annotated.ome.zarr', 'annotated.ome.zarr.partial'):
+    shutil.rmtree(folder / kind, ignore_errors=True)
+  for kind, array_zyx in arrays.items():
     with volumes.new_volume(folder / f'{kind}.ome.zarr', array_zyx.shape,
                             array_zyx.dtype, film.voxel_size_zyx_nm, fill_value=None,
                             attributes={'simulation': film.meta}) as volume:
@@ -133,9 +221,6 @@ def simulate(preset: str, shape_zyx, seed: int, artefacts: str, folder) -> None:
 def _simulated(config, name: str, index: int, folder: Path) -> Volume:
   data = config.data
   if not (folder / 'raw.ome.zarr').exists():
-    truth = folder / 'truth.ome.zarr'
-    if truth.exists():  # left by a killed run; the same film is made again
-      shutil.rmtree(truth)
     simulate(name, data.shape_zyx, config.seed + index, data.artefacts, folder)
     progress.say(f'simulated {name}')
   return volumes.open_volume(folder / 'raw.ome.zarr')

@@ -83,7 +83,7 @@ def make_score_fn(model: Model, params, mode: str, tile_yx: tuple[int, int],
 
 
 def score_volume(model: Model, params, source: Volume, out, *, mode: str = 'auto',
-                 tile_px: int = 256, batch: int = 2048) -> Volume:
+                 tile_px: int = 512, batch: int = 2048) -> Volume:
   """Scores every voxel of a volume; resumes an interrupted call.
 
   Args:
@@ -100,21 +100,22 @@ def score_volume(model: Model, params, source: Volume, out, *, mode: str = 'auto
   """
   mode = 'dense' if mode == 'auto' else mode
   out = Path(out)
-  fingerprint = {'weights': hash_params(params), 'source': source.path.name,
+  fingerprint = {'weights': hash_params(params), 'source': _describe(source),
                  'shape_zyx': list(source.shape), 'mode': mode}
+  partial = out.with_name(f'{out.name}.partial')
+  manifest = out.with_name(f'{out.name}.manifest.jsonl')
   if out.exists():
+    manifest.unlink(missing_ok=True)
     finished = open_volume(out)
     _check_manifest(out, finished.attributes, fingerprint)
     return finished
-  partial = out.with_name(f'{out.name}.partial')
-  manifest = out.with_name(f'{out.name}.manifest.jsonl')
   done: set[tuple] = set()
   if partial.exists() and manifest.exists():
-    lines = manifest.read_text(encoding='utf-8').splitlines()
-    _check_manifest(manifest, json.loads(lines[0]), fingerprint)
-    done = {tuple(json.loads(line)) for line in lines[1:] if line.endswith(']')}
+    found, done = _read_manifest(manifest)
+    _check_manifest(manifest, found, fingerprint)
     target = open_volume(partial)
   else:
+    manifest.unlink(missing_ok=True)
     shutil.rmtree(partial, ignore_errors=True)  # without a manifest it has no worth
     target = create_volume(partial, source.shape, np.float32, source.voxel_size_zyx_nm,
                            attributes=fingerprint, fill_value=None)
@@ -123,6 +124,24 @@ def score_volume(model: Model, params, source: Volume, out, *, mode: str = 'auto
   os.replace(partial, out)
   manifest.unlink()
   return open_volume(out)
+
+
+def _describe(source: Volume):
+  """What tells one prepared volume from another: its record, else its path."""
+  return source.attributes.get('preprocessing', str(source.path.resolve()))
+
+
+def _read_manifest(manifest: Path) -> tuple[dict, set[tuple]]:
+  """First line and finished shards; a line torn by a crash is dropped for good."""
+  first, *rest = manifest.read_text(encoding='utf-8').splitlines()
+  whole = []
+  for line in rest:
+    try:
+      whole.append(tuple(json.loads(line)))
+    except json.JSONDecodeError:
+      break
+  workdir.write_text(manifest, '\n'.join([first, *map(json.dumps, whole)]) + '\n')
+  return json.loads(first), set(whole)
 
 
 def hash_params(params) -> str:

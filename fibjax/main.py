@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from fibjax.checks import InputError
+from fibjax.data.labels import LABEL_PROFILES
 
 
 class _Parser(argparse.ArgumentParser):
@@ -65,13 +66,21 @@ def parser() -> argparse.ArgumentParser:
   sub.add_argument('table', type=Path, help='CSV: volume,z,y,x[,split]')
   sub.add_argument('masks', type=Path, help='TIFF or npy stack, or folder of images')
   sub.add_argument('--profile', required=True,
-                   help='meaning of the codes: fibjax, fiji, ilastik, porespy, paper')
+                   help=f'meaning of the codes: {", ".join(LABEL_PROFILES)}')
   sub.add_argument('--out', required=True, type=Path)
   sub = verb('simulate', 'make a film with known truth', _simulate)
   sub.add_argument('--preset', required=True, help='HPC22, HPC30, HPC45 or MEM80')
   sub.add_argument('--shape', required=True, type=_numbers(int, 3), metavar='Z,Y,X')
   sub.add_argument('--seed', type=int, default=0)
   sub.add_argument('--artefacts', default='mild', choices=('none', 'mild', 'real'))
+  sub.add_argument('--geometry', type=Path, metavar='FILE',
+                   help='a real volume (TIFF, 1 = solid) instead of a random one')
+  sub.add_argument('--geometry_scale', type=int, default=4, metavar='N',
+                   help='voxels of the film per voxel of FILE')
+  sub.add_argument('--solid_code', type=int, metavar='CODE',
+                   help='the solid in a FILE of other codes than 0 and 1')
+  sub.add_argument('--annotator', action='store_true',
+                   help="write an imperfect expert's labels beside the truth")
   sub.add_argument('--out', required=True, type=Path, help='folder to make')
   sub = verb('segment', 'apply a trained run to another volume', _segment)
   sub.add_argument('--workdir', required=True, type=Path, help='the trained run')
@@ -121,13 +130,14 @@ def _export(args, _):
 
 def _regions(args, _):
   from fibjax.data import regions
-  regions.save_regions(args.out, regions.import_masks(args.table, args.masks,
-                                                      args.profile))
+  regions.import_regions(args.table, args.masks, args.profile, args.out)
 
 
 def _simulate(args, _):
   from fibjax import datasets
-  datasets.simulate(args.preset, args.shape, args.seed, args.artefacts, args.out)
+  datasets.simulate(args.preset, args.shape, args.seed, args.artefacts, args.out,
+                    geometry=datasets.read_geometry(args.geometry, args.solid_code),
+                    geometry_scale=args.geometry_scale, annotator=args.annotator)
 
 
 def _segment(args, _):
@@ -165,13 +175,22 @@ def main(argv: list[str] | None = None) -> int:
     print(f'fibjax: {error}', file=sys.stderr)
     return 2
   except KeyboardInterrupt:
-    print('fibjax: interrupted; the same command goes on from here', file=sys.stderr)
+    print(f'fibjax: interrupted; {_next_step(args.verb)}', file=sys.stderr)
     return 130
+  except SystemExit as stop:
+    print(f'fibjax: terminated; {_next_step(args.verb)}', file=sys.stderr)
+    return stop.code
   return 0
 
 
+def _next_step(verb: str) -> str:
+  return {'run': 'the same command goes on from here',
+          'segment': 'the same command goes on from here',
+          'train': 'the same command with --resume goes on from here'}.get(
+              verb, 'nothing half-written is left')
+
+
 def _terminate(_, __):
-  print('fibjax: terminated; the same command goes on from here', file=sys.stderr)
   sys.exit(143)
 
 

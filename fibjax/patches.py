@@ -20,8 +20,30 @@ from fibjax.data.regions import Regions
 from fibjax.data.volume import Volume, read_mirrored
 
 
+def check_memory(regions: Regions, margin_px: int, n_z: int) -> None:
+  """Checks that the images around all regions fit the device.
+
+  Args:
+    regions: all that will be on the device together, of training and validation.
+    margin_px: m, pixels around a region in y and x.
+    n_z: number of slices.
+
+  Raises:
+    InputError: naming the size needed.
+  """
+  count, height, width = regions.masks_ryx.shape
+  needed = 4 * n_z * count * (height + 2 * margin_px) * (width + 2 * margin_px)
+  limit = device_memory_bytes()
+  if needed > 0.4 * limit:  # the copy on the host and the network need room as well
+    raise InputError(
+        'the annotated regions', got=f'{needed / 2**30:.2f} GiB of image around '
+        f'{count} regions', expected=f'at most 40 % of the {limit / 2**30:.2f} GiB of '
+        'the device', remedy='use fewer regions, a smaller config.model.n_z or a '
+        'device with more memory')
+
+
 def cut_contexts(volumes: dict[str, Volume], regions: Regions, margin_px: int,
-                 n_z: int, dtype=np.float32) -> np.ndarray:
+                 n_z: int) -> np.ndarray:
   """Reads the surroundings of all regions from disk.
 
   Args:
@@ -29,25 +51,13 @@ def cut_contexts(volumes: dict[str, Volume], regions: Regions, margin_px: int,
     regions: r regions of masks [H, W].
     margin_px: m, pixels around a region in y and x.
     n_z: odd number of slices, centred on the region's own.
-    dtype: float32, or float16 to halve the memory.
 
   Returns:
-    [r, H + 2 m, W + 2 m, n_z] context_ryxc.
-
-  Raises:
-    InputError: when the contexts do not fit the device's memory.
+    [r, H + 2 m, W + 2 m, n_z] float32 context_ryxc.
   """
   count, height, width = regions.masks_ryx.shape
   shape = (count, height + 2 * margin_px, width + 2 * margin_px, n_z)
-  needed = int(np.prod(shape)) * np.dtype(dtype).itemsize
-  limit = device_memory_bytes()
-  if needed > 0.8 * limit:
-    raise InputError(
-        'the annotated regions', got=f'{needed / 2**30:.2f} GiB of image around '
-        f'{count} regions', expected=f'at most 80 % of the {limit / 2**30:.2f} GiB of '
-        'the device', remedy='use fewer regions, a smaller config.model.n_z or a '
-        'device with more memory')
-  context_ryxc = np.empty(shape, dtype)
+  context_ryxc = np.empty(shape, np.float32)
   half = n_z // 2
   for r in range(count):
     z, y, x = (int(axis[r]) for axis in (regions.z, regions.y, regions.x))
@@ -84,13 +94,18 @@ def sample_voxels(masks_ryx: np.ndarray, fraction: float, seed: int) -> np.ndarr
     InputError: when a class has too few voxels.
   """
   random = np.random.default_rng(seed)
-  per_class = int(0.5 * fraction * np.count_nonzero(masks_ryx != 255))
+  labelled = np.count_nonzero(masks_ryx != 255)
+  per_class = int(0.5 * fraction * labelled)
+  if per_class < 1:
+    raise InputError('config.train.voxel_fraction', got=f'{fraction} of {labelled} '
+                     'labelled voxels', expected='at least one voxel of each class',
+                     remedy='raise it or annotate more')
   drawn = []
   for code, name in ((0, 'pore'), (1, 'solid')):
     found = np.flatnonzero(masks_ryx == code)
-    if found.size < max(per_class, 1):
+    if found.size < per_class:
       raise InputError(f'annotated voxels of class {name}', got=found.size,
-                       expected=f'at least {max(per_class, 1)}',
+                       expected=f'at least {per_class}',
                        remedy='annotate more of it or lower '
                        'config.train.voxel_fraction')
     drawn.append(random.choice(found, per_class, replace=False))

@@ -4,8 +4,7 @@ Each stage finds its input in the workdir, and what it makes appears there under
 name only when it is whole. A stage whose output is there is skipped, so a second call
 goes on where the first was stopped, and ends with the same numbers.
 """
-import csv
-import io
+import contextlib
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +14,8 @@ import numpy as np
 from fibjax import config as configs
 from fibjax import (
   datasets,
+  evaluate,
   infer,
-  metrics,
   models,
   patches,
   postprocess,
@@ -25,9 +24,7 @@ from fibjax import (
   train,
   workdir,
 )
-from fibjax.analysis import porosity
 from fibjax.checks import InputError
-from fibjax.config import SPLITS
 from fibjax.data import regions as region_tables
 from fibjax.data import volume as volumes
 from fibjax.data.regions import Regions
@@ -59,16 +56,35 @@ def run(config, folder) -> dict:
     InputError: when the workdir is in use or belongs to another config.
   """
   folder = Path(folder)
-  with workdir.lock(folder):
+  with _no_trace_of_mistakes(folder), workdir.lock(folder):
     claim(config, folder)
     inputs = prepare(config, folder)
     params = fit(config, inputs, folder)
     scores = score(config, inputs, params, folder)
     segmentations = segment(config, inputs, scores, folder)
     if not (folder / 'metrics.json').exists():
-      evaluate(config, inputs, scores, segmentations, folder)
+      _evaluate(config, inputs, scores, segmentations, folder)
     page.write_report(folder)
     return workdir.read_json(folder / 'metrics.json')
+
+
+@contextlib.contextmanager
+def _no_trace_of_mistakes(folder: Path):
+  """Empties a new workdir again when a mistake ends the call before any training.
+
+  The corrected command can then use the same workdir.
+  """
+  existed = folder.exists()
+  new = not existed or (folder.is_dir() and not any(folder.iterdir()))
+  try:
+    yield
+  except InputError:
+    if new and folder.is_dir() and not (folder / 'checkpoints').exists():
+      for child in folder.iterdir():
+        shutil.rmtree(child) if child.is_dir() else child.unlink()
+      if not existed:
+        folder.rmdir()
+    raise
 
 
 def train_only(config, folder, resume: bool) -> dict:
@@ -78,7 +94,7 @@ def train_only(config, folder, resume: bool) -> dict:
     InputError: when there are checkpoints already and resume is not asked for.
   """
   folder = Path(folder)
-  with workdir.lock(folder):
+  with _no_trace_of_mistakes(folder), workdir.lock(folder):
     claim(config, folder)
     if (folder / 'checkpoints').exists() and not resume:
       raise InputError(str(folder), got='a training that has begun',
@@ -111,15 +127,22 @@ def segment_other(folder, source, out, mode: str) -> Path:
     Path of the segmentation.
   """
   config, folder = open_run(folder)
-  chosen = workdir.read_json(folder / 'postprocess.json')
+  chosen = _postprocess_of(config, folder)
   model = models.make_model(config.model)
   params = train.load_best(model, config, folder)
-  with workdir.lock(out) as out:
+  raw = volumes.open_volume(Path(source).resolve())
+  datasets.check_window(str(source), raw.shape, _window_zyx(model))
+  with _no_trace_of_mistakes(Path(out)), workdir.lock(out) as out:
     prepared = out / 'prepared.ome.zarr'
     if not prepared.exists():
-      workdir.write_json(out / 'preprocessing.json', intensity.prepare_volume(
-          volumes.open_volume(source), prepared, scale=config.prepare.scale,
-          gradient=config.prepare.gradient))
+      intensity.prepare_volume(raw, prepared, scale=config.prepare.scale,
+                               gradient=config.prepare.gradient)
+    record = volumes.open_volume(prepared).attributes['preprocessing']
+    if record['source'] != str(raw.path):
+      raise InputError(str(out), got=f'results of {record["source"]}',
+                       expected=f'none, or those of {raw.path}',
+                       remedy='choose another --out')
+    workdir.write_json(out / 'preprocessing.json', record)
     scores = infer.score_volume(
         model, params, volumes.open_volume(prepared), out / 'scores.ome.zarr',
         mode=mode, tile_px=config.segment.tile_px, batch=config.segment.batch)
@@ -130,6 +153,16 @@ def segment_other(folder, source, out, mode: str) -> Path:
   return result
 
 
+def _postprocess_of(config, folder: Path) -> dict:
+  """The tuned post-processing of a run; the config's where it was only trained."""
+  if (folder / 'postprocess.json').exists():
+    return workdir.read_json(folder / 'postprocess.json')
+  settings = config.postprocess
+  progress.say(f'post-processing is not tuned (`fibjax run` does that): sigma '
+               f'{settings.sigma_px} px, threshold {settings.threshold}')
+  return {'sigma_px': settings.sigma_px, 'threshold': settings.threshold}
+
+
 def evaluate_again(folder) -> dict:
   """Writes metrics.json of a run whose segmentation is there, and returns it."""
   config, folder = open_run(folder)
@@ -137,24 +170,27 @@ def evaluate_again(folder) -> dict:
     inputs = prepare(config, folder)
     opened = [{name: volumes.open_volume(folder / f'{kind}.ome.zarr' / name)
                for name in inputs.prepared} for kind in ('scores', 'segmentation')]
-    return evaluate(config, inputs, *opened, folder)
+    return _evaluate(config, inputs, *opened, folder)
 
 
 def claim(config, folder: Path) -> None:
-  """Writes config.json and versions.json, or checks that the workdir is this config's.
+  """Writes config, inputs and versions .json, or checks that the workdir is theirs.
 
   Raises:
     InputError: when the workdir was made with other settings; names them.
   """
   path, content = folder / 'config.json', configs.to_dict(config)
+  found, inputs = folder / 'inputs.json', datasets.fingerprint(config)
   if path.exists():
     differing = sorted(_differences(workdir.read_json(path), content, ''))
+    differing += sorted(_differences(workdir.read_json(found), inputs, ''))
     if differing:
       raise InputError(str(folder), got=f'other settings: {"; ".join(differing)}',
-                       expected='the settings the workdir was made with',
+                       expected='the settings and files the workdir was made with',
                        remedy='choose another --workdir, or the same settings')
     return
   workdir.write_versions(folder)
+  workdir.write_json(found, inputs)
   workdir.write_json(path, content)
 
 
@@ -170,8 +206,10 @@ def _differences(found: dict, wanted: dict, prefix: str):
 def prepare(config, folder: Path) -> Inputs:
   """Data and pre-processing (§1.2): prepared.ome.zarr, preprocessing.json."""
   model = models.make_model(config.model)
-  raw, regions = datasets.collect(
-      config, (model.n_z, model.window_px, model.window_px), folder)
+  raw, regions = datasets.collect(config, _window_zyx(model), folder)
+  trained = [region_tables.select(regions, split=split) for split in ('train', 'val')]
+  patches.check_memory(region_tables.concatenate(trained), model.before_px, model.n_z)
+  sampling.make_plan(config.train, config.seed, *(side.masks_ryx for side in trained))
   group = volumes.create_group(folder / 'prepared.ome.zarr')
   record_path = folder / 'preprocessing.json'
   records = workdir.read_json(record_path) if record_path.exists() else {}
@@ -185,6 +223,10 @@ def prepare(config, folder: Path) -> Inputs:
       progress.say(f'prepared {name}')
   prepared = {name: volumes.open_volume(group / name) for name in raw}
   return Inputs(prepared, regions, model)
+
+
+def _window_zyx(model: models.Model) -> tuple[int, int, int]:
+  return model.n_z, model.window_px, model.window_px
 
 
 def fit(config, inputs: Inputs, folder: Path):
@@ -243,20 +285,11 @@ def _choose_postprocess(settings, regions: Regions, scores) -> dict:
   crops = []
   for r, name in enumerate(validation.volume):
     mask_yx = region_tables.mask_of(validation, r)
-    score_yx, start_yx = _crop(scores[name], validation, r, margin)
+    score_yx, start_yx = evaluate.crop_region(scores[name], validation, r, margin)
     crops.append(postprocess.RegionScore(score_yx, mask_yx, start_yx))
   best = postprocess.tune(crops, kernel=settings.kernel)
   return {'sigma_px': best.sigma_px, 'threshold': best.threshold, 'tuned': True,
           'val_miou': best.miou, 'tried': best.table.tolist()}
-
-
-def _crop(volume: Volume, regions: Regions, r: int, margin_px: int):
-  """A region with a margin, cut at the volume's faces: [y, x] and its offset."""
-  z, y, x = (int(axis[r]) for axis in (regions.z, regions.y, regions.x))
-  start = (z, max(y - margin_px, 0), max(x - margin_px, 0))
-  stop = (z + 1, min(y + int(regions.heights[r]) + margin_px, volume.shape[1]),
-          min(x + int(regions.widths[r]) + margin_px, volume.shape[2]))
-  return volumes.read_box(volume, start, stop)[0], (y - start[1], x - start[2])
 
 
 def segment_scores(scores: Volume, out: Path, sigma_px: float, threshold: float,
@@ -275,84 +308,13 @@ def segment_scores(scores: Volume, out: Path, sigma_px: float, threshold: float,
       volumes.write_box(volume, start, labels_zyx[start[0]:stop[0]])
 
 
-def evaluate(config, inputs: Inputs, scores, segmentations, folder: Path) -> dict:
-  """Computes metrics.json and porosities.csv from what is in the workdir (§1.8)."""
-  regions = inputs.regions
-  rows = [_region_row(regions, r, scores, segmentations)
-          for r in range(len(regions.volume))]
-  names = sorted(scores)
-  result = {split: _pooled(rows, split, None) for split in SPLITS}
-  result['per_volume'] = {name: {split: _pooled(rows, split, name) for split in SPLITS}
-                          for name in names}
+def _evaluate(config, inputs: Inputs, scores, segmentations, folder: Path) -> dict:
+  """metrics.json and porosities.csv of what is in the workdir."""
+  truths = {name: datasets.open_truth(name, folder) for name in scores}
+  result, rows = evaluate.evaluate(inputs.prepared, inputs.regions, scores,
+                                   segmentations, truths, config.seed)
   chosen = workdir.read_json(folder / 'postprocess.json')
   result['postprocess'] = {k: chosen[k] for k in ('sigma_px', 'threshold')}
-  labelled = [row for row in rows if row['manual'] is not None]
-  result['porosity_tests'] = {
-      name: porosity.compare_porosities(
-          *([row[which] for row in labelled if row['volume'] == name]
-            for which in ('manual', 'automatic')), config.seed)
-      for name in names if name in {row['volume'] for row in labelled}}
-  result['threshold_baseline'] = {
-      name: _threshold_baseline(inputs, name) for name in names}
-  result['whole_volume'] = {
-      name: _whole_volume(segmentations[name], datasets.open_truth(name, folder))
-      for name in names}
-  workdir.write_text(folder / 'porosities.csv', _to_csv(
-      [{k: v for k, v in row.items() if k not in ('before', 'after')}
-       for row in rows]))
+  workdir.write_text(folder / 'porosities.csv', rows)
   workdir.write_json(folder / 'metrics.json', result)
   return result
-
-
-def _region_row(regions: Regions, r: int, scores, segmentations) -> dict:
-  name, mask_yx = regions.volume[r], region_tables.mask_of(regions, r)
-  score_yx, _ = _crop(scores[name], regions, r, 0)
-  label_yx, _ = _crop(segmentations[name], regions, r, 0)
-  after = metrics.confusion(mask_yx, label_yx)
-  total = after.sum()
-  return {'volume': name, 'split': regions.split[r], 'z': int(regions.z[r]),
-          'y': int(regions.y[r]), 'x': int(regions.x[r]),
-          'manual': float(after[0].sum() / total) if total else None,
-          'automatic': float(after[:, 0].sum() / total) if total else None,
-          'before': metrics.confusion(mask_yx, (score_yx > 0.5).astype(np.uint8)),
-          'after': after}
-
-
-def _pooled(rows, split: str, name: str | None) -> dict:
-  chosen = [row for row in rows if row['split'] == split
-            and name in (None, row['volume'])]
-  empty = np.zeros((2, 2), np.int64)
-  return {when: metrics.summarise(sum((row[when] for row in chosen), empty))
-          for when in ('before', 'after')}
-
-
-def _threshold_baseline(inputs: Inputs, name: str) -> dict:
-  """The best single grey threshold on the test regions, the answer in hand."""
-  regions = region_tables.select(inputs.regions, split='test', volume=name)
-  count = range(len(regions.volume))
-  if not count:
-    return {'miou': None, 'threshold': None}
-  return metrics.best_global_threshold(
-      [_crop(inputs.prepared[name], regions, r, 0)[0] for r in count],
-      [region_tables.mask_of(regions, r) for r in count])
-
-
-def _whole_volume(segmentation: Volume, truth: Volume | None) -> dict:
-  """Metrics over all voxels where the truth is known, else the porosity alone."""
-  counts, pores, total = np.zeros((2, 2), np.int64), 0, 0
-  for start, stop in volumes.slab_boxes(segmentation):
-    labels_zyx = volumes.read_box(segmentation, start, stop)
-    pores, total = pores + int((labels_zyx == 0).sum()), total + labels_zyx.size
-    if truth is not None:
-      counts = counts + metrics.confusion(volumes.read_box(truth, start, stop),
-                                          labels_zyx)
-  result = {'porosity_automatic': pores / total}
-  return result if truth is None else result | {'truth': metrics.summarise(counts)}
-
-
-def _to_csv(rows: list[dict]) -> str:
-  text = io.StringIO()
-  writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(rows)
-  return text.getvalue()

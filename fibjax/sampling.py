@@ -89,7 +89,10 @@ def put_regions(context_ryxc, masks_ryx, balanced: bool) -> DeviceRegions:
 
 
 def _random_windows(masks_ryx, count: int, crop_px: int, seed: int) -> np.ndarray:
-  """[count, 3] corners of windows inside the regions, uniformly."""
+  """[count, 3] corners of windows inside the regions, uniformly.
+
+  A window without a label is replaced by one around a labelled voxel.
+  """
   regions, height, width = masks_ryx.shape
   if crop_px > min(height, width):
     raise InputError('config.train.crop_px', got=crop_px,
@@ -97,7 +100,21 @@ def _random_windows(masks_ryx, count: int, crop_px: int, seed: int) -> np.ndarra
                      remedy='lower it to a multiple of 16 that fits')
   random = np.random.default_rng(seed)
   high = (regions, height - crop_px + 1, width - crop_px + 1)
-  return random.integers(0, high, (count, 3)).astype(np.int32)
+  corners = random.integers(0, high, (count, 3))
+  empty = _is_empty(masks_ryx, corners, crop_px)
+  if empty.any():
+    labelled = np.flatnonzero(masks_ryx != 255)
+    voxels = np.unravel_index(random.choice(labelled, empty.sum()), masks_ryx.shape)
+    around = np.stack(voxels, 1) - random.integers(0, (1, crop_px, crop_px),
+                                                   (empty.sum(), 3))
+    corners[empty] = np.clip(around, 0, np.array(high) - 1)
+  return corners.astype(np.int32)
+
+
+def _is_empty(masks_ryx, corners_n3, crop_px: int) -> np.ndarray:
+  """[n] whether a window has no labelled voxel."""
+  return np.array([(masks_ryx[r, y:y + crop_px, x:x + crop_px] == 255).all()
+                   for r, y, x in corners_n3])
 
 
 class Plan(NamedTuple):

@@ -237,8 +237,8 @@ def _fetch(report, epoch: int, step: int) -> dict[str, float]:
     raise InputError(f'training loss at epoch {epoch + 1}, step {step + 1}',
                      got=f"{values['loss']}, gradient norm {values['grad_norm']}",
                      expected='finite values',
-                     remedy='lower config.train.log10_learning_rate and start again '
-                     'or resume from the last checkpoint')
+                     remedy='start in another --workdir with a lower '
+                     '--config.train.log10_learning_rate')
   return values
 
 

@@ -11,6 +11,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import shutil
 from pathlib import Path
 
 from fibjax.checks import InputError
@@ -54,6 +55,40 @@ def read_json(path):
   except (json.JSONDecodeError, UnicodeDecodeError) as error:
     raise InputError(str(path), got=f'damaged JSON ({error})', expected='a JSON file',
                      remedy='delete it and run the stage again') from None
+
+
+def check_absent(path) -> None:
+  """Checks that nothing stands at path.
+
+  Raises:
+    InputError: when something does.
+  """
+  if Path(path).exists():
+    raise InputError(str(path), got='something there already',
+                     expected='a path that does not exist',
+                     remedy='delete it or choose another path')
+
+
+@contextlib.contextmanager
+def new_folder(path):
+  """Yields a folder to make that appears at path only when the block succeeds.
+
+  It is called `path.partial` (a rest of a killed run is removed) and renamed at the
+  end; after an error nothing is left.
+
+  Raises:
+    InputError: when path exists.
+  """
+  path = Path(path)
+  check_absent(path)
+  partial = path.with_name(path.name + '.partial')
+  shutil.rmtree(partial, ignore_errors=True)
+  try:
+    yield partial
+    os.rename(partial, path)
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
 
 
 def write_versions(workdir) -> None:

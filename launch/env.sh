@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes the virtual environment .venv with fibjax in it, once; sourced by the others.
-# FIBJAX_PYTHON chooses the interpreter (3.11 or newer), FIBJAX_EXTRAS the extras.
+# FIBJAX_PYTHON chooses the interpreter (3.11 or newer), FIBJAX_EXTRAS more extras.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${FIBJAX_PYTHON:-python3}
@@ -9,9 +9,11 @@ if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
     "name another with FIBJAX_PYTHON=python3.12" >&2
   exit 2
 fi
-stamp=.venv/.fibjax-installed
+extras=dev${FIBJAX_EXTRAS:+,$FIBJAX_EXTRAS}
+stamp=.venv/.fibjax-installed-$extras
 if [ ! -e "$stamp" ] || [ setup.py -nt "$stamp" ]; then
-  [ -x .venv/bin/python ] || "$python" -m venv .venv
-  .venv/bin/python -m pip install --quiet --editable ".[${FIBJAX_EXTRAS:-dev}]"
+  # pip comes last into an environment: without it the making was interrupted.
+  .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
+  .venv/bin/python -m pip install --quiet --editable ".[$extras]"
   touch "$stamp"
 fi

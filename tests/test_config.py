@@ -26,11 +26,14 @@ def test_overrides_of_every_type():
       'data.shape_zyx=9,80,80', 'prepare.gradient=false', 'data.root=/a=b'))
   assert config.train.epochs == 3
   assert config.train.l2 == 1.0 and isinstance(config.train.l2, float)
-  assert config.data.volumes == ('a.zarr', 'b.zarr')
+  assert config.data.volumes == tuple(str(Path(p).resolve())
+                                      for p in ('a.zarr', 'b.zarr'))
   assert config.data.shape_zyx == (9, 80, 80)
   assert config.prepare.gradient is False
   assert config.data.root == '/a=b'
   assert config.name == 'x y'
+  assert configs.load(DEMO, ('data.volumes=2024',)).data.volumes == (
+      str(Path('2024').resolve()),)
 
 
 @pytest.mark.parametrize('override, message', [
@@ -49,6 +52,10 @@ def test_overrides_of_every_type():
     ('train.crop_px=17', 'multiple of 16'),
     ('model.padding=same', "'patch' where model.padding"),
     ('postprocess.connectivity=8', 'connectivity=8'),
+    ('split.fractions=a,b,c', 'split.fractions.*expected tuple'),
+    ("data.shape_zyx='a',2,3", 'members of another type'),
+    ('seed=-1', 'seed=-1'), ('seed=9999999999', 'seed='),
+    ('postprocess.threshold=1', 'threshold=1'),
 ])
 def test_bad_overrides_are_named(override, message):
   with pytest.raises(InputError, match=message):
@@ -66,6 +73,11 @@ def test_all_problems_come_in_one_message():
     ('from fibjax.config import base\ndef get_config():\n  c = base()\n'
      '  c.train.nonsense = 1\n  return c', r'unknown key train\.nonsense'),
     ('from fibjax.config import base\ndef get_config():\n  c = base()\n'
+     '  c.trian.epochs = 1\n  return c', 'AttributeError'),
+    ('from fibjax.config import base\ndef get_config():\n  c = base()\n'
+     '  c.train.epochs = 3.5\n  return c', 'TypeError'),
+    ('def get_config():\n  return 3', 'int.*ConfigDict'),
+    ('from fibjax.config import base\ndef get_config():\n  c = base()\n'
      '  del c.train.epochs\n  return c', r'missing key train\.epochs'),
 ])
 def test_broken_config_files_are_named(tmp_path, text, message):
@@ -80,3 +92,10 @@ def test_missing_file_and_unknown_variant():
     configs.load('configs/nothing.py')
   with pytest.raises(InputError, match="'huge'.*base.*tiny"):
     configs.load(f'{DEMO}:huge')
+
+
+def test_a_config_json_of_another_version_is_named():
+  content = configs.to_dict(configs.load(DEMO))
+  content['train']['old_key'] = {'a': 1}
+  with pytest.raises(InputError, match=r'config\.json|old_key'):
+    configs.from_dict(content)

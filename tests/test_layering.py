@@ -18,7 +18,7 @@ ROOMS = (
     'models.exact', 'models',
     'losses', 'metrics', 'optim', 'state', 'checkpoint',
     'sampling', 'train', 'infer',
-    'postprocess', 'analysis.porosity',
+    'postprocess', 'analysis.porosity', 'evaluate',
     'report.tables', 'report.figures', 'report.sources', 'report.page',
     'run', 'bench', 'main')
 OUTSIDERS = {

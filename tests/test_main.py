@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from fibjax import main
+from fibjax import config, main, run
+from fibjax.checks import InputError
 from fibjax.data import volume as volumes
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +58,7 @@ def annotated(tmp_path, rows=None, masks=None, profile='fiji'):
     masks = np.zeros((len(rows), 32, 32), np.uint8)
     masks[:, :16] = 255
   np.save(tmp_path / 'masks.npy', masks)
+  shutil.rmtree(tmp_path / 'regions', ignore_errors=True)
   return ['regions', str(tmp_path / 'table.csv'), str(tmp_path / 'masks.npy'),
           f'--profile={profile}', f'--out={tmp_path / "regions"}']
 
@@ -104,7 +107,7 @@ def test_bad_settings_leave_nothing(capsys, tmp_path, override, message):
   line = fails(capsys, 'run', f'--config={DEMO}', f'--workdir={tmp_path / "w"}',
                f'--config.{override}')
   assert message in line
-  assert not (tmp_path / 'w' / 'data').exists()
+  assert not (tmp_path / 'w').exists()
 
 
 def test_bad_stacks_leave_nothing(capsys, tmp_path, stack):
@@ -143,6 +146,38 @@ def test_bad_regions_are_named(capsys, tmp_path, stack):
   assert 'split train: got no voxel of class solid' in fails(capsys, *own_run(tmp_path))
 
 
+def test_regions_never_overwrite_and_name_every_profile(capsys, tmp_path, stack):
+  imported(stack, tmp_path)
+  words = annotated(tmp_path)
+  assert main.main(words) == 0
+  capsys.readouterr()
+  assert 'something there already' in fails(capsys, *words)
+  with pytest.raises(SystemExit):
+    main.main(['regions', '--help'])
+  said = capsys.readouterr().out
+  assert all(name in said for name in ('fibjax', 'fiji', 'ilastik', 'napari', 'paper'))
+
+
+def test_changed_annotations_and_half_given_splits_are_noticed(capsys, tmp_path, stack):
+  imported(stack, tmp_path)
+  folder = tmp_path / 'w'
+  rows = [('film', z, 20, 20, s) for z, s in ((2, 'train'), (4, 'val'), (6, ''))]
+  assert main.main(annotated(tmp_path, rows)) == 0
+  capsys.readouterr()
+  assert 'no split in rows [2]' in fails(capsys, *own_run(tmp_path))
+  assert not folder.exists()
+  settings = config.load(SKARBERG, [
+      word.removeprefix('--config.') for word in own_run(tmp_path)
+      if word.startswith('--config.')])
+  folder.mkdir()
+  run.claim(settings, folder)
+  run.claim(settings, folder)
+  masks = np.load(tmp_path / 'regions' / 'masks.npy')
+  np.save(tmp_path / 'regions' / 'masks.npy', 1 - masks)
+  with pytest.raises(InputError, match='regions was.*now.*another --workdir'):
+    run.claim(settings, folder)
+
+
 def test_volumes_that_cannot_work_are_named(capsys, tmp_path, stack):
   for z in range(9):
     tifffile.imwrite(stack / f'film_{z + 1:04d}.tif', np.full((96, 96), 7, np.uint16))
@@ -150,9 +185,9 @@ def test_volumes_that_cannot_work_are_named(capsys, tmp_path, stack):
   assert main.main(annotated(tmp_path)) == 0
   capsys.readouterr()
   assert 'in every voxel' in fails(capsys, *own_run(tmp_path))
-  line = fails(capsys, *own_run(tmp_path, f'--workdir={tmp_path / "w2"}',
-                                '--config.model.n_xy=113'))
-  assert 'window' in line or '113' in line
+  line = fails(capsys, *own_run(tmp_path, '--config.model.n_xy=113'))
+  assert 'window (1, 113, 113)' in line
+  assert not (tmp_path / 'w').exists()
   assert 'no volume' in fails(capsys, 'run', f'--config={SKARBERG}',
                               f'--workdir={tmp_path / "w3"}')
   assert 'nowhere' in fails(capsys, 'run', f'--config={SKARBERG}',

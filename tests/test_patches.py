@@ -77,7 +77,7 @@ def test_a_missing_or_rare_class_is_named():
 
 
 def test_contexts_beyond_device_memory_name_the_size(film, monkeypatch):
-  _, opened, table = film
+  _, _, table = film
   monkeypatch.setattr(patches, 'device_memory_bytes', lambda: 1000)
   with pytest.raises(InputError, match=r'GiB of image around 3 regions'):
-    patches.cut_contexts(opened, table, 8, 1)
+    patches.check_memory(table, 8, 1)

@@ -279,6 +279,35 @@ def test_import_of_rows_with_named_masks_of_differing_size(tmp_path):
   assert (regions.mask_of(got, 0) == 0).all() and (regions.mask_of(got, 1) == 1).all()
 
 
+def test_imported_regions_appear_whole_or_not_at_all(tmp_path, monkeypatch):
+  (tmp_path / 't.csv').write_text(CSV)
+  masks = np.random.default_rng(0).integers(0, 2, (3, 8, 9)).astype(np.uint8)
+  np.save(tmp_path / 'm.npy', masks)
+  source = (tmp_path / 't.csv', tmp_path / 'm.npy', 'paper')
+  before = set(tmp_path.iterdir())
+
+  def full(path, text):
+    raise OSError('no space left')
+  with monkeypatch.context() as patch:
+    patch.setattr(regions.workdir, 'write_text', full)
+    with pytest.raises(InputError, match='out: got no space left'):
+      regions.import_regions(*source, tmp_path / 'out')
+  assert set(tmp_path.iterdir()) == before
+  (tmp_path / 'out.partial').mkdir()
+  (tmp_path / 'out.partial' / 'junk').write_text('of a killed call')
+  made = regions.import_regions(*source, tmp_path / 'out')
+  assert {f.name for f in (tmp_path / 'out').iterdir()} == {'regions.csv', 'masks.npy'}
+  assert set(tmp_path.iterdir()) == before | {tmp_path / 'out'}
+  assert_same(regions.load_regions(tmp_path / 'out'), made)
+  for there in ('out', 't.csv'):
+    content = (tmp_path / 't.csv').read_bytes()
+    with pytest.raises(InputError, match=f'{there}: got something there already'):
+      regions.import_regions(*source, tmp_path / there)
+    assert (tmp_path / 't.csv').read_bytes() == content
+  with pytest.raises(InputError, match='a folder that can be made'):
+    regions.import_regions(*source, tmp_path / 't.csv' / 'out')
+
+
 def test_import_mistakes_are_named(tmp_path):
   table = tmp_path / 't.csv'
   table.write_text(CSV)

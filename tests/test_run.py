@@ -4,7 +4,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fibjax import checkpoint, config, infer, metrics, postprocess, run, workdir
+from fibjax import (
+  checkpoint,
+  config,
+  evaluate,
+  infer,
+  metrics,
+  postprocess,
+  run,
+  workdir,
+)
 from fibjax.checks import InputError
 from fibjax.data import regions as region_tables
 from fibjax.data import volume as volumes
@@ -143,6 +152,6 @@ def test_regions_without_a_label_have_no_porosity(tmp_path):
     volumes.write_box(volume, (0, 0, 0), np.ones((1, 8, 8), np.uint8))
   regions = region_tables.make_regions(('a',), [(0, 0, 0)],
                                        [np.full((4, 4), 255, np.uint8)], ('test',))
-  row = run._region_row(regions, 0, {'a': volumes.open_volume(tmp_path / 'a')},
+  row = evaluate._region_row(regions, 0, {'a': volumes.open_volume(tmp_path / 'a')},
                         {'a': volumes.open_volume(tmp_path / 'b')})
   assert row['manual'] is None and row['automatic'] is None

@@ -207,6 +207,20 @@ def test_windows_larger_than_the_regions_are_refused():
     sampling.make_plan(settings.train, 0, masks, masks)
 
 
+def test_windows_of_sparse_labels_all_hold_a_label():
+  settings = tiny_config()
+  settings.model.padding = 'context'
+  settings.train.update(sampling='dense', crop_px=16, steps_per_epoch=20, batch=4)
+  masks = np.full((5, 60, 70), 255, np.uint8)
+  masks[3, 59, 2], masks[1, 30, 69] = 0, 1
+  plan = sampling.make_plan(settings.train, 0, masks, masks)
+  corners = plan.train_corners(0)[0].reshape(-1, 3)
+  assert len(corners) == 80 and (corners >= 0).all()
+  for r, y, x in corners:
+    window = masks[r, y:y + 16, x:x + 16]
+    assert window.shape == (16, 16) and (window != 255).any()
+
+
 def test_image_and_labels_stay_together_through_cut_and_augmentation():
   model = make_model(config.base().model)
   margin, side = model.before_px, 32

@@ -1,5 +1,6 @@
 """Volumes on disk: bytes as zarr-python sees them, boxes, mirroring, damage."""
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -161,10 +162,41 @@ def test_several_volumes_in_a_group(tmp_path):
   volumes.create_group(group)
   make(group / 'HPC30', noise((2, 2, 3)))
   assert sorted(zarr.open_group(group, mode='r').group_keys()) == ['HPC22', 'HPC30']
-  with pytest.raises(InputError, match='scores.ome.zarr: got a zarr group without OME'):
+  (group / 'HPC45.partial' / '0').mkdir(parents=True)
+  (group / 'HPC45.partial' / '0' / 'zarr.json').write_text('{}')
+  with pytest.raises(InputError, match=r'scores.ome.zarr: got a group with HPC22, '
+                     r'HPC30, .*; open one of them, e\.g\. .*/scores.ome.zarr/HPC22$'):
     volumes.open_volume(group)
   with pytest.raises(InputError, match='a group of volumes'):
     volumes.create_group(group / 'HPC22')
+
+
+def test_a_group_without_volumes_or_its_own_metadata_is_no_group_of_volumes(tmp_path):
+  empty = volumes.create_group(tmp_path / 'empty')
+  make(tmp_path / 'v', noise((2, 2, 2)))
+  text = (tmp_path / 'v' / 'zarr.json').read_text()
+  (tmp_path / 'v' / 'zarr.json').write_text(text.replace('"ome"', '"omg"'))
+  for path in (empty, tmp_path / 'v'):
+    with pytest.raises(InputError, match='got a zarr group without OME'):
+      volumes.open_volume(path)
+
+
+def test_a_group_killed_while_it_was_made_is_made_again(tmp_path):
+  group = tmp_path / 'scores.ome.zarr'
+  for rest in ((), ('.zarr.json.4711',)):
+    group.mkdir()
+    for name in rest:
+      (group / name).write_text('{"zarr_fo')
+    assert volumes.create_group(group) == group
+    assert zarr.open_group(group, mode='r').attrs.asdict() == {}
+    shutil.rmtree(group)
+  group.mkdir()
+  (group / 'notes.txt').write_text('mine')
+  with pytest.raises(InputError, match='no readable zarr.json'):
+    volumes.create_group(group)
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(InputError, match='file: got'):
+    volumes.create_group(tmp_path / 'file')
 
 
 @pytest.mark.parametrize('start, stop', [

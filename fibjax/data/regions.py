@@ -291,6 +291,23 @@ def import_masks(table, masks, profile: str) -> Regions:
   return make_regions(volume, positions, labels, split)
 
 
+def import_regions(table, masks, profile: str, out) -> Regions:
+  """`import_masks` into a folder that does not exist yet; it appears whole or not.
+
+  Raises:
+    InputError: as `import_masks`; when out exists or cannot be written.
+  """
+  workdir.check_absent(out)
+  regions = import_masks(table, masks, profile)
+  try:
+    with workdir.new_folder(out) as partial:
+      save_regions(partial, regions)
+  except OSError as error:
+    raise InputError(str(out), got=str(error), expected='a folder that can be made',
+                     remedy='check free space and permissions') from None
+  return regions
+
+
 def _take(regions, rows) -> Regions:
   rows = np.asarray(rows, int)
   return Regions(

@@ -17,8 +17,6 @@ This is the only module that knows tensorstore.
 import contextlib
 import dataclasses
 import json
-import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +109,7 @@ def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
     InputError: when the path exists, cannot be written, or an argument is bad.
   """
   path = Path(path)
-  _check_absent(path)
+  workdir.check_absent(path)
   shape, dtype = _check_shape(path, shape), _check_dtype(path, dtype)
   size = check_voxel_size(str(path), voxel_size_zyx_nm)
   chunk, shard = _grid(path, shape, shard_zyx)
@@ -143,26 +141,21 @@ def new_volume(path, shape, dtype, voxel_size_zyx_nm, **options):
   Raises:
     InputError: as `create_volume`.
   """
-  path = Path(path)
-  _check_absent(path)
-  partial = path.with_name(path.name + '.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  try:
+  with workdir.new_folder(path) as partial:
     yield create_volume(partial, shape, dtype, voxel_size_zyx_nm, **options)
-    os.rename(partial, path)
-  except BaseException:
-    shutil.rmtree(partial, ignore_errors=True)
-    raise
 
 
 def create_group(path) -> Path:
   """Makes a plain zarr group that can hold several volumes; an existing one is kept.
 
+  A folder that is empty, or holds only what a call killed in here left, becomes one.
+
   Raises:
     InputError: when something else stands there.
   """
   path = Path(path)
-  if path.exists():
+  rests = list(path.iterdir()) if path.is_dir() else []
+  if any(not rest.name.startswith('.zarr.json.') for rest in rests):
     if 'ome' in _read_json_group(path):
       raise InputError(str(path), got='a volume', expected='a group of volumes',
                        remedy='choose another path')
@@ -277,6 +270,13 @@ def _read_group(path) -> tuple[dict, dict]:
   """The OME metadata and fibjax's own attributes of the group at path."""
   attributes = _read_json_group(path)
   ome, own = attributes.get('ome'), attributes.get('fibjax', {})
+  # Their level, an array, tells volumes in a group from a damaged volume's own array.
+  members = sorted(array.parents[1].name for array in path.glob(f'*/{_LEVEL}/zarr.json')
+                   if array.parents[1].suffix != '.partial')
+  if ome is None and members:
+    raise InputError(str(path), got=f'a group with {", ".join(members)}',
+                     expected='a volume',
+                     remedy=f'open one of them, e.g. {path / members[0]}')
   if not isinstance(ome, dict) or not isinstance(own, dict):
     raise _not_a_volume(path, 'a zarr group without OME metadata')
   if ome.get('version') != _OME_VERSION:
@@ -364,13 +364,6 @@ def _check_dtype(path, dtype) -> np.dtype:
     raise InputError(str(path), got=f'dtype {dtype}',
                      expected=f'one of {", ".join(_DTYPES)}', remedy='convert it first')
   return dtype
-
-
-def _check_absent(path) -> None:
-  if path.exists():
-    raise InputError(str(path), got='something there already',
-                     expected='a path that does not exist',
-                     remedy='delete it or choose another path')
 
 
 @contextlib.contextmanager

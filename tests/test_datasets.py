@@ -1,0 +1,101 @@
+"""Simulated films on disk: whole or made again, real geometry, an expert's labels."""
+import numpy as np
+import pytest
+import tifffile
+
+from fibjax import datasets, main
+from fibjax.checks import InputError
+from fibjax.data import volume as volumes
+from fibjax.simulate import annotator, films
+
+SHAPE = (3, 40, 44)
+
+
+def simulate(folder, **options):
+  datasets.simulate('HPC30', SHAPE, 5, 'none', folder, **options)
+
+
+def read(folder, kind):
+  volume = volumes.open_volume(folder / f'{kind}.ome.zarr')
+  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+
+
+@pytest.mark.parametrize('call', [1, 2, 3])
+def test_a_film_killed_while_it_was_written_is_made_again(tmp_path, monkeypatch, call):
+  original, kinds = volumes.new_volume, []
+
+  def dying(path, *args, **options):
+    kinds.append(path.name)
+    if len(kinds) == call:
+      raise KeyboardInterrupt
+    return original(path, *args, **options)
+  with monkeypatch.context() as patch:
+    patch.setattr(volumes, 'new_volume', dying)
+    with pytest.raises(KeyboardInterrupt):
+      simulate(tmp_path, annotator=True)
+  assert kinds == ['annotated.ome.zarr', 'truth.ome.zarr', 'raw.ome.zarr'][:call]
+  (tmp_path / 'annotated.ome.zarr.partial').mkdir()
+  simulate(tmp_path)
+  assert {p.name for p in tmp_path.iterdir()} == {'truth.ome.zarr', 'raw.ome.zarr'}
+  film = films.simulate_film('HPC30', SHAPE, 5, artefacts='none')
+  np.testing.assert_array_equal(read(tmp_path, 'raw'), film.image_zyx)
+  np.testing.assert_array_equal(read(tmp_path, 'truth'), film.truth_zyx)
+
+
+def test_a_film_that_is_there_is_kept(tmp_path):
+  simulate(tmp_path)
+  before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+  with pytest.raises(InputError, match=r'raw\.ome\.zarr: got something there already'):
+    simulate(tmp_path, annotator=True)
+  assert {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()} == before
+
+
+def test_an_experts_labels_stand_beside_the_truth(tmp_path):
+  words = ['simulate', '--preset=HPC30', '--shape=3,40,44', '--seed=5',
+           '--artefacts=none', f'--out={tmp_path / "film"}']
+  assert main.main([*words, '--annotator']) == 0
+  labels, truth = (read(tmp_path / 'film', kind) for kind in ('annotated', 'truth'))
+  assert labels.dtype == np.uint8 and 0.5 < np.mean(labels == truth) < 1
+  np.testing.assert_array_equal(labels, annotator.annotate_stack(truth, 5))
+
+
+# Real geometry.
+
+def test_codes_of_a_geometry_are_never_guessed(tmp_path, capsys):
+  codes = np.random.default_rng(0).integers(0, 3, (6, 7, 8)).astype(np.uint8)
+  three, two, bits = (tmp_path / f'{name}.tif' for name in ('three', 'two', 'bits'))
+  tifffile.imwrite(three, codes, photometric='minisblack')
+  tifffile.imwrite(two, (codes == 2).astype(np.uint8), photometric='minisblack')
+  tifffile.imwrite(bits, codes == 2, photometric='minisblack')
+  for path, code in ((three, 2), (two, None), (bits, None), (two, 1)):
+    got = datasets.read_geometry(path, code)
+    assert got.dtype == np.uint8
+    np.testing.assert_array_equal(got, codes == 2)
+  assert datasets.read_geometry(None) is None
+  words = ['simulate', '--preset=HPC30', '--shape=3,40,44',
+           f'--out={tmp_path / "film"}']
+  for more, message in (
+      ([f'--geometry={three}'], 'three.tif: got codes 0, 1, 2, expected 0 (pore) and'),
+      ([f'--geometry={three}', '--solid_code=7'], 'got codes 0, 1, 2, expected 7'),
+      ([f'--geometry={tmp_path / "no.tif"}'], 'no such file'),
+      ([f'--geometry={two}', '--geometry_scale=0'], 'geometry_scale: got 0'),
+      (['--solid_code=1'], '--solid_code: got 1, expected --geometry')):
+    assert main.main(words + more) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.strip().splitlines()) == 1
+    assert not (tmp_path / 'film').exists()
+
+
+def test_a_film_of_a_public_binary_volume(shared_data, tmp_path):
+  file = (shared_data / 'geom_openimpala_2phase'
+          / 'volB_from_raw_z100_y100_x100_u8.tif')
+  out = tmp_path / 'film'
+  assert main.main(['simulate', '--preset=HPC45', '--shape=3,48,50', f'--out={out}',
+                    f'--geometry={file}', '--geometry_scale=5',
+                    '--artefacts=none']) == 0
+  # One slice is five fine planes, here one voxel of the source.
+  solid = tifffile.imread(file)[:3, :10, :10] == 1
+  assert 0.2 < solid.mean() < 0.8
+  assert np.mean(read(out, 'truth')[:, 2::5, 2::5] == solid) > 0.9
+  meta = volumes.open_volume(out / 'raw.ome.zarr').attributes['simulation']
+  assert meta['geometry'] == {'source': 'given', 'scale': 5}

@@ -1,0 +1,138 @@
+"""A stranger's way: own slices to a segmentation in a TIFF, and a machine that dies."""
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tifffile
+
+from fibjax import main
+from fibjax.data import volume as volumes
+from fibjax.simulate import films
+
+ROOT = Path(__file__).parents[1]
+SHAPE, SIDE = (8, 128, 128), 32
+
+pytestmark = pytest.mark.long
+
+
+def call(*words):
+  assert main.main([str(word) for word in words]) == 0
+
+
+def read(path):
+  volume = volumes.open_volume(path)
+  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+
+
+def run_words(folder, workdir):
+  return ['run', f'--config={ROOT / "configs" / "own.py"}:tiny',
+          f'--workdir={workdir}', f'--config.data.volumes={folder / "film.ome.zarr"}',
+          f'--config.data.regions={folder / "regions"}', '--config.split.mode=paper',
+          '--config.model.n_z=1', '--config.train.epochs=3']
+
+
+def write_slices(folder, image_zyx):
+  folder.mkdir()
+  for z, image_yx in enumerate(image_zyx):
+    tifffile.imwrite(folder / f'slice_{z:03d}.tif', image_yx)
+
+
+@pytest.fixture(scope='module')
+def compiled(tmp_path_factory):
+  """Every program is compiled once, also for the processes that are killed."""
+  with pytest.MonkeyPatch.context() as patch:
+    folder = str(tmp_path_factory.mktemp('compiled'))
+    patch.setenv('JAX_COMPILATION_CACHE_DIR', folder)
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update('jax_compilation_cache_dir', folder)
+    yield
+    jax.config.update('jax_compilation_cache_dir', before)
+
+
+@pytest.fixture(scope='module')
+def finished(compiled, tmp_path_factory):
+  """Slices, regions and a whole run in folder / 'w'; returns the folder."""
+  folder = tmp_path_factory.mktemp('stranger')
+  film = films.simulate_film('HPC30', SHAPE, 3)
+  write_slices(folder / 'slices', film.image_zyx)
+  call('import', folder / 'slices', f'--out={folder / "film.ome.zarr"}',
+       '--voxel_size_nm=50,10,10')
+  random = np.random.default_rng(0)
+  corners = [(z, *random.integers(0, SHAPE[1] - SIDE, 2)) for z in range(8)]
+  (folder / 'masks').mkdir()
+  for r, (z, y, x) in enumerate(corners):  # Fiji's masks: 0 and 255
+    tifffile.imwrite(folder / 'masks' / f'region_{r}.tif',
+                     film.truth_zyx[z, y:y + SIDE, x:x + SIDE] * np.uint8(255))
+  (folder / 'table.csv').write_text('volume,z,y,x\n' + ''.join(
+      f'film,{z},{y},{x}\n' for z, y, x in corners))
+  call('regions', folder / 'table.csv', folder / 'masks', '--profile=fiji',
+       f'--out={folder / "regions"}')
+  call(*run_words(folder, folder / 'w'))
+  return folder
+
+
+def test_own_slices_become_a_segmentation_in_a_tiff(finished, tmp_path):
+  np.testing.assert_array_equal(read(finished / 'film.ome.zarr'), np.stack(
+      [tifffile.imread(f) for f in sorted((finished / 'slices').iterdir())]))
+  result = json.loads((finished / 'w' / 'metrics.json').read_text())
+  assert sum(result[split]['after']['n_voxels'] for split in
+             ('train', 'val', 'test')) == 8 * SIDE ** 2
+  assert (finished / 'w' / 'report.html').exists()
+
+  other = films.simulate_film('HPC45', (4, 96, 112), 4)
+  write_slices(tmp_path / 'slices', other.image_zyx)
+  call('import', tmp_path / 'slices', f'--out={tmp_path / "other.ome.zarr"}')
+  for name, volume in (('again', finished / 'film.ome.zarr'),
+                       ('new', tmp_path / 'other.ome.zarr')):
+    call('segment', f'--workdir={finished / "w"}', f'--volume={volume}',
+         f'--out={tmp_path / name}')
+    call('export', tmp_path / name / 'segmentation.ome.zarr',
+         f'--out={tmp_path / name}.tif')
+    labels = read(tmp_path / name / 'segmentation.ome.zarr')
+    assert labels.shape == read(volume).shape and set(np.unique(labels)) <= {0, 1}
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / f'{name}.tif'), labels)
+  np.testing.assert_array_equal(
+      read(tmp_path / 'again' / 'segmentation.ome.zarr'),
+      read(finished / 'w' / 'segmentation.ome.zarr' / 'film'))
+
+
+def kill_when(words, log, appeared):
+  """Starts a run and kills it -9 once appeared() holds; whether it came to that."""
+  with open(log, 'w', encoding='utf-8') as file:
+    process = subprocess.Popen([sys.executable, '-m', 'fibjax.main', *words],
+                               stdout=file, stderr=file, cwd=ROOT)
+  try:
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not appeared():
+      assert time.monotonic() < deadline, log.read_text()
+      time.sleep(0.002)
+  finally:
+    if process.poll() is None:
+      os.kill(process.pid, signal.SIGKILL)
+    status = process.wait()
+  assert status in (0, -signal.SIGKILL), log.read_text()
+  return status == -signal.SIGKILL
+
+
+def test_a_run_killed_in_training_and_in_scoring_ends_with_the_same_metrics(
+    finished, tmp_path):
+  workdir = tmp_path / 'w'
+  words = run_words(finished, workdir)
+  checkpoints, scores = workdir / 'checkpoints', workdir / 'scores.ome.zarr'
+  assert kill_when(words, tmp_path / 'log1', lambda: any(
+      path.name.isdecimal() for path in checkpoints.glob('*')))
+  assert not (workdir / 'metrics.json').exists()
+  # Scoring so little takes a moment; the kill may come in it or just after.
+  kill_when(words, tmp_path / 'log2', scores.exists)
+  call(*words)
+  for name in ('metrics.json', 'postprocess.json', 'porosities.csv'):
+    assert (workdir / name).read_bytes() == (
+        finished / 'w' / name).read_bytes(), name
+  assert not list(workdir.rglob('*.partial'))

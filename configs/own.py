@@ -5,7 +5,7 @@ Bring volumes by `fibjax import` and regions by `fibjax regions` first.
 COMMAND   fibjax run --config=configs/own.py --workdir=workdirs/own \
               --config.data.volumes=A.ome.zarr,B.ome.zarr \
               --config.data.regions=A_regions,B_regions
-HARDWARE  any; minutes per million labelled voxels on 2 CPU cores
+HARDWARE  2 CPU cores, about 20 minutes of training and 10 s per million voxels
 """
 from fibjax.config import base, unknown_variant
 

@@ -59,12 +59,12 @@ def base() -> ConfigDict:
   config.train = create(
       sampling='dense',  # 'dense': windows | 'patch': single voxels (§1.4)
       voxel_fraction=0.01,  # share of labelled voxels used by 'patch' (§1.4)
-      batch=8,  # windows, or voxels for 'patch', per step
-      crop_px=64,  # side of a window's labelled area; multiple of 16; 'dense' only
-      steps_per_epoch=100,  # 'dense' only; 'patch' goes once over its voxels
-      val_windows=64,  # windows of crop_px in the validation set, 'dense' only
+      batch=2,  # windows, or voxels for 'patch', per step
+      crop_px=128,  # side of a window's labelled area; multiple of 16; 'dense' only
+      steps_per_epoch=50,  # 'dense' only; 'patch' goes once over its voxels
+      val_windows=32,  # windows of crop_px in the validation set, 'dense' only
       balance='classes',  # 'classes': 50/50 | 'natural': as annotated; 'dense' only
-      epochs=40,
+      epochs=20,
       optimizer='adam',  # 'adam' | 'sgd' (Keras form)
       momentum=0.9,  # of sgd; b1 of adam
       schedule='cosine',  # 'cosine' | 'steps' (paper)

@@ -151,7 +151,9 @@ def _evaluate(args, _):
 
 
 def _report(args, _):
+  from fibjax import run
   from fibjax.report import page
+  run.open_run(args.workdir)
   print(page.write_report(args.workdir))
 
 

@@ -71,7 +71,7 @@ def check_window(name: str, shape, window_zyx) -> None:
   if any(size < window for size, window in zip(shape, window_zyx, strict=True)):
     raise InputError(f'volume {name}', got=f'shape {tuple(shape)}',
                      expected=f'at least the window {tuple(window_zyx)} of the network',
-                     remedy='choose a smaller config.model.n_xy or n_z')
+                     remedy='use a larger volume, or train with a smaller n_xy or n_z')
 
 
 def fingerprint(config) -> dict:

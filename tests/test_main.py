@@ -207,7 +207,11 @@ def test_workdirs_that_are_no_runs_are_named(capsys, tmp_path):
 @pytest.mark.long
 @pytest.mark.parametrize('sent, status', [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_leave_a_workdir_that_goes_on(tmp_path, sent, status):
-  command = [sys.executable, '-m', 'fibjax.main', 'run', f'--config={DEMO}:tiny',
+  # A shell's background jobs inherit an ignored SIGINT; a terminal's do not.
+  program = ('import signal, sys; from fibjax import main; '
+             'signal.signal(signal.SIGINT, signal.default_int_handler); '
+             'sys.exit(main.main(sys.argv[1:]))')
+  command = [sys.executable, '-c', program, 'run', f'--config={DEMO}:tiny',
              f'--workdir={tmp_path}', '--config.data.shape_zyx=16,128,128']
   process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=ROOT)
   deadline = time.monotonic() + 120

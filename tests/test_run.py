@@ -72,8 +72,8 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_metrics(finished, tmp_p
         run.run(settings, folder)
   assert not (folder / 'report.html').exists()
   assert run.run(settings, folder) == result
-  for name in ('metrics.json', 'postprocess.json', 'preprocessing.json',
-               'porosities.csv', 'regions/regions.csv'):
+  for name in ('metrics.json', 'postprocess.json', 'porosities.csv',
+               'regions/regions.csv'):
     assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
   for kind in ('prepared', 'scores', 'segmentation'):
     opened = [volumes.open_volume(f / f'{kind}.ome.zarr' / 'HPC30')

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
 from fibjax.checks import InputError
@@ -68,4 +69,11 @@ def restore(manager: ocp.CheckpointManager, epoch: int,
                      expected='a whole checkpoint of the configured model',
                      remedy='use the config it was trained with, or train again'
                      ) from None
+  # Orbax gives back what is stored where the target is a host array of another shape.
+  found, wanted = (jax.tree.map(np.shape, tree)
+                   for tree in (items['state'], host_target))
+  if found != wanted:
+    raise InputError(f'checkpoint {manager.directory}/{epoch}',
+                     got='weights of other shapes', expected='the configured model',
+                     remedy='use the config it was trained with, or train again')
   return items['state'], items['meta']

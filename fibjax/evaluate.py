@@ -4,12 +4,9 @@ Confusion counts are pooled over the voxels of a split, never averaged over regi
 (§1.8), before (score > 0.5) and after post-processing; porosities are compared region
 by region (§1.11).
 """
-import csv
-import io
-
 import numpy as np
 
-from fibjax import metrics
+from fibjax import metrics, workdir
 from fibjax.analysis import porosity
 from fibjax.config import SPLITS
 from fibjax.data import regions as region_tables
@@ -64,8 +61,9 @@ def evaluate(prepared: dict[str, Volume], regions: Regions, scores: dict[str, Vo
       name: _threshold_baseline(prepared[name], regions, name) for name in names}
   result['whole_volume'] = {
       name: _whole_volume(segmentations[name], truths[name]) for name in names}
-  return result, _to_csv([{k: v for k, v in row.items() if k not in ('before', 'after')}
-                          for row in rows])
+  table = [{k: v for k, v in row.items() if k not in ('before', 'after')}
+           for row in rows]
+  return result, workdir.to_csv(table, table[0])
 
 
 def _region_row(regions: Regions, r: int, scores, segmentations) -> dict:
@@ -112,11 +110,3 @@ def _whole_volume(segmentation: Volume, truth: Volume | None) -> dict:
                                           labels_zyx)
   result = {'porosity_automatic': pores / total}
   return result if truth is None else result | {'truth': metrics.summarise(counts)}
-
-
-def _to_csv(rows: list[dict]) -> str:
-  text = io.StringIO()
-  writer = csv.DictWriter(text, list(rows[0]), lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(rows)
-  return text.getvalue()

@@ -27,13 +27,6 @@ def grow(box: Box, margin: Index) -> Box:
           tuple(b + m for b, m in zip(stop, margin, strict=True)))
 
 
-def clip(box: Box, shape: Index) -> Box:
-  """Cuts a box down to [0, shape)."""
-  start, stop = box
-  return (tuple(max(a, 0) for a in start),
-          tuple(min(b, s) for b, s in zip(stop, shape, strict=True)))
-
-
 def box_shape(box: Box) -> Index:
   """Number of voxels of a box per axis."""
   return tuple(b - a for a, b in zip(*box, strict=True))

@@ -85,7 +85,7 @@ def put_regions(context_ryxc, masks_ryx, balanced: bool) -> DeviceRegions:
                        remedy='annotate a region with both phases or split otherwise')
   weights = counts.sum() / (2 * counts) if balanced else np.ones(2)
   return DeviceRegions(jnp.asarray(context_ryxc), jnp.asarray(masks_ryx),
-                 jnp.asarray(weights, jnp.float32))
+                       jnp.asarray(weights, jnp.float32))
 
 
 def _random_windows(masks_ryx, count: int, crop_px: int, seed: int) -> np.ndarray:

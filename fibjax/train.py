@@ -9,7 +9,6 @@ repeats an uninterrupted one bit by bit on the same kind of device.
 """
 import csv
 import functools
-import io
 import math
 import time
 from pathlib import Path
@@ -250,11 +249,7 @@ def _evaluate(params, val, plan, eval_fn, balanced):
 
 
 def _write_rows(folder: Path, rows: list[dict]) -> None:
-  text = io.StringIO()
-  writer = csv.DictWriter(text, FIELDS, lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(rows)
-  workdir.write_text(folder / 'metrics.csv', text.getvalue())
+  workdir.write_text(folder / 'metrics.csv', workdir.to_csv(rows, FIELDS))
 
 
 def is_finished(config, folder) -> bool:

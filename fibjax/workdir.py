@@ -6,8 +6,10 @@ report.html, figures/. A file appears under its name only when it is complete, s
 stage whose last file exists is finished.
 """
 import contextlib
+import csv
 import fcntl
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -34,6 +36,15 @@ def write_text(path, text: str) -> None:
   except BaseException:
     temporary.unlink(missing_ok=True)
     raise
+
+
+def to_csv(rows: list[dict], columns) -> str:
+  """Text of a CSV table with a header; every row has every column."""
+  text = io.StringIO()
+  writer = csv.DictWriter(text, list(columns), lineterminator='\n')
+  writer.writeheader()
+  writer.writerows(rows)
+  return text.getvalue()
 
 
 def write_json(path, content) -> None:

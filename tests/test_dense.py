@@ -23,7 +23,7 @@ def test_convolutions_equal_a_loop(shape):
   for y in range(h):
     for x in range(w):
       expected[:, y, x] = np.einsum('bhwc,hwco->bo', maps[:, y:y + 3, x:x + 2], kernel)
-  for convolve in (conv.conv_rows, conv.conv_lax, conv.conv_valid):
+  for convolve in (conv.conv_product, conv.conv_lax, conv.conv_valid):
     np.testing.assert_allclose(
         convolve(jnp.asarray(maps, jnp.float32), jnp.asarray(kernel, jnp.float32)),
         expected, atol=1e-4)
@@ -34,27 +34,8 @@ def test_max_pool_drops_an_odd_last_row():
   np.testing.assert_array_equal(conv.max_pool(maps)[0, ..., 0], [[6, 8], [16, 18]])
 
 
-def test_fragments_hold_every_offset_of_the_pooled_map():
-  maps = jax.random.normal(jax.random.key(0), (2, 7, 9, 3))
-  frags = dense.fragments(maps)
-  assert frags.shape == (8, 3, 4, 3)
-  for dy in (0, 1):
-    for dx in (0, 1):
-      expected = conv.max_pool(maps[:, dy:dy + 6, dx:dx + 8])
-      part = frags[2 * (2 * dy + dx):][:2]
-      np.testing.assert_array_equal(part, expected)
-
-
-def test_interleave_undoes_the_order_of_fragments():
-  # Pooling a constant-per-pixel ramp by its own maximum keeps the bottom right value.
-  ramp = jnp.arange(19. * 19).reshape(1, 19, 19, 1)
-  frags = dense.fragments(dense.fragments(ramp))
-  out = dense.interleave(frags[..., 0], 1)
-  np.testing.assert_array_equal(out[0], ramp[0, 3:3 + 16, 3:3 + 16, 0])
-
-
-@pytest.mark.parametrize('n_xy, mapped_from', [(33, 3), (33, 5), (49, 3)])
-def test_dense_equals_one_patch_per_voxel(n_xy, mapped_from):
+@pytest.mark.parametrize('n_xy, strip_px', [(33, 100), (33, 10 ** 6), (49, 4096)])
+def test_dense_equals_one_patch_per_voxel(n_xy, strip_px):
   model = small_model(n_xy, 3)
   params = random_params(model)
   cells = n_xy // 16
@@ -62,7 +43,7 @@ def test_dense_equals_one_patch_per_voxel(n_xy, mapped_from):
       2, dense.window_px(cells, 16), dense.window_px(cells, 32), 3))
   fixed = params['input']
   logits = jax.jit(lambda p, w: dense.apply_dense(
-      p, (w - fixed['mean']) / fixed['deviation'], cells, mapped_from=mapped_from))(
+      p, (w - fixed['mean']) / fixed['deviation'], cells, strip_px=strip_px))(
           params, window)
   assert logits.shape == (2, 16, 32)
   apply = jax.jit(model.apply)
@@ -116,13 +97,40 @@ def test_dropout_in_the_dense_form_is_fresh_and_keeps_the_mean():
   np.testing.assert_allclose(none, apply(params, window), atol=1e-6)
 
 
-def test_own_gradient_of_conv_rows_is_that_of_lax_conv():
+@pytest.mark.parametrize('dilation', [1, 2])
+@pytest.mark.parametrize('strip_px', [22, 3 * 22, 10 ** 6])
+def test_strips_give_the_values_and_gradients_of_whole_maps(dilation, strip_px,
+                                                            monkeypatch):
   keys = jax.random.split(jax.random.key(0), 3)
-  maps = jax.random.normal(keys[0], (2, 7, 8, 3))
+  maps = jax.random.normal(keys[0], (2, 13, 11, 3))
   kernel = jax.random.normal(keys[1], (3, 2, 3, 4))
-  direction = jax.random.normal(keys[2], (2, 5, 7, 4))
+  direction = jax.random.normal(keys[2], (2, 13 - 2 * dilation, 11 - dilation, 4))
+  monkeypatch.setattr(conv, 'STRIP_PX', strip_px)
   found, expected = (
-      jax.grad(lambda m, k, f=f: jnp.sum(direction * f(m, k)), (0, 1))(maps, kernel)
-      for f in (conv.conv_rows, conv.conv_lax))
+      (f(maps, kernel, dilation), *jax.grad(
+          lambda m, k, f=f: jnp.sum(direction * f(m, k, dilation)), (0, 1))(
+              maps, kernel)) for f in (conv.conv_strips, conv.conv_lax))
   for a, b in zip(found, expected, strict=True):
-    np.testing.assert_allclose(a, b, atol=1e-5)
+    np.testing.assert_allclose(a, b, atol=1e-4)
+
+  def layer(weights, rows):
+    return jnp.sin(conv.conv_valid(rows, weights, dilation))
+
+  mapped = conv.map_rows(layer, 2 * dilation, strip_px, kernel, maps)
+  np.testing.assert_allclose(mapped, np.sin(expected[0]), atol=1e-4)
+  found, expected = (jax.grad(f)(kernel) for f in (
+      lambda k: jnp.sum(direction * conv.map_rows(layer, 2 * dilation, strip_px, k,
+                                                  maps)),
+      lambda k: jnp.sum(direction * layer(k, maps))))
+  np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_a_voxel_has_the_same_bits_in_every_window():
+  model = small_model(33, 3)
+  params = random_params(model)
+  image = jax.random.normal(jax.random.key(3), (1, 91 + 80, 91 + 96, 3))
+  apply = jax.jit(model.apply_dense)
+  whole = apply(params, image)
+  for y, x, height, width in [(0, 0, 16, 32), (5, 11, 64, 40), (48, 0, 32, 96)]:
+    part = apply(params, image[:, y:y + 91 + height, x:x + 91 + width])
+    np.testing.assert_array_equal(part, whole[:, y:y + height, x:x + width])

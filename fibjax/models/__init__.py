@@ -74,17 +74,17 @@ def make_model(config) -> Model:
   def apply(params, patches_byxc, dropout: Dropout | None = None):
     return module.apply({'params': params}, _standardise(params, patches_byxc), dropout)
 
-  def apply_fragments(params, window_byxc, dropout: Dropout | None = None):
+  def apply_context(params, window_byxc, dropout: Dropout | None = None):
     return dense.apply_dense(params, _standardise(params, window_byxc), cells, dropout)
 
   def apply_slots(params, window_byxc):
     return exact.apply_exact(params, _standardise(params, window_byxc), cells)
 
   return Model(init=init, apply=apply,
-               apply_dense=apply_fragments if padding == 'context' else apply_slots,
+               apply_dense=apply_context if padding == 'context' else apply_slots,
                n_z=n_z, window_px=window,
                before_px=patch_cnn.window_before_px(config.n_xy, padding),
-               stride_px=dense.STRIDE if padding == 'context' else exact.BOX_PX)
+               stride_px=1 if padding == 'context' else exact.BOX_PX)
 
 
 def _standardise(params, images: jax.Array) -> jax.Array:

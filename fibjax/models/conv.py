@@ -1,79 +1,160 @@
-"""Convolutions as sums of matrix products.
+"""Convolutions for dense evaluation, one strip of rows at a time.
 
-All maps are [batch, y, x, channel] float32, kernels [y, x, in, out], stride 1. On CPU
-`lax.conv_general_dilated` is fast for few input channels and slow otherwise; there a
-k x k convolution is k matrix products, one per kernel row, of the maps with their k
-shifts along x side by side. That is 2 to 5 times faster from 32 channels up, forward
-and backward (2026-11, jaxlib 0.10, 2 cores), and compiles faster than k x k shifted
-products. On other platforms cuDNN is the better choice. The choice is made in
-`conv_valid` and nowhere else.
+All maps are [batch, y, x, channel] float32, kernels [y, x, in, out], stride 1 and no
+padding. Neighbouring taps may be `dilation` pixels apart, so that a network with
+pooling is evaluated at full resolution (models/dense.py).
+
+On CPU a k x k convolution is one matrix product: the k shifts along y of the maps lie
+side by side, [positions, k in] x [k in, k out], and the k blocks of the result are
+added up with a shift along x. That is as fast as a plain product of these sizes, also
+with a member axis over kernels, where `lax.conv` becomes a grouped convolution; but
+only while what is written in between stays in the cache, hence strips of rows. On
+other platforms cuDNN by `lax.conv` and whole maps are the better choice. Both choices
+are made here and nowhere else; `fibjax bench --only=conv` measures them.
 """
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-_FEW_CHANNELS = 16
+STRIP_PX = 4096  # positions of a strip; half or twice as many are as fast
 
 
-def conv_lax(maps_byxc: jax.Array, kernel_yxio: jax.Array,
+def conv_lax(maps_byxc: jax.Array, kernel_yxio: jax.Array, dilation: int = 1,
              padding: str = 'VALID') -> jax.Array:
   """Convolution by XLA's own operator; padding 'VALID' or 'SAME' (zeros)."""
   return lax.conv_general_dilated(
-      maps_byxc, kernel_yxio, (1, 1), padding,
+      maps_byxc, kernel_yxio, (1, 1), padding, rhs_dilation=(dilation, dilation),
       dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
-def _conv_rows(maps_byxc, kernel_yxio):
+def conv_product(maps_byxc: jax.Array, kernel_yxio: jax.Array,
+                 dilation: int = 1) -> jax.Array:
+  """Valid convolution as one matrix product; shapes as for `conv_valid`."""
   size_y, size_x, channels, features = kernel_yxio.shape
-  height = maps_byxc.shape[1] - size_y + 1
-  width = maps_byxc.shape[2] - size_x + 1
-  side_by_side = jnp.concatenate(
-      [maps_byxc[:, :, dx:dx + width] for dx in range(size_x)], -1)
-  rows = kernel_yxio.reshape(size_y, size_x * channels, features)
-  out = None
-  for dy in range(size_y):
-    term = lax.dot_general(side_by_side[:, dy:dy + height], rows[dy],
-                           (((3,), (0,)), ((), ())))
-    out = term if out is None else out + term
-  return out
+  height = maps_byxc.shape[1] - (size_y - 1) * dilation
+  width = maps_byxc.shape[2] - (size_x - 1) * dilation
+  side_by_side = lax.concatenate(
+      [maps_byxc[:, k * dilation:k * dilation + height] for k in range(size_y)], 3)
+  kernel = kernel_yxio.transpose(0, 2, 1, 3).reshape(size_y * channels, -1)
+  products = lax.dot_general(side_by_side, kernel, (((3,), (0,)), ((), ())))
+  return sum(products[:, :, k * dilation:k * dilation + width,
+                      k * features:(k + 1) * features] for k in range(size_x))
 
 
-def _conv_rows_forward(maps_byxc, kernel_yxio):
-  return _conv_rows(maps_byxc, kernel_yxio), (maps_byxc, kernel_yxio)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv_strips(maps_byxc: jax.Array, kernel_yxio: jax.Array,
+                dilation: int = 1) -> jax.Array:
+  """`conv_product` strip by strip, forward and backward."""
+  return _over_strips(lambda rows: conv_product(rows, kernel_yxio, dilation),
+                      (kernel_yxio.shape[0] - 1) * dilation, STRIP_PX, maps_byxc)
 
 
-def _conv_rows_backward(saved, gradient_byxo):
+def _conv_strips_forward(maps_byxc, kernel_yxio, dilation):
+  return conv_strips(maps_byxc, kernel_yxio, dilation), (maps_byxc, kernel_yxio)
+
+
+def _conv_strips_backward(dilation, saved, gradient_byxo):
   maps_byxc, kernel_yxio = saved
-  size_y, size_x = kernel_yxio.shape[:2]
-  height, width = gradient_byxo.shape[1:3]
-  padded = jnp.pad(gradient_byxo, ((0, 0), (size_y - 1,) * 2, (size_x - 1,) * 2,
-                                   (0, 0)))
-  maps_gradient = _conv_rows(padded, jnp.swapaxes(kernel_yxio[::-1, ::-1], 2, 3))
-  kernel_gradient = jnp.stack([jnp.stack([
-      lax.dot_general(maps_byxc[:, dy:dy + height, dx:dx + width], gradient_byxo,
-                      (((0, 1, 2), (0, 1, 2)), ((), ())))
-      for dx in range(size_x)]) for dy in range(size_y)])
-  return maps_gradient, kernel_gradient
+  size_y, size_x, channels, features = kernel_yxio.shape
+  edge_y, edge_x = ((size - 1) * dilation for size in (size_y, size_x))
+  in_x = jnp.pad(gradient_byxo, ((0, 0), (0, 0), (edge_x, edge_x), (0, 0)))
+  maps_gradient = conv_strips(
+      jnp.pad(in_x, ((0, 0), (edge_y, edge_y), (0, 0), (0, 0))),
+      jnp.swapaxes(kernel_yxio[::-1, ::-1], 2, 3), dilation)
+  width = maps_byxc.shape[2]
+  rows, starts = _strips(edge_y, STRIP_PX, maps_byxc)
+
+  def step(i, total):
+    start = jnp.asarray(starts)[i]
+    strip = lax.dynamic_slice_in_dim(maps_byxc, start, rows + edge_y, 1)
+    gradient = lax.dynamic_slice_in_dim(in_x, start, rows, 1)
+    own = start + jnp.arange(rows) >= i * rows  # the rest belongs to the strip before
+    gradient = jnp.where(own[None, :, None, None], gradient, 0.)
+    left = lax.concatenate([strip[:, k * dilation:k * dilation + rows]
+                            for k in range(size_y)], 3)
+    right = lax.concatenate(
+        [gradient[:, :, edge_x - k * dilation:edge_x - k * dilation + width]
+         for k in range(size_x)], 3)
+    return total + lax.dot_general(left, right, (((0, 1, 2), (0, 1, 2)), ((), ())))
+
+  total = lax.fori_loop(0, len(starts), step, jnp.zeros(
+      (size_y * channels, size_x * features), kernel_yxio.dtype))
+  return maps_gradient, total.reshape(size_y, channels, size_x, features).transpose(
+      0, 2, 1, 3)
 
 
-# Its own gradient: the transposes that autodiff finds are 1.8 times slower.
-conv_rows = jax.custom_vjp(_conv_rows)
-conv_rows.defvjp(_conv_rows_forward, _conv_rows_backward)
+conv_strips.defvjp(_conv_strips_forward, _conv_strips_backward)
 
 
-def conv_valid(maps_byxc: jax.Array, kernel_yxio: jax.Array) -> jax.Array:
-  """Valid convolution, stride 1, by the faster way for this shape and platform.
+def conv_valid(maps_byxc: jax.Array, kernel_yxio: jax.Array,
+               dilation: int = 1) -> jax.Array:
+  """Valid convolution, stride 1, by the faster way for this platform.
 
   Args:
     maps_byxc: [b, y, x, c] maps.
     kernel_yxio: [ky, kx, c, o] kernel.
+    dilation: pixels between two taps.
 
   Returns:
-    [b, y - ky + 1, x - kx + 1, o] maps.
+    [b, y - (ky - 1) dilation, x - (kx - 1) dilation, o] maps.
   """
-  if jax.default_backend() != 'cpu' or kernel_yxio.shape[2] <= _FEW_CHANNELS:
-    return conv_lax(maps_byxc, kernel_yxio)
-  return conv_rows(maps_byxc, kernel_yxio)
+  if jax.default_backend() == 'cpu':
+    return conv_strips(maps_byxc, kernel_yxio, dilation)
+  return conv_lax(maps_byxc, kernel_yxio, dilation)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def map_rows(layer, reach: int, strip_px: int, weights, maps_byxc: jax.Array):
+  """Applies a layer to maps strip by strip of rows, which keeps what it writes cached.
+
+  Where a gradient is asked for, the layer is applied to whole maps.
+
+  Args:
+    layer: (weights, rows_byxc) -> [b, y - reach, x', o], defined once per network
+      (functions are compared by identity).
+    reach: rows the layer reads after the row it computes.
+    strip_px: positions of a strip, about.
+    weights: pytree.
+    maps_byxc: [b, y, x, c] maps.
+
+  Returns:
+    [b, y - reach, x', o] maps.
+  """
+  return _over_strips(lambda rows: layer(weights, rows), reach, strip_px, maps_byxc)
+
+
+map_rows.defvjp(lambda layer, _, __, *arguments: jax.vjp(layer, *arguments),
+                lambda _, __, ___, pull, gradient: pull(gradient))
+
+
+def _strips(reach: int, strip_px: int, maps_byxc) -> tuple[int, list[int]]:
+  """Rows of a strip and where strips start; the last one ends with the maps."""
+  batch, height, width, _ = maps_byxc.shape
+  height -= reach
+  rows = max(1, min(height, round(strip_px / (batch * width))))
+  if jax.default_backend() != 'cpu':
+    rows = height
+  return rows, [min(start, height - rows) for start in range(0, height, rows)]
+
+
+def _over_strips(function, reach: int, strip_px: int, maps_byxc):
+  """[b, y - reach, ...] of function(rows) -> [b, rows - reach, ...] by strips."""
+  rows, starts = _strips(reach, strip_px, maps_byxc)
+  if len(starts) == 1:
+    return function(maps_byxc)
+  batch, height, width, channels = maps_byxc.shape
+  strip = jax.eval_shape(function, jax.ShapeDtypeStruct(
+      (batch, rows + reach, width, channels), maps_byxc.dtype))
+  out = jnp.zeros((batch, height - reach, *strip.shape[2:]), strip.dtype)
+
+  def step(i, out):
+    start = jnp.asarray(starts)[i]
+    rows_byxc = lax.dynamic_slice_in_dim(maps_byxc, start, rows + reach, 1)
+    return lax.dynamic_update_slice_in_dim(out, function(rows_byxc), start, 1)
+
+  return lax.fori_loop(0, len(starts), step, out)
 
 
 def max_pool(maps_byxc: jax.Array) -> jax.Array:

@@ -99,7 +99,7 @@ class _ConvElu(nn.Module):
     kernel = self.param('kernel', nn.initializers.glorot_uniform(), shape)
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
     if self.padding == 'same':  # with zeros around small maps lax.conv is the faster
-      out = conv.conv_lax(maps_byxc, kernel, 'SAME')
+      out = conv.conv_lax(maps_byxc, kernel, padding='SAME')
     else:
       out = conv.conv_valid(maps_byxc, kernel)
     return nn.elu(out + bias[None, None, None])

@@ -38,5 +38,4 @@ def get_config(variant: str = 'base'):
     config.train.epochs = 2
     config.train.steps_per_epoch = 4
     config.train.val_windows = 4
-    config.segment.tile_px = 96
   return config

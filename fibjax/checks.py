@@ -22,6 +22,16 @@ class InputError(ValueError):
     line = f'{name}: got {got}, expected {expected}; {remedy}'
     super().__init__(' '.join(line.split()))
 
+  def __reduce__(self):
+    """Pickles the message, so that an error of a worker process arrives whole."""
+    return _rebuild, (self.name, str(self))
+
+
+def _rebuild(name: str, line: str) -> InputError:
+  error = InputError.__new__(InputError, line)
+  error.args, error.name = (line,), name
+  return error
+
 
 def check_shape(name: str, array, shape: tuple) -> None:
   """Raises InputError unless array.shape equals shape (None = any length).

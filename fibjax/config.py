@@ -78,8 +78,6 @@ def base() -> ConfigDict:
   )
   config.segment = create(
       mode='auto',  # 'auto' | 'dense' | 'patch'
-      tile_px=512,  # largest computed tile in y and x
-      batch=2048,  # voxels per batch of mode 'patch'
   )
   config.postprocess = create(
       tune=True,  # choose sigma and threshold on the validation regions (§1.10)
@@ -235,9 +233,6 @@ def _rules(config: ConfigDict):
   for key in ('momentum', 'dropout_dense', 'dropout_spatial'):
     yield within('train', key, 0, 0.999)
   yield one_of('segment', 'mode', ('auto', 'dense', 'patch'))
-  tile = config.segment.tile_px
-  yield 'segment.tile_px', tile, tile > 0 and tile % 16 == 0, 'a multiple of 16'
-  yield within('segment', 'batch', 1, 10 ** 6)
   yield within('postprocess', 'sigma_px', 0, 50)
   yield within('postprocess', 'threshold', 0, 0.9999)
   yield one_of('postprocess', 'kernel', ('matlab', 'scipy4sigma'))

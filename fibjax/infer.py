@@ -1,35 +1,106 @@
-"""Segmentation of whole volumes: prepared volume -> score volume, shard by shard.
+"""Scores of whole volumes: prepared volume -> score volume, shard by shard (shards.py).
 
-Each shard of the score volume is read with its margin (mirrored at the faces, §1.9),
-computed and written once, whole; the next one is read and the last one written while
-one is computed. What is finished stands in a manifest beside the output, so that a
-second call goes on where the first was stopped; the volume gets its final name when it
-is complete. Scores are P(solid), float32.
+A shard is read with the margin that the network sees, mirrored at the faces of the
+volume (§1.9), and scored slice by slice in equal tiles as large as the memory allows.
+A voxel's score does not depend on the tile: it has the same bits on one kind of device.
+Scores are P(solid), float32.
 """
-import concurrent.futures
 import functools
 import hashlib
-import json
 import math
-import os
-import shutil
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fibjax import geometry, patches, progress, workdir
+from fibjax import geometry, models, parallel, patches, shards
 from fibjax.checks import InputError
-from fibjax.data.volume import (
-  Volume,
-  create_volume,
-  open_volume,
-  read_mirrored,
-  shard_shape,
-  write_box,
-)
+from fibjax.cluster import Resources
+from fibjax.data import volume as volumes
+from fibjax.data.volume import Volume, read_mirrored
 from fibjax.models import Model
+from fibjax.shards import Steps
+
+MODES = ('auto', 'dense', 'patch')
+_SMALL_PX = 64  # smaller tiles are mostly margin
+_BATCH = 2048  # voxels of mode 'patch' at once, if the memory allows (§1.9)
+
+
+def score_volume(model: Model, params, source: Volume, out, *, mode: str = 'auto',
+                 resources: Resources = Resources(), tile_px: int = 0) -> Volume:
+  """Scores every voxel of a volume; resumes an interrupted call.
+
+  Args:
+    model: network.
+    params: its weights.
+    source: prepared volume, [z, y, x].
+    out: path of the score volume to make; returned as it is when it is complete.
+    mode: 'auto' and 'dense' (all voxels of a tile at once) or 'patch' (each voxel by
+      its own neighbourhood, the literal method and the oracle of 'dense').
+    resources: where to work.
+    tile_px: largest tile in y and x; 0: as large as resources.memory_gb allows.
+
+  Raises:
+    InputError: as `shards.make_volume`.
+  """
+  mode = 'dense' if mode == 'auto' else mode
+  host = jax.tree.map(np.asarray, params)
+  fingerprint = {'weights': hash_params(host), 'source': volumes.hash_content(source),
+                 'model': model.settings, 'mode': mode}
+  open_steps = functools.partial(_open_steps, model.settings, host,
+                                 source.path, mode, resources.memory_gb, tile_px)
+  return shards.make_volume(out, source, np.float32, open_steps, fingerprint,
+                            f'score {source.path.name}', resources)
+
+
+def _open_steps(settings: dict, params, path: Path, mode: str, memory_gb: float,
+                tile_px: int) -> Steps:
+  model = models.make_model(settings)
+  source = volumes.open_volume(path)
+  end_px = model.window_px - model.before_px - 1  # pixels read after the last voxel
+  margins = tuple(zip((model.n_z // 2, model.before_px, model.before_px),
+                      (model.n_z // 2, end_px, end_px), strict=True))
+  memory = memory_gb * 1e9
+  batch = max(1, min(_BATCH, int(memory / model.patch_bytes)))
+  score_fns = {}
+
+  def tile_of(shape_zyx):
+    extent = shape_zyx[1:]
+    if tile_px:
+      return tuple(tile_side(e, tile_px, model.stride_px) for e in extent)
+    return choose_tile(extent, model, memory if mode == 'dense' else math.inf)
+
+  def filled(box):
+    """The box that whole tiles cover; it may leave the volume."""
+    shape_zyx = geometry.box_shape(box)
+    reach = (0, *(-extent % tile for extent, tile in
+                  zip(shape_zyx[1:], tile_of(shape_zyx), strict=True)))
+    return box[0], tuple(b + r for b, r in zip(box[1], reach, strict=True))
+
+  def read(box):
+    start, stop = filled(box)
+    return read_mirrored(
+        source, [a - before for a, (before, _) in zip(start, margins, strict=True)],
+        [b + after for b, (_, after) in zip(stop, margins, strict=True)])
+
+  def compute(box, block_zyx):
+    shape_zyx = geometry.box_shape(box)
+    tile_yx = tile_of(shape_zyx)
+    if tile_yx not in score_fns:
+      score_fns[tile_yx] = make_score_fn(model, params, mode, tile_yx, batch)
+    rows, columns = (t + model.window_px - 1 for t in tile_yx)
+    scores_zyx = np.empty(geometry.box_shape(filled(box)), np.float32)
+    tiles = list(geometry.tile_boxes(scores_zyx.shape, (1, *tile_yx)))
+    count = len(jax.local_devices())
+    for first in range(0, len(tiles), count):  # the images of one round at a time
+      part = [start for start, _ in tiles[first:first + count]]
+      images = [np.moveaxis(block_zyx[z:z + model.n_z, y:y + rows, x:x + columns], 0,
+                            -1) for z, y, x in part]
+      for (z, y, x), score_yx in zip(part, score_fns[tile_yx](images), strict=True):
+        scores_zyx[z, y:y + tile_yx[0], x:x + tile_yx[1]] = score_yx
+    return np.ascontiguousarray(scores_zyx[:, :shape_zyx[1], :shape_zyx[2]])
+
+  return Steps(read, compute)
 
 
 def tile_side(extent_px: int, largest_px: int, stride_px: int) -> int:
@@ -38,110 +109,56 @@ def tile_side(extent_px: int, largest_px: int, stride_px: int) -> int:
   return math.ceil(extent_px / count / stride_px) * stride_px
 
 
+def choose_tile(extent_yx, model: Model, memory_bytes: float) -> tuple[int, int]:
+  """Fewest equal tiles of a shard that fit the memory; they stay about square.
+
+  Raises:
+    InputError: when not even a small tile fits.
+  """
+  tile_yx = tuple(tile_side(e, e, model.stride_px) for e in extent_yx)
+  while model.dense_bytes(tile_yx) > memory_bytes:
+    if max(tile_yx) <= _SMALL_PX:
+      raise InputError('--memory_gb', got=memory_bytes / 1e9,
+                       expected=f'at least {model.dense_bytes(tile_yx) / 1e9:.2f} for '
+                       'this network', remedy='raise it')
+    axis = int(tile_yx[1] > tile_yx[0])
+    side = tile_side(tile_yx[axis], math.ceil(tile_yx[axis] / 2), model.stride_px)
+    tile_yx = (side, tile_yx[1]) if axis == 0 else (tile_yx[0], side)
+  return tile_yx
+
+
 def make_score_fn(model: Model, params, mode: str, tile_yx: tuple[int, int],
                   batch: int):
-  """Builds image -> scores for tiles of one size.
+  """Builds images -> scores for tiles of one size.
 
   Args:
     model: network.
     params: its weights.
-    mode: 'dense' (all voxels of a tile at once) or 'patch' (each voxel by its own
-      neighbourhood, the literal method and the oracle of 'dense').
+    mode: 'dense' or 'patch', as for `score_volume`.
     tile_yx: voxels of a tile.
     batch: voxels per batch of 'patch'.
 
   Returns:
-    A function of an image [ty + 2 m, tx + 2 m, n_z], m = model.before_px, to scores
-    [ty, tx] float32.
+    A function of a list of images [ty + w - 1, tx + w - 1, n_z], w = model.window_px,
+    to the list of their scores [ty, tx] float32. Local devices share the images.
   """
-  end = model.window_px - model.before_px - 1  # pixels read after the last voxel
   if mode == 'dense':
-    @jax.jit
-    def score_dense(weights, image_yxc):
-      rows, columns = (t + model.before_px + end for t in tile_yx)
-      logits = model.apply_dense(weights, image_yxc[None, :rows, :columns])
-      return jax.nn.sigmoid(logits[0])
-    return functools.partial(score_dense, params)
+    def score(weights, image_yxc):
+      return jax.nn.sigmoid(model.apply_dense(weights, image_yxc[None])[0])
+    return parallel.map_images(score, params)
 
   corners = np.stack(np.meshgrid([0], *map(np.arange, tile_yx), indexing='ij'), -1)
   corners = corners.reshape(-1, 3).astype(np.int32)
+  batches = math.ceil(len(corners) / batch)
+  corners_nb3 = np.resize(corners, (batches, min(batch, len(corners)), 3))
 
-  @jax.jit
-  def score_batch(weights, image_yxc, corners_b3):
-    windows = patches.gather_windows(image_yxc[None], corners_b3, model.window_px)
-    return jax.nn.sigmoid(model.apply(weights, windows))
-
-  def score_patches(image_yxc):
-    image_yxc = jnp.asarray(image_yxc)
-    scores = []
-    for first in range(0, len(corners), batch):
-      part = corners[first:first + batch]
-      filled = np.resize(part, (min(batch, len(corners)), 3))
-      scores.append(score_batch(params, image_yxc, filled)[:len(part)])
-    return jnp.concatenate(scores).reshape(tile_yx)
-  return score_patches
-
-
-def score_volume(model: Model, params, source: Volume, out, *, mode: str = 'auto',
-                 tile_px: int = 512, batch: int = 2048) -> Volume:
-  """Scores every voxel of a volume; resumes an interrupted call.
-
-  Args:
-    model: network.
-    params: its weights.
-    source: prepared volume, [z, y, x].
-    out: path of the score volume to make; returned as it is when it is complete.
-    mode: 'auto' (dense), 'dense' or 'patch'.
-    tile_px: largest computed tile in y and x.
-    batch: voxels per batch of mode 'patch'.
-
-  Raises:
-    InputError: when a finished part belongs to other weights or another volume.
-  """
-  mode = 'dense' if mode == 'auto' else mode
-  out = Path(out)
-  fingerprint = {'weights': hash_params(params), 'source': _describe(source),
-                 'shape_zyx': list(source.shape), 'mode': mode}
-  partial = out.with_name(f'{out.name}.partial')
-  manifest = out.with_name(f'{out.name}.manifest.jsonl')
-  if out.exists():
-    manifest.unlink(missing_ok=True)
-    finished = open_volume(out)
-    _check_manifest(out, finished.attributes, fingerprint)
-    return finished
-  done: set[tuple] = set()
-  if partial.exists() and manifest.exists():
-    found, done = _read_manifest(manifest)
-    _check_manifest(manifest, found, fingerprint)
-    target = open_volume(partial)
-  else:
-    manifest.unlink(missing_ok=True)
-    shutil.rmtree(partial, ignore_errors=True)  # without a manifest it has no worth
-    target = create_volume(partial, source.shape, np.float32, source.voxel_size_zyx_nm,
-                           attributes=fingerprint, fill_value=None)
-    workdir.write_text(manifest, json.dumps(fingerprint) + '\n')
-  _score_shards(model, params, source, target, manifest, done, mode, tile_px, batch)
-  os.replace(partial, out)
-  manifest.unlink()
-  return open_volume(out)
-
-
-def _describe(source: Volume):
-  """What tells one prepared volume from another: its record, else its path."""
-  return source.attributes.get('preprocessing', str(source.path.resolve()))
-
-
-def _read_manifest(manifest: Path) -> tuple[dict, set[tuple]]:
-  """First line and finished shards; a line torn by a crash is dropped for good."""
-  first, *rest = manifest.read_text(encoding='utf-8').splitlines()
-  whole = []
-  for line in rest:
-    try:
-      whole.append(tuple(json.loads(line)))
-    except json.JSONDecodeError:
-      break
-  workdir.write_text(manifest, '\n'.join([first, *map(json.dumps, whole)]) + '\n')
-  return json.loads(first), set(whole)
+  def score_patches(weights, image_yxc):
+    def score_batch(corners_b3):
+      windows = patches.gather_windows(image_yxc[None], corners_b3, model.window_px)
+      return jax.nn.sigmoid(model.apply(weights, windows))
+    scores = jax.lax.map(score_batch, corners_nb3)
+    return scores.reshape(-1)[:len(corners)].reshape(tile_yx)
+  return parallel.map_images(score_patches, params)
 
 
 def hash_params(params) -> str:
@@ -151,66 +168,3 @@ def hash_params(params) -> str:
     digest.update(jax.tree_util.keystr(path).encode())
     digest.update(np.asarray(leaf).tobytes())
   return digest.hexdigest()[:16]
-
-
-def _check_manifest(name, found: dict, expected: dict) -> None:
-  differing = {key: found.get(key) for key in expected
-               if found.get(key) != expected[key]}
-  if differing:
-    raise InputError(str(name), got=f'parts made with {differing}',
-                     expected={key: expected[key] for key in differing},
-                     remedy='delete it, or go back to what it was made with')
-
-
-def _score_shards(model, params, source, target, manifest, done, mode, tile_px, batch):
-  _, height, width = source.shape
-  shard_zyx = shard_shape(target)
-  tile_yx = tuple(tile_side(min(shard, extent), tile_px, model.stride_px)
-                  for shard, extent in zip(shard_zyx[1:], (height, width), strict=True))
-  score_fn = make_score_fn(model, params, mode, tile_yx, batch)
-  boxes = [box for box in geometry.tile_boxes(source.shape, shard_zyx)
-           if tuple(box[0]) not in done]
-  with (concurrent.futures.ThreadPoolExecutor(1) as reader,
-        concurrent.futures.ThreadPoolExecutor(1) as writer,
-        open(manifest, 'a', encoding='utf-8') as log):
-
-    def read(box):
-      # Tiles at the far faces are whole ones too, so they read beyond the volume.
-      start, stop = geometry.grow(box, (model.n_z // 2, model.before_px,
-                                        model.before_px))
-      reach = (0, *((-(b - a)) % t for a, b, t in
-                    zip(box[0][1:], box[1][1:], tile_yx, strict=True)))
-      stop = tuple(b + r for b, r in zip(stop, reach, strict=True))
-      return read_mirrored(source, start, stop)
-
-    def write(box, scores_zyx):
-      write_box(target, box[0], scores_zyx)
-      log.write(json.dumps(box[0]) + '\n')
-      log.flush()
-
-    ahead = reader.submit(read, boxes[0]) if boxes else None
-    behind = None
-    for i, box in enumerate(progress.track(boxes, f'score {source.path.name}', 'shard',
-                                           len(boxes))):
-      block_zyx = ahead.result()
-      if i + 1 < len(boxes):
-        ahead = reader.submit(read, boxes[i + 1])
-      scores_zyx = _score_block(score_fn, block_zyx, geometry.box_shape(box), tile_yx,
-                                model)
-      if behind is not None:
-        behind.result()
-      behind = writer.submit(write, box, scores_zyx)
-    if behind is not None:
-      behind.result()
-
-
-def _score_block(score_fn, block_zyx, shape_zyx, tile_yx, model) -> np.ndarray:
-  """Scores of one shard from its image with margins."""
-  margin = 2 * model.before_px
-  scores_zyx = np.empty(shape_zyx, np.float32)
-  for z in range(shape_zyx[0]):
-    image_yxc = np.moveaxis(block_zyx[z:z + model.n_z], 0, -1)
-    for (y, x), (y_stop, x_stop) in geometry.tile_boxes(shape_zyx[1:], tile_yx):
-      tile = score_fn(image_yxc[y:y + tile_yx[0] + margin, x:x + tile_yx[1] + margin])
-      scores_zyx[z, y:y_stop, x:x_stop] = np.asarray(tile)[:y_stop - y, :x_stop - x]
-  return scores_zyx

@@ -52,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
       ('train', 'data and training only', _train)):
     sub = verb(name, help_text, function, config=True)
     sub.add_argument('--workdir', required=True, type=Path)
+    if name == 'run':
+      _add_resources(sub)
     if name == 'train':
       sub.add_argument('--resume', action='store_true',
                        help='go on from the newest checkpoint of the workdir')
@@ -87,6 +89,7 @@ def parser() -> argparse.ArgumentParser:
   sub.add_argument('--volume', required=True, type=Path)
   sub.add_argument('--out', required=True, type=Path, help='folder for the result')
   sub.add_argument('--mode', choices=('auto', 'dense', 'patch'), default='auto')
+  _add_resources(sub)
   for name, help_text, function in (
       ('evaluate', 'metrics of a finished run, as JSON', _evaluate),
       ('report', 'write report.html again', _report)):
@@ -97,6 +100,32 @@ def parser() -> argparse.ArgumentParser:
   return top
 
 
+def _add_resources(sub):
+  """The fields of cluster.Resources as flags."""
+  sub.add_argument('--memory_gb', type=_positive, default=2., metavar='GB',
+                   help='memory of a tile, per process (default %(default)s)')
+  sub.add_argument('--workers', type=int, default=0, metavar='N',
+                   help='local worker processes (default: this process alone)')
+  sub.add_argument('--scheduler', default='', metavar='ADDRESS',
+                   help='a running Dask scheduler, e.g. tcp://10.0.0.1:8786')
+  for name in ('ca', 'cert', 'key'):
+    sub.add_argument(f'--tls_{name}', default='', metavar='FILE',
+                     help='PEM file for a tls:// scheduler')
+
+
+def _positive(text: str) -> float:
+  return _numbers(float, 1)(text)[0]
+
+
+def _resources(args):
+  from fibjax.cluster import Resources
+  if args.workers < 0 or (args.workers and args.scheduler):
+    raise InputError('--workers', got=f'{args.workers} with --scheduler='
+                     f'{args.scheduler!r}', expected='at least 0, and only one of both',
+                     remedy='leave one of them out')
+  return Resources(*(getattr(args, name) for name in Resources._fields))
+
+
 # Each verb imports what it needs, so that `--help` and mistakes answer at once.
 def _load(args, overrides):
   from fibjax import config
@@ -105,7 +134,8 @@ def _load(args, overrides):
 
 def _run(args, overrides):
   from fibjax import run
-  print(json.dumps(run.run(_load(args, overrides), args.workdir)['test']))
+  print(json.dumps(run.run(_load(args, overrides), args.workdir,
+                           _resources(args))['test']))
   print(f'report: {args.workdir / "report.html"}', file=sys.stderr)
 
 
@@ -142,7 +172,8 @@ def _simulate(args, _):
 
 def _segment(args, _):
   from fibjax import run
-  print(run.segment_other(args.workdir, args.volume, args.out, args.mode))
+  print(run.segment_other(args.workdir, args.volume, args.out, args.mode,
+                          _resources(args)))
 
 
 def _evaluate(args, _):

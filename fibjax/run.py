@@ -25,12 +25,14 @@ from fibjax import (
   workdir,
 )
 from fibjax.checks import InputError
+from fibjax.cluster import Resources
 from fibjax.data import regions as region_tables
 from fibjax.data import volume as volumes
 from fibjax.data.regions import Regions
 from fibjax.data.volume import Volume
 from fibjax.prep import intensity
 from fibjax.report import page
+from fibjax.segment import segment_scores
 
 
 class Inputs(NamedTuple):
@@ -46,8 +48,13 @@ class Inputs(NamedTuple):
   model: models.Model
 
 
-def run(config, folder) -> dict:
+def run(config, folder, resources: Resources = Resources()) -> dict:
   """Does the whole job; finished stages are skipped.
+
+  Args:
+    config: the experiment.
+    folder: workdir.
+    resources: where volumes are scored and segmented.
 
   Returns:
     The content of metrics.json.
@@ -60,8 +67,8 @@ def run(config, folder) -> dict:
     claim(config, folder)
     inputs = prepare(config, folder)
     params = fit(config, inputs, folder)
-    scores = score(config, inputs, params, folder)
-    segmentations = segment(config, inputs, scores, folder)
+    scores = score(config, inputs, params, folder, resources)
+    segmentations = segment(config, inputs, scores, folder, resources)
     if not (folder / 'metrics.json').exists():
       _evaluate(config, inputs, scores, segmentations, folder)
     page.write_report(folder)
@@ -114,7 +121,8 @@ def open_run(folder) -> tuple:
   return configs.from_dict(workdir.read_json(folder / 'config.json')), folder
 
 
-def segment_other(folder, source, out, mode: str) -> Path:
+def segment_other(folder, source, out, mode: str,
+                  resources: Resources = Resources()) -> Path:
   """Applies a finished run to another volume of the same kind of material.
 
   Args:
@@ -122,6 +130,7 @@ def segment_other(folder, source, out, mode: str) -> Path:
     source: raw volume.
     out: folder for prepared.ome.zarr, scores.ome.zarr and segmentation.ome.zarr.
     mode: 'auto', 'dense' or 'patch'.
+    resources: where to work.
 
   Returns:
     Path of the segmentation.
@@ -143,13 +152,11 @@ def segment_other(folder, source, out, mode: str) -> Path:
                        expected=f'none, or those of {raw.path}',
                        remedy='choose another --out')
     workdir.write_json(out / 'preprocessing.json', record)
-    scores = infer.score_volume(
-        model, params, volumes.open_volume(prepared), out / 'scores.ome.zarr',
-        mode=mode, tile_px=config.segment.tile_px, batch=config.segment.batch)
+    scores = infer.score_volume(model, params, volumes.open_volume(prepared),
+                                out / 'scores.ome.zarr', mode=mode, resources=resources)
     result = out / 'segmentation.ome.zarr'
-    if not result.exists():
-      segment_scores(scores, result, chosen['sigma_px'], chosen['threshold'],
-                     config.postprocess)
+    segment_scores(scores, result, chosen['sigma_px'], chosen['threshold'],
+                   config.postprocess, resources)
   return result
 
 
@@ -245,17 +252,17 @@ def fit(config, inputs: Inputs, folder: Path):
   return train.load_best(inputs.model, config, folder)
 
 
-def score(config, inputs: Inputs, params, folder: Path) -> dict[str, Volume]:
+def score(config, inputs: Inputs, params, folder: Path,
+          resources: Resources) -> dict[str, Volume]:
   """Scores every voxel of every volume: scores.ome.zarr/<name>."""
   group = volumes.create_group(folder / 'scores.ome.zarr')
-  settings = config.segment
   return {name: infer.score_volume(inputs.model, params, volume, group / name,
-                                   mode=settings.mode, tile_px=settings.tile_px,
-                                   batch=settings.batch)
+                                   mode=config.segment.mode, resources=resources)
           for name, volume in inputs.prepared.items()}
 
 
-def segment(config, inputs: Inputs, scores, folder: Path) -> dict[str, Volume]:
+def segment(config, inputs: Inputs, scores, folder: Path,
+            resources: Resources) -> dict[str, Volume]:
   """Tunes and applies the post-processing: segmentation.ome.zarr/<name> (§1.10)."""
   settings = config.postprocess
   path = folder / 'postprocess.json'
@@ -266,14 +273,9 @@ def segment(config, inputs: Inputs, scores, folder: Path) -> dict[str, Volume]:
                  f'{chosen["threshold"]:.3f}')
   chosen = workdir.read_json(path)
   group = volumes.create_group(folder / 'segmentation.ome.zarr')
-  made = {}
-  for name, volume in scores.items():
-    if not (group / name).exists():
-      segment_scores(volume, group / name, chosen['sigma_px'], chosen['threshold'],
-                     settings)
-      progress.say(f'segmented {name}')
-    made[name] = volumes.open_volume(group / name)
-  return made
+  return {name: segment_scores(volume, group / name, chosen['sigma_px'],
+                               chosen['threshold'], settings, resources)
+          for name, volume in scores.items()}
 
 
 def _choose_postprocess(settings, regions: Regions, scores) -> dict:
@@ -290,22 +292,6 @@ def _choose_postprocess(settings, regions: Regions, scores) -> dict:
   best = postprocess.tune(crops, kernel=settings.kernel)
   return {'sigma_px': best.sigma_px, 'threshold': best.threshold, 'tuned': True,
           'val_miou': best.miou, 'tried': best.table.tolist()}
-
-
-def segment_scores(scores: Volume, out: Path, sigma_px: float, threshold: float,
-                   settings) -> None:
-  """Post-processes a score volume: 0 pore, 1 solid."""
-  labels_zyx = np.empty(scores.shape, np.uint8)
-  for start, stop in volumes.slab_boxes(scores):
-    labels_zyx[start[0]:stop[0]] = postprocess.double_threshold(
-        volumes.read_box(scores, start, stop), sigma_px, threshold, settings.kernel)
-  labels_zyx = postprocess.remove_small(
-      labels_zyx, settings.min_size_vox, ndim=settings.ndim,
-      connectivity=settings.connectivity)
-  with volumes.new_volume(out, scores.shape, np.uint8, scores.voxel_size_zyx_nm,
-                          fill_value=None) as volume:
-    for start, stop in volumes.slab_boxes(volume):
-      volumes.write_box(volume, start, labels_zyx[start[0]:stop[0]])
 
 
 def _evaluate(config, inputs: Inputs, scores, segmentations, folder: Path) -> dict:

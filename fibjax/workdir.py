@@ -80,6 +80,13 @@ def check_absent(path) -> None:
                      remedy='delete it or choose another path')
 
 
+def check_file(name: str, path) -> None:
+  """Raises InputError unless a file stands at path; name says what it is for."""
+  if not Path(path).is_file():
+    raise InputError(name, got=f'no file at {str(path)!r}', expected='a file',
+                     remedy='check the path')
+
+
 @contextlib.contextmanager
 def new_folder(path):
   """Yields a folder to make that appears at path only when the block succeeds.

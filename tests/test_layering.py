@@ -13,19 +13,19 @@ ROOMS = (
     'prep.intensity',
     'simulate.fields', 'simulate.formulas', 'simulate.structure',
     'simulate.microscope', 'simulate.artefacts', 'simulate.annotator', 'simulate.films',
-    'datasets', 'patches', 'augment',
+    'cluster', 'shards', 'datasets', 'patches', 'parallel', 'augment',
     'models.conv', 'models.patch_cnn', 'models.dense', 'models.exact_plan',
     'models.exact', 'models',
     'losses', 'metrics', 'optim', 'state', 'checkpoint',
     'sampling', 'train', 'infer',
-    'postprocess', 'analysis.porosity', 'evaluate',
+    'objects', 'postprocess', 'segment', 'analysis.porosity', 'evaluate',
     'report.tables', 'report.figures', 'report.sources', 'report.page',
     'run', 'bench', 'main')
 OUTSIDERS = {
     'ml_collections': {'config'}, 'tensorstore': {'data.volume'},
     'tifffile': {'data.stacks'}, 'imagecodecs': {'data.stacks'},
     'flax': {'models.patch_cnn', 'models.dense', 'models.exact'},
-    'optax': {'losses', 'optim'}, 'orbax': {'checkpoint'}, 'cc3d': {'postprocess'},
+    'optax': {'losses', 'optim'}, 'orbax': {'checkpoint'}, 'cc3d': {'objects'}, 'dask': {'cluster'}, 'distributed': {'cluster'},
     'matplotlib': {'report.figures'}, 'jinja2': {'report.page'},
     'argparse': {'main'}, 'tqdm': {'progress'}, 'tensorboardX': {'train'}}
 

@@ -6,6 +6,7 @@ the layers a dict holds 'input', the grey value mean and standard deviation that
 image is standardised with; they are constants of a training (0 and 1 for the published
 network) and no weights.
 """
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -32,7 +33,10 @@ class Model(NamedTuple):
     n_z: number of slices (channels) read, centred on the voxel's slice.
     window_px: side of the window read for one voxel.
     before_px: pixels of that window before its voxel.
-    stride_px: apply_dense gives windows of a multiple of this many voxels.
+    stride_px: apply_dense is fastest for multiples of this many voxels.
+    dense_bytes: (ty, tx) -> about what apply_dense needs for so many voxels.
+    patch_bytes: about what apply needs for one voxel.
+    settings: config.model, from which make_model builds the same network.
   """
   init: Callable
   apply: Callable
@@ -41,29 +45,32 @@ class Model(NamedTuple):
   window_px: int
   before_px: int
   stride_px: int
+  dense_bytes: Callable
+  patch_bytes: int
+  settings: dict
 
 
 def make_model(config) -> Model:
   """Builds the network of config.model.
 
   Args:
-    config: name ('patch_cnn'), n_xy (33, 49, ... 113), n_z (odd, 1..11) and padding
+    config: mapping of name ('patch_cnn'), n_xy (33, 49, ... 113), n_z (odd, 1..11) and padding
       ('same' or 'context').
 
   Raises:
     InputError: for an unknown name, size or padding.
   """
-  if config.name != 'patch_cnn':
-    raise InputError('config.model.name', got=repr(config.name),
+  if config['name'] != 'patch_cnn':
+    raise InputError('config.model.name', got=repr(config['name']),
                      expected="'patch_cnn'", remedy='choose a known model')
   for key, known in (('n_xy', patch_cnn.SIZES_XY), ('n_z', patch_cnn.SIZES_Z),
                      ('padding', ('same', 'context'))):
     if config[key] not in known:
       raise InputError(f'config.model.{key}', got=repr(config[key]),
                        expected=f'one of {known}', remedy='choose one of these')
-  cells = config.n_xy // 16
-  n_z, padding = config.n_z, config.padding
-  window = patch_cnn.window_px(config.n_xy, padding)
+  cells = config['n_xy'] // 16
+  n_z, padding = config['n_z'], config['padding']
+  window = patch_cnn.window_px(config['n_xy'], padding)
   module = patch_cnn.PatchCNN(cells=cells, padding=padding)
 
   def init(key, mean=0., deviation=1.):
@@ -80,11 +87,19 @@ def make_model(config) -> Model:
   def apply_slots(params, window_byxc):
     return exact.apply_exact(params, _standardise(params, window_byxc), cells)
 
+  fast = dense if padding == 'context' else exact
+
+  def dense_bytes(tile_yx):
+    return fast.count_bytes(cells, math.prod(t + window - 1 for t in tile_yx))
+
   return Model(init=init, apply=apply,
                apply_dense=apply_context if padding == 'context' else apply_slots,
                n_z=n_z, window_px=window,
-               before_px=patch_cnn.window_before_px(config.n_xy, padding),
-               stride_px=1 if padding == 'context' else exact.BOX_PX)
+               before_px=patch_cnn.window_before_px(config['n_xy'], padding),
+               stride_px=1 if padding == 'context' else exact.BOX_PX,
+               dense_bytes=dense_bytes,
+               patch_bytes=4 * window ** 2 * (n_z + 2 * patch_cnn.WIDTHS[0]),
+               settings=dict(config))
 
 
 def _standardise(params, images: jax.Array) -> jax.Array:

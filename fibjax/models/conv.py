@@ -147,7 +147,10 @@ def _over_strips(function, reach: int, strip_px: int, maps_byxc):
   batch, height, width, channels = maps_byxc.shape
   strip = jax.eval_shape(function, jax.ShapeDtypeStruct(
       (batch, rows + reach, width, channels), maps_byxc.dtype))
-  out = jnp.zeros((batch, height - reach, *strip.shape[2:]), strip.dtype)
+  # Any value will do, all is overwritten; this one exists only once the maps do, so
+  # that the buffers of later layers are not made before their time.
+  out = jnp.broadcast_to(maps_byxc[0, 0, 0, 0].astype(strip.dtype),
+                         (batch, height - reach, *strip.shape[2:]))
 
   def step(i, out):
     start = jnp.asarray(starts)[i]

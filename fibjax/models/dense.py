@@ -27,6 +27,11 @@ def window_px(cells: int, out_px: int) -> int:
   return _POOLED_PX * cells + 2 * CONTEXT_PX - 1 + out_px
 
 
+def count_bytes(_, window_px2: int) -> int:
+  """Memory for a window of so many pixels: the widest map, read and written."""
+  return 2 * WIDTHS[-1] * 4 * window_px2
+
+
 def apply_dense(params, window_byxc: jax.Array, cells: int,
                 dropout: Dropout | None = None,
                 strip_px: int = conv.STRIP_PX) -> jax.Array:

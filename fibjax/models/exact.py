@@ -296,6 +296,11 @@ def _score_tile(weights, layers, image_yxc, tile_yx, box_yx):
   return lax.map(row_band, bands_y).reshape(tile_yx)
 
 
+def count_bytes(cells: int, window_px2: int) -> int:
+  """Memory for a window of so many pixels: one tile's maps, measured, and the image."""
+  return 25_000_000 * cells + 80 * window_px2
+
+
 def apply_exact(params, window_byxc: jax.Array, cells: int, tile_px: int = 64,
                 box_yx: tuple[int, int] = (BOX_PX, BOX_PX)) -> jax.Array:
   """Logits of all voxels of a window by the zero-padded network.

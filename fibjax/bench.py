@@ -4,7 +4,12 @@ Machines are shared and noisy, so a figure is a ratio of medians of at least fiv
 alternating runs; times in microseconds stand beside it for orientation. One flat JSON
 object. A figure asserts nothing.
 """
+import functools
+import importlib.util
 import json
+import subprocess
+import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,10 +19,16 @@ import numpy as np
 
 from fibjax import config, optim, patches, sampling, train, workdir
 from fibjax.checks import InputError
-from fibjax.models import dense, make_model
+from fibjax.models import conv, dense, make_model
 
 _REPEATS = 5
 _GEMM = 4096
+_N_XY, _N_Z = 113, 3
+_TILE, _EXACT_TILE, _VOXELS = 1024, 64, 64  # voxels of dense, exact, patch
+# name, side of the output, dilation, kernel, channels, features: on strips of a tile
+_LAYERS = (('1b', 256, 1, 3, 16, 16), ('2b', 256, 2, 3, 32, 32),
+           ('3b', 256, 4, 3, 64, 64), ('4b', 256, 8, 3, 80, 80),
+           ('fc1', 128, 16, 7, 80, 128))
 _USEFUL_FLOP = 2 * 685_552  # per voxel at (113, 3): weights without biases (§9.4)
 
 
@@ -40,91 +51,170 @@ def median_seconds(functions: dict) -> dict[str, float]:
   return {name: float(np.median(values)) for name, values in seconds.items()}
 
 
-def gather_share() -> dict[str, float]:
+def _training_step(n_xy: int, n_z: int, padding: str, crop_px: int, batch: int):
+  """A step of training as a function of nothing, and the cutting of its samples."""
+  model = _model(n_xy, n_z, padding)
+  optimizer = optim.make_optimizer('sgd', 0.99)
+  state = train.init_state(model, optimizer, 0)
+  random = np.random.default_rng(0)
+  side = 256 + 2 * model.before_px
+  regions = sampling.put_regions(
+      random.random((8, side, side, n_z), np.float32),
+      random.integers(0, 2, (8, 256, 256)).astype(np.uint8), balanced=False)
+  corners = random.integers(0, (8, 257 - crop_px, 257 - crop_px), (batch, 3))
+  samples = sampling.Samples(jnp.asarray(corners, jnp.int32), jnp.ones(batch))
+  hyper = train.Hyper(*(jnp.float32(0.1),) * len(train.Hyper._fields))
+  step = jax.jit(lambda s, r, b, h: train.train_step(
+      s, r, b, h, 0.01, jax.random.key(0), model=model, optimizer=optimizer,
+      crop_px=crop_px))
+  gather = jax.jit(lambda r, b: patches.gather_windows(
+      r.context_ryxc, b.corners_b3, model.window_px))
+  return (functools.partial(step, state, regions, samples, hyper),
+          functools.partial(gather, regions, samples))
+
+
+def gather_share(_: str = '') -> dict[str, float]:
   """Share of a patch training step that cutting the neighbourhoods takes (128)."""
   figures = {}
   for n_xy, n_z in ((33, 3), (113, 3)):
-    model = _model(n_xy, n_z, 'same')
-    optimizer = optim.make_optimizer('sgd', 0.99)
-    state = train.init_state(model, optimizer, 0)
-    random = np.random.default_rng(0)
-    side = 256 + 2 * model.before_px
-    regions = sampling.put_regions(
-        random.random((8, side, side, n_z), np.float32),
-        random.integers(0, 2, (8, 256, 256)).astype(np.uint8), balanced=False)
-    corners = random.integers(0, (8, 256, 256), (128, 3)).astype(np.int32)
-    samples = sampling.Samples(jnp.asarray(corners), jnp.ones(128))
-    hyper = train.Hyper(*(jnp.float32(0.1),) * len(train.Hyper._fields))
-    step = jax.jit(lambda s, r, b, h, m=model, o=optimizer: train.train_step(
-        s, r, b, h, 0.01, jax.random.key(0), model=m, optimizer=o, crop_px=1))
-    gather = jax.jit(lambda r, b, m=model: patches.gather_windows(
-        r.context_ryxc, b.corners_b3, m.window_px))
-    seconds = median_seconds({
-        'gather': lambda: gather(regions, samples),  # noqa: B023
-        'step': lambda: step(state, regions, samples, hyper)})  # noqa: B023
+    step, gather = _training_step(n_xy, n_z, 'same', 1, 128)
+    seconds = median_seconds({'gather': gather, 'step': step})
     figures[f'gather_share_{n_xy}_{n_z}'] = seconds['gather'] / seconds['step']
   return figures
 
 
-def dense_forward() -> dict[str, float]:
+def dense_forward(peer: str = '') -> dict[str, float]:
   """Dense evaluation against one patch per voxel, at (113, 3).
 
   The base is the published, zero-padded network voxel by voxel: `dense` is the context
-  network by fragments, `exact` the published network with shared work, the same scores.
+  network on a large tile, `exact` the published network with shared work, the same
+  scores. With peer 'torch' both forms of the context network in PyTorch as well.
   """
-  tile, exact_tile, voxels, n_xy, n_z = 256, 64, 64, 113, 3
-  fast, paper = _model(n_xy, n_z, 'context'), _model(n_xy, n_z, 'same')
+  fast, paper = _model(_N_XY, _N_Z, 'context'), _model(_N_XY, _N_Z, 'same')
   params = jax.jit(fast.init)(jax.random.key(0))
   random = np.random.default_rng(0)
-  side = dense.window_px(n_xy // 16, tile)
-  window = jnp.asarray(random.random((1, side, side, n_z), np.float32))
-  exact_side = exact_tile + n_xy - 1
-  patches_byxc = jnp.asarray(random.random((voxels, n_xy, n_xy, n_z), np.float32))
+  side = dense.window_px(_N_XY // 16, _TILE)
+  window = jnp.asarray(random.random((1, side, side, _N_Z), np.float32))
+  exact_side = _EXACT_TILE + _N_XY - 1
+  patches_byxc = jnp.asarray(random.random((_VOXELS, _N_XY, _N_XY, _N_Z), np.float32))
   square = jnp.asarray(random.random((_GEMM, _GEMM), np.float32))
   apply_dense, apply_exact, apply = map(jax.jit, (fast.apply_dense, paper.apply_dense,
                                                   paper.apply))
   product = jax.jit(jnp.matmul)
-  seconds = median_seconds({
+  functions = {
       'dense': lambda: apply_dense(params, window),
       'exact': lambda: apply_exact(params, window[:, :exact_side, :exact_side]),
       'patch': lambda: apply(params, patches_byxc),
-      'gemm': lambda: product(square, square)})
-  per_voxel = seconds['dense'] / tile ** 2
+      'gemm': lambda: product(square, square)}
+  voxels = {'dense': _TILE ** 2, 'exact': _EXACT_TILE ** 2, 'patch': _VOXELS}
+  if peer == 'torch':
+    from fibjax import torch_peer
+    weights = torch_peer.convert(params, _N_XY // 16)
+    images = np.asarray(window)[0], np.asarray(patches_byxc)
+    functions |= {'torch': lambda: torch_peer.apply_dense(weights, images[0]),
+                  'torch_patch': lambda: torch_peer.apply_patches(weights, images[1])}
+    voxels |= {'torch': _TILE ** 2, 'torch_patch': _VOXELS}
+  seconds = median_seconds(functions)
+  each = {name: seconds[name] / count for name, count in voxels.items()}
   gemm_flops = 2 * _GEMM ** 3 / seconds['gemm']
-  per_exact = seconds['exact'] / exact_tile ** 2
-  return {'dense_over_patch': seconds['patch'] / voxels / per_voxel,
-          'exact_over_patch': seconds['patch'] / voxels / per_exact,
-          'exact_us_per_voxel': 1e6 * per_exact,
-          'dense_us_per_voxel': 1e6 * per_voxel,
-          'dense_fraction_of_gemm': _USEFUL_FLOP / per_voxel / gemm_flops,
-          'patch_us_per_voxel': 1e6 * seconds['patch'] / voxels,
-          'gemm_gflops': gemm_flops / 1e9}
+  figures = {'dense_over_patch': each['patch'] / each['dense'],
+             'exact_over_patch': each['patch'] / each['exact'],
+             'dense_fraction_of_gemm': _USEFUL_FLOP / each['dense'] / gemm_flops,
+             'gemm_gflops': gemm_flops / 1e9}
+  figures |= {f'{name}_us_per_voxel': 1e6 * value for name, value in each.items()}
+  if peer == 'torch':
+    figures['dense_over_torch'] = each['torch'] / each['dense']
+    figures['patch_over_torch'] = each['torch_patch'] / each['patch']
+  return figures
 
 
-GROUPS = {'gather': gather_share, 'dense': dense_forward}
+def dense_train(_: str = '') -> dict[str, float]:
+  """Labelled voxels per second of a training step, dense over patch, at (113, 3)."""
+  steps = {'dense': _training_step(_N_XY, _N_Z, 'context', 128, 2)[0],
+           'patch': _training_step(_N_XY, _N_Z, 'same', 1, 128)[0]}
+  seconds = median_seconds(steps)
+  dense_s, patch_s = seconds['dense'] / (2 * 128 ** 2), seconds['patch'] / 128
+  return {'dense_train_over_patch_train': patch_s / dense_s,
+          'dense_train_us_per_voxel': 1e6 * dense_s,
+          'patch_train_us_per_voxel': 1e6 * patch_s}
 
 
-def main(out=None, only: str | None = None) -> dict[str, float]:
+def convolutions(_: str = '') -> dict[str, float]:
+  """Seconds of `lax.conv` over those of the product form that conv.py chooses on CPU.
+
+  Per layer of (113, 3), forward and with its gradient, one network and four members:
+  below 1, the choice would be better the other way round.
+  """
+  figures = {}
+  for name, side, step, size, channels, width in _LAYERS:
+    reach = step * (size - 1)
+    maps = jnp.ones((1, side + reach, side + reach, channels))
+    kernel = jnp.ones((size, size, channels, width)) / channels
+    functions = {}
+    for form, function in (('lax', conv.conv_lax), ('product', conv.conv_strips)):
+      apply = functools.partial(function, dilation=step)
+      gradient = jax.grad(lambda m, k, f=apply: jnp.sum(f(m, k) ** 2), (0, 1))
+      for kind, one in (('forward', apply), ('gradient', gradient)):
+        members = jax.jit(jax.vmap(one, (None, 0)))
+        functions |= {
+            (kind, 1, form): functools.partial(jax.jit(one), maps, kernel),
+            (kind, 4, form): functools.partial(members, maps, jnp.stack([kernel] * 4))}
+    seconds = median_seconds(functions)
+    for kind in ('forward', 'gradient'):
+      for members in (1, 4):
+        figures[f'conv_{name}_{kind}_{members}'] = (
+            seconds[kind, members, 'lax'] / seconds[kind, members, 'product'])
+  return figures
+
+
+def segment(_: str = '') -> dict[str, float]:
+  """Memory, overhead and speed of `segment`, at (113, 3), each in its own process.
+
+  Peak memory for a volume of one shard and for one of four; wall time over the time in
+  which something is computed; the time of one slice of the paper's size.
+  """
+  figures = {}
+  with tempfile.TemporaryDirectory() as folder:
+    for name, shape in (('1', (8, 1024, 1024)), ('4', (8, 2048, 2048)),
+                        ('slice', (1, 2247, 3372))):
+      done = subprocess.run([sys.executable, '-m', 'fibjax.bench_segment', folder, name,
+                             *map(str, shape)], check=True, stdout=subprocess.PIPE)
+      figures[name] = json.loads(done.stdout)
+  return {'segment_peak_rss_gb': figures['1']['peak_rss_gb'],
+          'segment_peak_rss_gb_4': figures['4']['peak_rss_gb'],
+          'segment_io_overhead': figures['4']['wall_s'] / figures['4']['compute_s'],
+          'segment_slice_s': figures['slice']['wall_s']}
+
+
+GROUPS = {'gather': gather_share, 'dense': dense_forward, 'train': dense_train,
+          'conv': convolutions, 'segment': segment}
+
+
+def main(out=None, only: str | None = None, peer: str = '') -> dict[str, float]:
   """Measures, prints the JSON object and writes it to out.
 
   Args:
     out: file, or None.
     only: comma-separated groups; None for all.
+    peer: 'torch' to measure PyTorch beside the group 'dense'.
 
   Raises:
-    InputError: for an unknown group.
+    InputError: for an unknown group, a peer that is not installed, a bad out.
   """
   chosen = only.split(',') if only else list(GROUPS)
   unknown = sorted(set(chosen) - set(GROUPS))
   if unknown:
     raise InputError('--only', got=', '.join(unknown), expected=', '.join(GROUPS),
                      remedy='name groups of figures')
+  if peer and importlib.util.find_spec(peer) is None:
+    raise InputError(f'--peer {peer}', got='a package that is not installed',
+                     expected='it beside fibjax', remedy='pip install -e .[torch]')
   if out and (Path(out).is_dir() or not Path(out).absolute().parent.is_dir()):
     raise InputError('--out', got=str(out), expected='a file in a folder that exists',
                      remedy='name another file')
   figures: dict[str, float] = {}
   for name in chosen:
-    figures |= GROUPS[name]()
+    figures |= GROUPS[name](peer)
   print(json.dumps(figures, indent=2))
   if out:
     workdir.write_json(out, figures)

@@ -37,6 +37,9 @@ class Resources(NamedTuple):
   tls_key: str = ''
 
 
+HERE = Resources()
+
+
 def is_here(resources: Resources) -> bool:
   """Whether units are done in this process."""
   return not (resources.workers or resources.scheduler)
@@ -68,7 +71,7 @@ def run_units(function: Callable, shared: Any, units: list,
     held = client.submit(_keep, shared, pure=False)
     futures = {client.submit(function, held, unit, pure=False): unit for unit in units}
     try:
-      for future in distributed.as_completed(futures):
+      for future in distributed.as_completed(futures, loop=client.loop):
         yield futures[future], future.result()
     except distributed.scheduler.KilledWorker as error:
       raise InputError('the workers', got=f'{error.task}: {_TRIES + 1} of them died',
@@ -116,7 +119,7 @@ def _client(resources: Resources):
       # Dask must not stop a worker for its memory: a tile's memory is planned.
       local = stack.enter_context(distributed.LocalCluster(
           n_workers=resources.workers, threads_per_worker=1, host='127.0.0.1',
-          dashboard_address=None, memory_limit=0, silence_logs=50))
+          dashboard_address='127.0.0.1:0', memory_limit=0, silence_logs=50))
       client = stack.enter_context(distributed.Client(local, set_as_default=False))
     yield client
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from fibjax import geometry, models, parallel, patches, shards
 from fibjax.checks import InputError
-from fibjax.cluster import Resources
+from fibjax.cluster import HERE, Resources
 from fibjax.data import volume as volumes
 from fibjax.data.volume import Volume, read_mirrored
 from fibjax.models import Model
@@ -27,7 +27,7 @@ _BATCH = 2048  # voxels of mode 'patch' at once, if the memory allows (§1.9)
 
 
 def score_volume(model: Model, params, source: Volume, out, *, mode: str = 'auto',
-                 resources: Resources = Resources(), tile_px: int = 0) -> Volume:
+                 resources: Resources = HERE, tile_px: int = 0) -> Volume:
   """Scores every voxel of a volume; resumes an interrupted call.
 
   Args:

@@ -96,7 +96,9 @@ def parser() -> argparse.ArgumentParser:
     verb(name, help_text, function).add_argument('--workdir', required=True, type=Path)
   sub = verb('bench', 'speed figures as JSON', _bench)
   sub.add_argument('--out', type=Path)
-  sub.add_argument('--only', help='comma-separated names of figures')
+  sub.add_argument('--only', help='comma-separated names of groups of figures')
+  sub.add_argument('--peer', choices=('torch',), default='',
+                   help='compare with another framework, if installed')
   return top
 
 
@@ -190,7 +192,7 @@ def _report(args, _):
 
 def _bench(args, _):
   from fibjax import bench
-  bench.main(args.out, args.only)
+  bench.main(args.out, args.only, args.peer)
 
 
 def main(argv: list[str] | None = None) -> int:

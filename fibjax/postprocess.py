@@ -1,26 +1,24 @@
-"""From scores to a segmentation: double Gaussian threshold, tuning, small objects.
+"""From scores to a segmentation: double Gaussian threshold, and its tuning.
 
 Scores are P(solid), float32 in [0, 1], [y, x] or [z, y, x]; a segmentation is uint8,
 0 pore and 1 solid. Smoothing is in the plane only. Pure functions on arrays; a tile
 with `margin_px` voxels of context on each side (fewer where the volume ends) gives
 exactly the voxels that the whole slice gives.
 Source: Skarberg et al. 2021, post-processing: smooth, score > T, smooth, > T with the
-same sigma and T, then objects below 100 voxels of either phase removed.
+same sigma and T (then small objects are removed: objects.py).
 """
 import math
 import os
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import cc3d
 import numpy as np
 from scipy import ndimage
 
 from fibjax import metrics
-from fibjax.checks import InputError, check_shape
+from fibjax.checks import InputError
 
 KERNELS = ('matlab', 'scipy4sigma')
-_PHASES = {'pore': 0, 'solid': 1}
 _SIGMA_STEP_PX = 0.5
 _THRESHOLD_STEP = 0.01
 _REFINEMENTS = 3
@@ -121,11 +119,17 @@ def double_threshold(score, sigma_px: float, threshold: float,
   Raises:
     InputError: as `smooth`, or for a threshold outside [0, 1).
   """
+  check_threshold(sigma_px, threshold, kernel)
+  first = smooth(score, sigma_px, kernel) > np.float32(threshold)
+  return _second_pass(first, sigma_px, threshold, kernel)
+
+
+def check_threshold(sigma_px: float, threshold: float, kernel: str) -> None:
+  """Raises InputError unless `double_threshold` takes these parameters."""
+  _radius_px(sigma_px, kernel)
   if not 0 <= threshold < 1:
     raise InputError('threshold', got=threshold, expected='a number in [0, 1)',
                      remedy='0.5 is the unbiased choice')
-  first = smooth(score, sigma_px, kernel) > np.float32(threshold)
-  return _second_pass(first, sigma_px, threshold, kernel)
 
 
 def _second_pass(first, sigma_px, threshold, kernel):
@@ -230,70 +234,3 @@ def _region_counts(region, sigma_px, thresholds, kernel):
     counts[i] = ((n - n_solid - predicted + both, predicted - both),
                  (n_solid - both, both))
   return counts
-
-
-def remove_small(labels_zyx: np.ndarray, min_size_vox: int = 100, *, ndim: int = 3,
-                 connectivity: int | None = None,
-                 order: tuple[str, ...] = ('pore', 'solid')) -> np.ndarray:
-  """Gives objects of fewer than min_size_vox voxels to the other phase.
-
-  One phase after the other: a pore filled first may join solids that then stay. The
-  published 26-connectivity for both phases is not a topological dual pair (26/6).
-
-  Args:
-    labels_zyx: [z, y, x] uint8, 0 pore and 1 solid.
-    min_size_vox: the smallest object kept, voxels (pixels for ndim=2).
-    ndim: 3 for objects in the volume, 2 for objects in each slice.
-    connectivity: 6, 18 or 26 (default 26) for ndim=3; 4 or 8 (default 8) for ndim=2.
-    order: the phases to clean, in turn.
-
-  Returns:
-    [z, y, x] uint8, a new array.
-
-  Raises:
-    InputError: for other codes, axes, connectivity or phase names.
-  """
-  labels_zyx = np.asarray(labels_zyx)
-  allowed = {2: (8, 4), 3: (26, 18, 6)}.get(ndim)
-  if allowed is None:
-    raise InputError('ndim', got=ndim, expected='2 or 3',
-                     remedy='3 is the published choice')
-  connectivity = allowed[0] if connectivity is None else connectivity
-  if connectivity not in allowed:
-    raise InputError('connectivity', got=connectivity, expected=f'one of {allowed}',
-                     remedy=f'these are the neighbourhoods for ndim={ndim}')
-  if not set(order) <= set(_PHASES):
-    raise InputError('order', got=order, expected="'pore' and 'solid'",
-                     remedy="use ('pore', 'solid')")
-  check_shape('labels_zyx', labels_zyx, (None, None, None))
-  if labels_zyx.size and labels_zyx.max() > 1:
-    raise InputError('labels_zyx', got=f'code {labels_zyx.max()}',
-                     expected='0 pore, 1 solid', remedy='segment the volume first')
-  solid = labels_zyx.astype(bool)
-  for phase in order:
-    # cc3d looks at the non-zero phase; 0 and 1 change place around it for pores.
-    flip = _PHASES[phase] == 0
-    objects = ~solid if flip else solid
-    if ndim == 3:
-      kept = _dust(objects, min_size_vox, connectivity)
-    else:
-      kept = np.stack([_dust(plane, min_size_vox, connectivity)
-                       for plane in objects]) if len(objects) else objects
-    solid = ~kept if flip else kept
-  return solid.astype(np.uint8)
-
-
-def _dust(objects, min_size_vox, connectivity):
-  if not objects.any():
-    return objects
-  return cc3d.dust(objects, threshold=min_size_vox, connectivity=connectivity,
-                   binary_image=True).astype(bool)
-
-
-def cleanup_halo_vox(min_size_vox: int, ndim: int = 3) -> int:
-  """Returns the slices of context that make `remove_small` exact on a slab of slices.
-
-  An object that leaves the context spans it and so has min_size_vox voxels in it; the
-  second phase looks at what the first one left, hence twice.
-  """
-  return 2 * min_size_vox if ndim == 3 else 0

@@ -25,7 +25,7 @@ from fibjax import (
   workdir,
 )
 from fibjax.checks import InputError
-from fibjax.cluster import Resources
+from fibjax.cluster import HERE, Resources
 from fibjax.data import regions as region_tables
 from fibjax.data import volume as volumes
 from fibjax.data.regions import Regions
@@ -48,7 +48,7 @@ class Inputs(NamedTuple):
   model: models.Model
 
 
-def run(config, folder, resources: Resources = Resources()) -> dict:
+def run(config, folder, resources: Resources = HERE) -> dict:
   """Does the whole job; finished stages are skipped.
 
   Args:
@@ -122,7 +122,7 @@ def open_run(folder) -> tuple:
 
 
 def segment_other(folder, source, out, mode: str,
-                  resources: Resources = Resources()) -> Path:
+                  resources: Resources = HERE) -> Path:
   """Applies a finished run to another volume of the same kind of material.
 
   Args:

@@ -81,7 +81,10 @@ def make_volume(out, source: Volume, dtype, open_steps: Callable[[], Steps],
     found, done = _read_manifest(manifest)
     _check_same(manifest, found, fingerprint)
     target = volumes.open_volume(partial)
-    done = {start for start in done if _is_whole(target, start)}
+    damaged = {start for start in done if not _is_whole(target, start)}
+    for start in damaged:
+      volumes.discard_shard(target, start)
+    done -= damaged
     _write_manifest(manifest, fingerprint, done)
   else:
     manifest.unlink(missing_ok=True)
@@ -91,7 +94,7 @@ def make_volume(out, source: Volume, dtype, open_steps: Callable[[], Steps],
                                    fill_value=None)
     _write_manifest(manifest, fingerprint, done)
   boxes = [box for box in shard_boxes(target) if box[0] not in done]
-  origin = Source(source.path, volumes.stamp_files(source))
+  origin = Source(source.path, volumes.stamp_files(source.path))
   if boxes:
     if cluster.is_here(resources):
       finished = _pipeline(open_steps(), origin, target, boxes)
@@ -133,7 +136,7 @@ def _pipeline(steps: Steps, origin: Source, target: Volume, boxes):
 
 
 def _write(origin: Source, target: Volume, box: Box, array_zyx: np.ndarray) -> None:
-  if volumes.stamp_files(volumes.open_volume(origin.path)) != origin.stamp:
+  if volumes.stamp_files(origin.path) != origin.stamp:
     raise InputError(str(origin.path), got='a volume that changed during the work',
                      expected='one that stays as it is',
                      remedy='delete what was begun and start again')

@@ -15,8 +15,8 @@ def test_medians_are_of_alternating_runs_after_a_warm_up():
 
 
 def test_figures_are_flat_json(tmp_path, monkeypatch, capsys):
-  monkeypatch.setattr(bench, 'GROUPS', {'x': lambda: {'p': 1.5},
-                                        'y': lambda: {'q': 2.}})
+  monkeypatch.setattr(bench, 'GROUPS', {'x': lambda _: {'p': 1.5},
+                                        'y': lambda _: {'q': 2.}})
   bench.main(tmp_path / 'f.json', 'y')
   assert json.loads((tmp_path / 'f.json').read_text()) == {'q': 2.0}
   assert json.loads(capsys.readouterr().out) == {'q': 2.0}

@@ -1,5 +1,3 @@
-import json
-
 import jax
 import numpy as np
 import pytest
@@ -50,60 +48,65 @@ def test_dense_scores_equal_the_network_voxel_by_voxel(film, context_model, tmp_
 
 
 @pytest.mark.parametrize('mode', ['patch', 'auto'])
-def test_the_published_network_voxel_by_voxel(film, tmp_path, mode):
+def test_the_published_network_voxel_by_voxel(film, tmp_path, mode, monkeypatch):
   array, volume = film
   model = small_model(33, 1, 'same')
   params = random_params(model)
-  found = scored(model, params, volume, tmp_path / 's', mode=mode, batch=500)
+  monkeypatch.setattr(infer, '_BATCH', 500)
+  found = scored(model, params, volume, tmp_path / 's', mode=mode)
   padded = np.pad(array, ((0, 0), (16, 16), (16, 16)), 'reflect')
   for z, y, x in [(0, 0, 0), (2, 36, 29), (1, 18, 3), (0, 36, 15)]:
     window = padded[z, y:y + 33, x:x + 33, None]
     assert abs(found[z, y, x] - sigmoid(oracle(params, window, 'same'))) < 1e-4
 
 
-def test_both_modes_and_all_tile_sizes_agree(context_model, tmp_path):
+def test_both_modes_agree_and_no_bit_depends_on_the_tile(context_model, tmp_path,
+                                                         monkeypatch):
   model, params = context_model
-  array = np.random.default_rng(1).random((1, 20, 24)).astype(np.float32)
+  array = np.random.default_rng(1).random((1, 40, 24)).astype(np.float32)
   with volumes.new_volume(tmp_path / 'film', array.shape, np.float32, None) as made:
     volumes.write_box(made, (0, 0, 0), array)
   volume = volumes.open_volume(tmp_path / 'film')
-  dense = scored(model, params, volume, tmp_path / 'd', tile_px=32)
-  tiles = scored(model, params, volume, tmp_path / 't', tile_px=16)
-  patch = scored(model, params, volume, tmp_path / 'p', mode='patch', batch=100)
-  np.testing.assert_allclose(dense, patch, atol=1e-4)
-  np.testing.assert_allclose(dense, tiles, atol=1e-6)
+  whole = scored(model, params, volume, tmp_path / 'whole')
+  for tile_px in (11, 16, 32):
+    tiles = scored(model, params, volume, tmp_path / f't{tile_px}', tile_px=tile_px)
+    np.testing.assert_array_equal(tiles, whole)
+  monkeypatch.setattr(infer, '_BATCH', 100)
+  patch = scored(model, params, volume, tmp_path / 'p', mode='patch')
+  np.testing.assert_allclose(patch, whole, atol=1e-4)
 
 
-def test_an_interrupted_scoring_goes_on_and_ends_the_same(film, context_model, tmp_path,
-                                                          monkeypatch):
+def test_one_device_gives_the_scores_of_two(context_model, film, tmp_path, monkeypatch):
   _, volume = film
-  model, params = context_model
-  whole = scored(model, params, volume, tmp_path / 'whole', tile_px=16)
-  write, written = infer.write_box, []
-
-  def dying_write(target, start, array):
-    written.append(start)
-    if len(written) == 2:
-      raise KeyboardInterrupt
-    write(target, start, array)
-
-  monkeypatch.setattr(infer, 'create_volume', _sharded(infer.create_volume))
-  monkeypatch.setattr(infer, 'write_box', dying_write)
-  with pytest.raises(KeyboardInterrupt):
-    scored(model, params, volume, tmp_path / 'cut', tile_px=16)
-  assert not (tmp_path / 'cut').exists()
-  manifest = (tmp_path / 'cut.manifest.jsonl').read_text().splitlines()
-  assert [json.loads(line) for line in manifest[1:]] == [list(written[0])]
-  monkeypatch.setattr(infer, 'write_box', write)
-  again = scored(model, params, volume, tmp_path / 'cut', tile_px=16)
-  np.testing.assert_allclose(again, whole, atol=1e-6)
-  assert sorted(p.name for p in tmp_path.iterdir()) == ['cut', 'whole']
+  two = scored(*context_model, volume, tmp_path / 'two')
+  assert len(jax.local_devices()) == 2
+  monkeypatch.setattr(jax, 'local_devices', lambda: jax.devices()[:1])
+  one = scored(*context_model, volume, tmp_path / 'one')
+  np.testing.assert_allclose(one, two, atol=1e-6)
 
 
-def _sharded(create):
-  def create_small(*args, **options):
-    return create(*args, **{'shard_zyx': (2, 16, 16), **options})
-  return create_small
+@pytest.mark.parametrize('n_xy, padding', [(33, 'context'), (113, 'context')])
+def test_the_memory_of_a_tile_is_what_the_compiler_plans(n_xy, padding):
+  model = small_model(n_xy, 3, padding)
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  for tile_yx in ((512, 512), (1024, 256)):
+    sides = [t + model.window_px - 1 for t in tile_yx]
+    window = jax.ShapeDtypeStruct((1, *sides, 3), np.float32)
+    planned = jax.jit(model.apply_dense).lower(params, window).compile()
+    planned = planned.memory_analysis().temp_size_in_bytes
+    assert 0.7 * model.dense_bytes(tile_yx) < planned < model.dense_bytes(tile_yx)
+
+
+def test_tiles_follow_the_memory(context_model):
+  model, _ = context_model
+  assert infer.choose_tile((1000, 768), model, 1e10) == (1000, 768)
+  half = infer.choose_tile((1000, 768), model, model.dense_bytes((1000, 768)) - 1)
+  assert half == (500, 768)
+  for gigabytes in (0.05, 0.2, 0.5):
+    tile_yx = infer.choose_tile((1000, 768), model, gigabytes * 1e9)
+    assert 0.2 * gigabytes * 1e9 < model.dense_bytes(tile_yx) <= gigabytes * 1e9
+  with pytest.raises(InputError, match='--memory_gb: got 0.001, expected at least'):
+    infer.choose_tile((1000, 768), model, 1e6)
 
 
 def test_scores_of_other_weights_are_not_mixed(film, context_model, tmp_path):

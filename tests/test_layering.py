@@ -20,12 +20,12 @@ ROOMS = (
     'sampling', 'train', 'infer',
     'objects', 'postprocess', 'segment', 'analysis.porosity', 'evaluate',
     'report.tables', 'report.figures', 'report.sources', 'report.page',
-    'run', 'bench', 'main')
+    'run', 'torch_peer', 'bench_segment', 'bench', 'main')
 OUTSIDERS = {
     'ml_collections': {'config'}, 'tensorstore': {'data.volume'},
     'tifffile': {'data.stacks'}, 'imagecodecs': {'data.stacks'},
     'flax': {'models.patch_cnn', 'models.dense', 'models.exact'},
-    'optax': {'losses', 'optim'}, 'orbax': {'checkpoint'}, 'cc3d': {'objects'}, 'dask': {'cluster'}, 'distributed': {'cluster'},
+    'optax': {'losses', 'optim'}, 'orbax': {'checkpoint'}, 'cc3d': {'objects'}, 'dask': {'cluster'}, 'distributed': {'cluster'}, 'torch': {'torch_peer'},
     'matplotlib': {'report.figures'}, 'jinja2': {'report.page'},
     'argparse': {'main'}, 'tqdm': {'progress'}, 'tensorboardX': {'train'}}
 

@@ -226,21 +226,30 @@ def shard_shape(volume: Volume) -> tuple[int, int, int]:
   return tuple(int(n) for n in volume.store.chunk_layout.write_chunk.shape)
 
 
-def stamp_files(volume: Volume) -> str:
-  """Names, sizes and times of all files: changes when the volume is written to."""
-  states = [(str(file.relative_to(volume.path)), file.stat())
-            for file in _files(volume)]
-  return _digest(f'{name} {s.st_size} {s.st_mtime_ns}'.encode() for name, s in states)
+def discard_shard(volume: Volume, start_zyx) -> None:
+  """Deletes the file of the shard that starts at a voxel, whatever state it is in."""
+  index = (str(a // n) for a, n in zip(start_zyx, shard_shape(volume), strict=True))
+  volume.path.joinpath(_LEVEL, 'c', *index).unlink(missing_ok=True)
+
+
+def stamp_files(path) -> str:
+  """Names, sizes and times of a volume's files: changes when it is written to."""
+  states = []
+  for file in _files(path):
+    with contextlib.suppress(FileNotFoundError):  # it went away meanwhile
+      state = file.stat()
+      states.append(f'{file.relative_to(path)} {state.st_size} {state.st_mtime_ns} ')
+  return _digest(state.encode() for state in states)
 
 
 def hash_content(volume: Volume) -> str:
   """Hash of all files: the same for a copy elsewhere (about 1 GB/s)."""
-  return _digest(part for file in _files(volume) for part in (
+  return _digest(part for file in _files(volume.path) for part in (
       str(file.relative_to(volume.path)).encode(), file.read_bytes()))
 
 
-def _files(volume: Volume):
-  return sorted(file for file in volume.path.rglob('*') if file.is_file())
+def _files(path):
+  return sorted(file for file in Path(path).rglob('*') if file.is_file())
 
 
 def _digest(parts) -> str:

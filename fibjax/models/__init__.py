@@ -54,8 +54,8 @@ def make_model(config) -> Model:
   """Builds the network of config.model.
 
   Args:
-    config: mapping of name ('patch_cnn'), n_xy (33, 49, ... 113), n_z (odd, 1..11) and padding
-      ('same' or 'context').
+    config: mapping of name ('patch_cnn'), n_xy (33, 49, ... 113), n_z (odd, 1..11) and
+      padding ('same' or 'context').
 
   Raises:
     InputError: for an unknown name, size or padding.

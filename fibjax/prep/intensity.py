@@ -12,6 +12,7 @@ means equals least squares on all voxels, since every row has as many.
 """
 import numpy as np
 
+from fibjax import geometry
 from fibjax.checks import InputError
 from fibjax.data import volume as volumes
 
@@ -31,43 +32,53 @@ def fit_row_gradient(row_means_y: np.ndarray) -> float:
     Slope per pixel; 0 for a single row.
   """
   row_means_y = np.asarray(row_means_y, np.float64)
-  rows = _centred_rows(len(row_means_y))
-  if len(rows) < 2:
+  if len(row_means_y) < 2:
     return 0.0
+  rows = np.arange(len(row_means_y)) - (len(row_means_y) - 1) / 2
   return float(rows @ (row_means_y - row_means_y.mean()) / (rows @ rows))
 
 
-def subtract_row_gradient(slab_zyx: np.ndarray, beta_per_px: float) -> np.ndarray:
+def subtract_row_gradient(grey_zyx: np.ndarray, beta_per_px: float, *,
+                          first_row: int = 0,
+                          row_mean: float | None = None) -> np.ndarray:
   """Removes a gradient along rows and keeps the mean: V - beta * (row - row_mean).
 
   Args:
-    slab_zyx: [..., y, x] values; all rows of the volume.
+    grey_zyx: [..., y, x] values.
     beta_per_px: slope per pixel along y.
+    first_row: row of the volume that grey_zyx starts with.
+    row_mean: row where the correction is 0; None: the middle of grey_zyx, which then
+      has all rows of the volume.
 
   Returns:
     float64 array of the same shape.
   """
-  rows = _centred_rows(np.shape(slab_zyx)[-2])
-  return np.asarray(slab_zyx, np.float64) - beta_per_px * rows[:, None]
+  rows = np.shape(grey_zyx)[-2]
+  if row_mean is None:
+    row_mean = (rows - 1) / 2
+  from_mean = np.arange(first_row, first_row + rows) - row_mean
+  return np.asarray(grey_zyx, np.float64) - beta_per_px * from_mean[:, None]
 
 
-def apply_record(slab_zyx: np.ndarray, record: dict) -> np.ndarray:
-  """Replays a record of `prepare_volume` on whole slices.
+def apply_record(grey_zyx: np.ndarray, record: dict, first_row: int = 0) -> np.ndarray:
+  """Replays a record of `prepare_volume` on any part of the volume.
 
   Args:
-    slab_zyx: [..., y, x] values as acquired; all rows of the volume.
+    grey_zyx: [..., y, x] values as acquired.
     record: what `prepare_volume` returned.
+    first_row: row of the volume that grey_zyx starts with.
 
   Returns:
     float32 array of the same shape.
   """
-  scaled = np.asarray(slab_zyx, np.float64) * record['scale'] + record['offset']
-  return subtract_row_gradient(scaled, record['beta_per_px']).astype(np.float32)
+  scaled = np.asarray(grey_zyx, np.float64) * record['scale'] + record['offset']
+  return subtract_row_gradient(scaled, record['beta_per_px'], first_row=first_row,
+                               row_mean=record['row_mean']).astype(np.float32)
 
 
 def prepare_volume(source: volumes.Volume, out_path, *, scale: str = 'dtype',
                    gradient: bool = True) -> dict:
-  """Writes the prepared float32 volume, in two passes slab by slab.
+  """Writes the prepared float32 volume, in two passes shard by shard.
 
   Args:
     source: volume as acquired.
@@ -104,29 +115,28 @@ def prepare_volume(source: volumes.Volume, out_path, *, scale: str = 'dtype',
   with volumes.new_volume(out_path, source.shape, np.float32, source.voxel_size_zyx_nm,
                           fill_value=None,
                           attributes={'preprocessing': record}) as prepared:
-    for start, stop in volumes.slab_boxes(prepared):
-      slab_zyx = volumes.read_box(source, start, stop)
-      out_zyx = np.empty(slab_zyx.shape, np.float32)
-      for z, slice_yx in enumerate(slab_zyx):  # keeps the float64 in between small
-        out_zyx[z] = apply_record(slice_yx, record)
+    for start, stop in _shard_boxes(prepared):
+      grey_zyx = volumes.read_box(source, start, stop)
+      out_zyx = np.empty(grey_zyx.shape, np.float32)
+      for z, grey_yx in enumerate(grey_zyx):  # keeps the float64 in between small
+        out_zyx[z] = apply_record(grey_yx, record, first_row=start[1])
       volumes.write_box(prepared, start, out_zyx)
   return record
 
 
 def _statistics(source):
   """Mean of each row [y], minimum and maximum of a volume, in one pass."""
-  row_sums_y, lows, highs = np.zeros(source.shape[1]), [], []
-  for start, stop in volumes.slab_boxes(source):
-    for z, slice_yx in enumerate(volumes.read_box(source, start, stop), start[0]):
-      low, high = float(slice_yx.min()), float(slice_yx.max())
-      if not np.isfinite([low, high]).all():  # min and max carry NaN on
+  row_sums_y, low, high = np.zeros(source.shape[1]), np.inf, -np.inf
+  for start, stop in _shard_boxes(source):
+    sums_y = row_sums_y[start[1]:stop[1]]
+    for z, grey_yx in enumerate(volumes.read_box(source, start, stop), start[0]):
+      ends = float(grey_yx.min()), float(grey_yx.max())
+      if not np.isfinite(ends).all():  # min and max carry NaN on
         raise InputError(f'{source.path} slice z={z}', got='NaN or infinite values',
                          expected='finite grey values',
                          remedy='repair or leave out the slice')
-      row_sums_y += slice_yx.sum(1, dtype=np.float64)
-      lows.append(low)
-      highs.append(high)
-  low, high = min(lows), max(highs)
+      sums_y += grey_yx.sum(1, dtype=np.float64)
+      low, high = min(low, ends[0]), max(high, ends[1])
   if low == high:
     raise InputError(str(source.path), got=f'{low:g} in every voxel',
                      expected='an image with contrast',
@@ -146,5 +156,5 @@ def _scaling(source, scale, low, high) -> tuple[float, float]:
   return 1 / _DTYPE_RANGE[source.dtype.name], 0.0
 
 
-def _centred_rows(n: int) -> np.ndarray:
-  return np.arange(n) - (n - 1) / 2
+def _shard_boxes(volume):
+  return geometry.tile_boxes(volume.shape, volumes.shard_shape(volume))

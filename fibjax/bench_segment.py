@@ -1,0 +1,66 @@
+"""One measurement of `segment` in a process of its own; `fibjax bench` runs it.
+
+Arguments: a folder for volumes, a name, and the shape z, y, x of a random volume.
+Prints JSON: peak memory, wall time, and the time spent in computing shards.
+"""
+import functools
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from fibjax import config, infer, shards
+from fibjax.cluster import HERE
+from fibjax.data import volume as volumes
+from fibjax.models import make_model
+from fibjax.segment import segment_scores
+
+_COMPUTED_S = []
+
+
+def _timed(open_steps) -> shards.Steps:
+  read, compute = open_steps()
+
+  def timed(box, block):
+    start = time.perf_counter()
+    result = compute(box, block)
+    _COMPUTED_S.append(time.perf_counter() - start)
+    return result
+  return shards.Steps(read, timed)
+
+
+def main(folder: str, name: str, *shape: str) -> None:
+  """Scores and segments a random volume by the network (113, 3)."""
+  settings = config.base()
+  settings.model.n_xy = 113
+  model = make_model(settings.model)
+  params = jax.jit(model.init)(jax.random.key(0))
+  random = np.random.default_rng(0)
+  source = Path(folder) / name
+  shape_zyx = tuple(map(int, shape))
+  with volumes.new_volume(source, shape_zyx, np.float32, None) as volume:
+    for start, stop in shards.shard_boxes(volume):
+      volumes.write_box(volume, start, random.random(
+          [b - a for a, b in zip(start, stop, strict=True)], np.float32))
+  make = shards.make_volume
+
+  def make_timed(out, of, dtype, open_steps, *rest):
+    return make(out, of, dtype, functools.partial(_timed, open_steps), *rest)
+
+  shards.make_volume = make_timed
+  start = time.perf_counter()
+  scores = infer.score_volume(model, params, volumes.open_volume(source),
+                              Path(folder) / f'{name}.scores')
+  segment_scores(scores, Path(folder) / f'{name}.labels', 2.63, 0.402,
+                 settings.postprocess, HERE)
+  print(json.dumps({
+      'wall_s': time.perf_counter() - start, 'compute_s': sum(_COMPUTED_S),
+      'peak_rss_gb': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9}))
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])

@@ -19,7 +19,7 @@ import numpy as np
 
 from fibjax import config, optim, patches, sampling, train, workdir
 from fibjax.checks import InputError
-from fibjax.models import conv, dense, make_model
+from fibjax.models import conv, make_model
 
 _REPEATS = 5
 _GEMM = 4096
@@ -93,16 +93,16 @@ def dense_forward(peer: str = '') -> dict[str, float]:
   fast, paper = _model(_N_XY, _N_Z, 'context'), _model(_N_XY, _N_Z, 'same')
   params = jax.jit(fast.init)(jax.random.key(0))
   random = np.random.default_rng(0)
-  side = dense.window_px(_N_XY // 16, _TILE)
+  side = fast.dense_px(_TILE)
   window = jnp.asarray(random.random((1, side, side, _N_Z), np.float32))
   exact_side = _EXACT_TILE + _N_XY - 1
   patches_byxc = jnp.asarray(random.random((_VOXELS, _N_XY, _N_XY, _N_Z), np.float32))
   square = jnp.asarray(random.random((_GEMM, _GEMM), np.float32))
-  apply_dense, apply_exact, apply = map(jax.jit, (fast.apply_dense, paper.apply_dense,
-                                                  paper.apply))
+  apply_dense = jax.jit(fast.apply_dense, static_argnums=3)
+  apply_exact, apply = map(jax.jit, (paper.apply_dense, paper.apply))
   product = jax.jit(jnp.matmul)
   functions = {
-      'dense': lambda: apply_dense(params, window),
+      'dense': lambda: apply_dense(params, window, None, (_TILE,) * 2),
       'exact': lambda: apply_exact(params, window[:, :exact_side, :exact_side]),
       'patch': lambda: apply(params, patches_byxc),
       'gemm': lambda: product(square, square)}
@@ -110,7 +110,8 @@ def dense_forward(peer: str = '') -> dict[str, float]:
   if peer == 'torch':
     from fibjax import torch_peer
     weights = torch_peer.convert(params, _N_XY // 16)
-    images = np.asarray(window)[0], np.asarray(patches_byxc)
+    torch_side = _TILE + fast.window_px - 1
+    images = (np.asarray(window)[0, :torch_side, :torch_side], np.asarray(patches_byxc))
     functions |= {'torch': lambda: torch_peer.apply_dense(weights, images[0]),
                   'torch_patch': lambda: torch_peer.apply_patches(weights, images[1])}
     voxels |= {'torch': _TILE ** 2, 'torch_patch': _VOXELS}

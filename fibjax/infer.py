@@ -57,9 +57,6 @@ def _open_steps(settings: dict, params, path: Path, mode: str, memory_gb: float,
                 tile_px: int) -> Steps:
   model = models.make_model(settings)
   source = volumes.open_volume(path)
-  end_px = model.window_px - model.before_px - 1  # pixels read after the last voxel
-  margins = tuple(zip((model.n_z // 2, model.before_px, model.before_px),
-                      (model.n_z // 2, end_px, end_px), strict=True))
   memory = memory_gb * 1e9
   batch = max(1, min(_BATCH, int(memory / model.patch_bytes)))
   score_fns = {}
@@ -70,26 +67,29 @@ def _open_steps(settings: dict, params, path: Path, mode: str, memory_gb: float,
       return tuple(tile_side(e, tile_px, model.stride_px) for e in extent)
     return choose_tile(extent, model, memory if mode == 'dense' else math.inf)
 
-  def filled(box):
-    """The box that whole tiles cover; it may leave the volume."""
+  def covering(box):
+    """Extent of the whole tiles that cover a box."""
     shape_zyx = geometry.box_shape(box)
-    reach = (0, *(-extent % tile for extent, tile in
-                  zip(shape_zyx[1:], tile_of(shape_zyx), strict=True)))
-    return box[0], tuple(b + r for b, r in zip(box[1], reach, strict=True))
+    return (shape_zyx[0], *(-(-extent // tile) * tile for extent, tile in
+                            zip(shape_zyx[1:], tile_of(shape_zyx), strict=True)))
 
   def read(box):
-    start, stop = filled(box)
-    return read_mirrored(
-        source, [a - before for a, (before, _) in zip(start, margins, strict=True)],
-        [b + after for b, (_, after) in zip(stop, margins, strict=True)])
+    tile_yx, half = tile_of(geometry.box_shape(box)), model.n_z // 2
+    depth, *extent_yx = covering(box)
+    start = [a - before for a, before in
+             zip(box[0], (half, model.before_px, model.before_px), strict=True)]
+    sides = [extent - tile + model.dense_px(tile)
+             for extent, tile in zip(extent_yx, tile_yx, strict=True)]
+    stop = [a + n for a, n in zip(start, (depth + 2 * half, *sides), strict=True)]
+    return read_mirrored(source, start, stop)
 
   def compute(box, block_zyx):
     shape_zyx = geometry.box_shape(box)
     tile_yx = tile_of(shape_zyx)
     if tile_yx not in score_fns:
       score_fns[tile_yx] = make_score_fn(model, params, mode, tile_yx, batch)
-    rows, columns = (t + model.window_px - 1 for t in tile_yx)
-    scores_zyx = np.empty(geometry.box_shape(filled(box)), np.float32)
+    rows, columns = map(model.dense_px, tile_yx)
+    scores_zyx = np.empty(covering(box), np.float32)
     tiles = list(geometry.tile_boxes(scores_zyx.shape, (1, *tile_yx)))
     count = len(jax.local_devices())
     for first in range(0, len(tiles), count):  # the images of one round at a time
@@ -139,12 +139,13 @@ def make_score_fn(model: Model, params, mode: str, tile_yx: tuple[int, int],
     batch: voxels per batch of 'patch'.
 
   Returns:
-    A function of a list of images [ty + w - 1, tx + w - 1, n_z], w = model.window_px,
-    to the list of their scores [ty, tx] float32. Local devices share the images.
+    A function of a list of images [model.dense_px(ty), model.dense_px(tx), n_z] to the
+    list of their scores [ty, tx] float32. Local devices share the images.
   """
   if mode == 'dense':
     def score(weights, image_yxc):
-      return jax.nn.sigmoid(model.apply_dense(weights, image_yxc[None])[0])
+      return jax.nn.sigmoid(model.apply_dense(weights, image_yxc[None],
+                                              out_yx=tile_yx)[0])
     return parallel.map_images(score, params)
 
   corners = np.stack(np.meshgrid([0], *map(np.arange, tile_yx), indexing='ij'), -1)

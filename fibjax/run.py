@@ -9,8 +9,6 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from fibjax import config as configs
 from fibjax import (
   datasets,

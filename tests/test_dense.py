@@ -34,17 +34,15 @@ def test_max_pool_drops_an_odd_last_row():
   np.testing.assert_array_equal(conv.max_pool(maps)[0, ..., 0], [[6, 8], [16, 18]])
 
 
-@pytest.mark.parametrize('n_xy, strip_px', [(33, 100), (33, 10 ** 6), (49, 4096)])
-def test_dense_equals_one_patch_per_voxel(n_xy, strip_px):
+@pytest.mark.parametrize('n_xy, aligned', [(33, False), (33, True), (49, True)])
+def test_dense_equals_one_patch_per_voxel(n_xy, aligned):
   model = small_model(n_xy, 3)
   params = random_params(model)
   cells = n_xy // 16
-  window = jax.random.normal(jax.random.key(5), (
-      2, dense.window_px(cells, 16), dense.window_px(cells, 32), 3))
-  fixed = params['input']
-  logits = jax.jit(lambda p, w: dense.apply_dense(
-      p, (w - fixed['mean']) / fixed['deviation'], cells, strip_px=strip_px))(
-          params, window)
+  sides = [model.dense_px(t) if aligned else dense.window_px(cells, t)
+           for t in (16, 32)]
+  window = jax.random.normal(jax.random.key(5), (2, *sides, 3))
+  logits = jax.jit(model.apply_dense, static_argnums=3)(params, window, None, (16, 32))
   assert logits.shape == (2, 16, 32)
   apply = jax.jit(model.apply)
   side = model.window_px
@@ -113,24 +111,62 @@ def test_strips_give_the_values_and_gradients_of_whole_maps(dilation, strip_px,
   for a, b in zip(found, expected, strict=True):
     np.testing.assert_allclose(a, b, atol=1e-4)
 
-  def layer(weights, rows):
-    return jnp.sin(conv.conv_valid(rows, weights, dilation))
 
-  mapped = conv.map_rows(layer, 2 * dilation, strip_px, kernel, maps)
-  np.testing.assert_allclose(mapped, np.sin(expected[0]), atol=1e-4)
-  found, expected = (jax.grad(f)(kernel) for f in (
-      lambda k: jnp.sum(direction * conv.map_rows(layer, 2 * dilation, strip_px, k,
-                                                  maps)),
-      lambda k: jnp.sum(direction * layer(k, maps))))
-  np.testing.assert_allclose(found, expected, atol=1e-4)
+def _sine(weights, maps):
+  return jnp.sin(maps + weights['bias'][None, None, None])[:, :, 1:]
 
 
-def test_a_voxel_has_the_same_bits_in_every_window():
+@pytest.mark.parametrize('taps, dilation, pooled, out_yx', [
+    (2, 4, 2, (16, 16)), (3, 1, 0, (8, 12)), (3, 2, 1, (16, 8)), (3, 4, 2, (1, 3)),
+    (4, 1, 0, (8, 8)), (5, 2, 0, (5, 7)), (6, 1, 1, (4, 4)), (7, 2, 1, (16, 8))])
+def test_a_filtered_layer_is_the_convolution(taps, dilation, pooled, out_yx):
+  keys = jax.random.split(jax.random.key(0), 4)
+  reach = (taps - 1) * dilation
+  maps = jax.random.normal(keys[0], (2, out_yx[0] + reach + pooled + 1,
+                                     out_yx[1] + reach + 2, 32))
+  weights = {'kernel': jax.random.normal(keys[1], (taps, taps, 32, 5)) / taps,
+             'bias': jax.random.normal(keys[2], (5,))}
+  direction = jax.random.normal(keys[3], (2, out_yx[0], out_yx[1] - 1, 5))
+
+  def layer(w, m):
+    return conv.conv_layer(_sine, dilation, pooled, out_yx, w, m)
+
+  def plain(w, m):
+    m = jnp.max(jnp.stack([m[:, i:i + out_yx[0] + reach] for i in (0, pooled)]), 0)
+    return _sine(w, conv.conv_lax(m[:, :, :out_yx[1] + reach], w['kernel'], dilation))
+
+  np.testing.assert_allclose(jax.jit(layer)(weights, maps), plain(weights, maps),
+                             atol=2e-4)
+  found, expected = (jax.jit(jax.grad(lambda w, m, f=f: jnp.sum(direction * f(w, m)),
+                                      (0, 1)))(weights, maps) for f in (layer, plain))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-3), found,
+               expected)
+
+
+@pytest.mark.parametrize('cells', [2, 7])
+@pytest.mark.parametrize('out_px', [1, 64, 100, 1024])
+def test_planned_extents_chain(cells, out_px):
+  window, *outs = dense.plan_extents(cells, out_px)
+  assert window == dense.window_px(cells, out_px) and outs[-1] == out_px
+  aligned, *whole = dense.plan_extents(cells, out_px, 4)
+  step, have = 1, aligned
+  for i, out in enumerate(whole):
+    taps = cells if i == 8 else 3
+    pooled = step // 2 if i % 2 == 0 else 0
+    assert out % (4 * step) == 0 and have >= out + pooled + (taps - 1) * step
+    have, step = out, step * (1 + i % 2)
+  assert all(a >= b for a, b in zip(whole, outs, strict=True))
+  assert aligned - window < 140
+
+
+def test_a_voxel_has_the_same_bits_in_every_aligned_window():
   model = small_model(33, 3)
   params = random_params(model)
-  image = jax.random.normal(jax.random.key(3), (1, 91 + 80, 91 + 96, 3))
-  apply = jax.jit(model.apply_dense)
-  whole = apply(params, image)
-  for y, x, height, width in [(0, 0, 16, 32), (5, 11, 64, 40), (48, 0, 32, 96)]:
-    part = apply(params, image[:, y:y + 91 + height, x:x + 91 + width])
+  sides = [model.dense_px(256 + 128), model.dense_px(256 + 64)]
+  image = jax.random.normal(jax.random.key(3), (1, *sides, 3))
+  apply = jax.jit(model.apply_dense, static_argnums=3)
+  whole = apply(params, image, None, (384, 320))
+  for y, x, height, width in [(0, 0, 256, 320), (64, 64, 256, 256), (128, 0, 64, 320)]:
+    part = apply(params, image[:, y:y + model.dense_px(height),
+                               x:x + model.dense_px(width)], None, (height, width))
     np.testing.assert_array_equal(part, whole[:, y:y + height, x:x + width])

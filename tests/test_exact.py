@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fibjax import geometry
-from fibjax.models import conv, exact, exact_plan, patch_cnn
+from fibjax.models import conv, exact, exact_plan, filtering, patch_cnn
 
 NARROW = (2, 3, 2, 3)
 
@@ -139,7 +139,7 @@ def test_a_context_network_multiplies_by_each_weight_once():
 
 @pytest.mark.parametrize('outputs', [1, 2, 3, 4])
 def test_minimal_filter_is_a_filter(outputs):
-  A, G, B = exact_plan.minimal_filter(outputs)
+  A, G, B = filtering.minimal_filter(outputs)
   random = np.random.default_rng(0)
   values, taps = random.normal(size=outputs + 2), random.normal(size=3)
   assert A.shape[1] == outputs + 2

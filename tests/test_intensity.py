@@ -12,8 +12,9 @@ from fibjax.data import volume as volumes
 from fibjax.prep import intensity
 
 
-def make(path, array_zyx, size=(50, 10, 10)):
-  with volumes.new_volume(path, array_zyx.shape, array_zyx.dtype, size) as new:
+def make(path, array_zyx, size=(50, 10, 10), **options):
+  with volumes.new_volume(path, array_zyx.shape, array_zyx.dtype, size,
+                          **options) as new:
     volumes.write_box(new, (0, 0, 0), array_zyx)
   return volumes.open_volume(path)
 
@@ -95,6 +96,28 @@ def test_values_are_not_clipped(tmp_path):
                              [0.45, 0.15, -0.15, 0.55], atol=1e-6)
 
 
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+def test_shards_of_any_shape_give_what_whole_slices_give(tmp_path, monkeypatch, dtype):
+  grey = film((9, 23, 31), 0.004, dtype)
+  row_means = grey.mean((0, 2), dtype=np.float64)
+  top = 1 if dtype == np.float32 else np.iinfo(dtype).max
+  beta = intensity.fit_row_gradient(row_means / top)
+  whole = grey.astype(np.float64) / top - beta * (np.arange(23) - 11)[:, None]
+  for i, shard in enumerate([(9, 23, 31), (1, 23, 31), (2, 5, 7), (4, 1, 31), (9, 4, 3),
+                             (3, 50, 2)]):
+    source = make(tmp_path / f'raw{i}', grey, shard_zyx=shard)
+    monkeypatch.setattr(volumes, '_SHARD_ZYX', shard[::-1])  # of the prepared volume
+    monkeypatch.setattr(volumes, '_CHUNK_ZYX', (1, 1, 1))
+    record = intensity.prepare_volume(source, tmp_path / f'out{i}')
+    assert (record['minimum'], record['maximum']) == (grey.min(), grey.max())
+    assert record['mean'] == pytest.approx(row_means.mean(), rel=1e-12)
+    assert record['beta_per_px'] == pytest.approx(beta, rel=1e-9)
+    prepared = values(tmp_path / f'out{i}')
+    np.testing.assert_allclose(prepared, whole, rtol=0, atol=1e-6)
+    if dtype != np.float32:  # sums of integers do not depend on their order
+      np.testing.assert_array_equal(prepared, values(tmp_path / 'out0'))
+
+
 @pytest.mark.parametrize('scale', intensity.SCALES)
 def test_the_record_is_json_and_replays(tmp_path, scale):
   grey = film(slope=-0.001)
@@ -106,6 +129,9 @@ def test_the_record_is_json_and_replays(tmp_path, scale):
   assert (record['minimum'], record['maximum']) == (grey.min(), grey.max())
   np.testing.assert_array_equal(intensity.apply_record(grey[7:9], record),
                                 values(tmp_path / 'b')[7:9])
+  np.testing.assert_array_equal(
+      intensity.apply_record(grey[7:9, 5:9], record, first_row=5),
+      values(tmp_path / 'b')[7:9, 5:9])
   prepared = volumes.open_volume(tmp_path / 'b')
   assert prepared.attributes == {'preprocessing': record}
   assert prepared.voxel_size_zyx_nm == (50, 10, 10)

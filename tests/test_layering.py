@@ -14,8 +14,8 @@ ROOMS = (
     'simulate.fields', 'simulate.formulas', 'simulate.structure',
     'simulate.microscope', 'simulate.artefacts', 'simulate.annotator', 'simulate.films',
     'cluster', 'shards', 'datasets', 'patches', 'parallel', 'augment',
-    'models.conv', 'models.patch_cnn', 'models.dense', 'models.exact_plan',
-    'models.exact', 'models',
+    'models.filtering', 'models.conv', 'models.patch_cnn', 'models.dense',
+    'models.exact_plan', 'models.exact', 'models',
     'losses', 'metrics', 'optim', 'state', 'checkpoint',
     'sampling', 'train', 'infer',
     'objects', 'postprocess', 'segment', 'analysis.porosity', 'evaluate',
@@ -25,8 +25,10 @@ OUTSIDERS = {
     'ml_collections': {'config'}, 'tensorstore': {'data.volume'},
     'tifffile': {'data.stacks'}, 'imagecodecs': {'data.stacks'},
     'flax': {'models.patch_cnn', 'models.dense', 'models.exact'},
-    'optax': {'losses', 'optim'}, 'orbax': {'checkpoint'}, 'cc3d': {'objects'}, 'dask': {'cluster'}, 'distributed': {'cluster'}, 'torch': {'torch_peer'},
-    'matplotlib': {'report.figures'}, 'jinja2': {'report.page'},
+    'optax': {'losses', 'optim'}, 'orbax': {'checkpoint'}, 'cc3d': {'objects'},
+    'dask': {'cluster'}, 'distributed': {'cluster'}, 'torch': {'torch_peer'},
+    'matplotlib':
+    {'report.figures'}, 'jinja2': {'report.page'},
     'argparse': {'main'}, 'tqdm': {'progress'}, 'tensorboardX': {'train'}}
 
 

@@ -51,6 +51,24 @@ def test_remove_small_in_each_slice_against_scipy(connectivity, rank):
     np.testing.assert_array_equal(cleaned, oracle)
 
 
+@pytest.mark.parametrize(('ndim', 'connectivity', 'rank'), [
+    (3, 26, 3), (3, 18, 2), (3, 6, 1), (2, 8, 2), (2, 4, 1)])
+def test_odd_and_thin_volumes_against_scipy(ndim, connectivity, rank):
+  """Sides that are odd, or 1, are where labelling by blocks of voxels goes wrong."""
+  structure = ndimage.generate_binary_structure(3, rank)
+  if ndim == 2:
+    structure[[0, 2]] = False
+  for seed in range(400):
+    rng = np.random.default_rng(seed)
+    shape = rng.integers(1, 16 if ndim == 2 else 6, 3)
+    if seed % 4 == 0:
+      shape[rng.permutation(3)[:2]] = 1
+    labels = (rng.random(shape) < rng.random()).astype(np.uint8)
+    got = objects.remove_small(labels, 4, ndim=ndim, connectivity=connectivity)
+    expected = remove_small_oracle(labels, 4, structure, (0, 1))
+    np.testing.assert_array_equal(got, expected)
+
+
 @pytest.mark.parametrize('phase', [0, 1])
 def test_an_object_of_exactly_the_minimum_stays(phase):
   labels = np.full((12, 12, 12), 1 - phase, np.uint8)
@@ -135,47 +153,37 @@ def test_streamed_equals_whole_near_the_percolation_threshold(tmp_path, ndim,
                                                               connectivity):
   """Objects of all sizes, many of them through several shards."""
   density = {26: 0.1, 18: 0.14, 6: 0.31, 8: 0.41, 4: 0.59}[connectivity]
-  for seed in range(4):
-    solid = np.random.default_rng(seed).random((5, 16, 19)) < density
-    for size in (2, 7, 25):
-      folder = tmp_path / f'{seed}_{size}'
-      changed = check(folder, solid.astype(np.uint8), size, ndim, connectivity)
-      assert (changed != solid).any()
+  for seed, size in enumerate((2, 7, 25)):
+    solid = np.random.default_rng(seed).random((5, 11, 17)) < density
+    changed = check(tmp_path / str(size), solid.astype(np.uint8), size, ndim,
+                    connectivity)
+    assert (changed != solid).any()
 
 
 def snake(shape):
-  """A line that visits every shard edge: rows joined at alternating ends, in z too."""
-  path = []
+  """Voxels of a line through every other row of every other slice, to and fro."""
+  rows = [[(y, x) for x in range(shape[2])][::1 if y % 4 == 0 else -1]
+          for y in range(0, shape[1], 2)]
+  plane = sum(([*row, (row[-1][0] + 1, row[-1][1])] for row in rows), [])[:-1]
+  line = []
   for z in range(0, shape[0], 2):
-    for i, y in enumerate(range(0, shape[1], 2)):
-      columns = range(shape[2])[::1 if i % 2 == 0 else -1]
-      path += [(z, y, x) for x in columns]
-      if y + 2 < shape[1]:
-        path.append((z, y + 1, path[-1][2]))
-    if z + 2 < shape[0]:
-      path.append((z + 1, *path[-1][1:]))
-      break_at = path[-1]
-      path.append((z + 2, *break_at[1:]))
-      path += [(z + 2, y, break_at[2]) for y in range(break_at[1], -1, -1)]
-  return list(dict.fromkeys(path))
+    line += [(z, y, x) for y, x in plane] + [(z + 1, *plane[-1])]
+    plane = plane[::-1]
+  return line[:-1]
 
 
 @pytest.mark.usefixtures('tiny_shards')
 @pytest.mark.parametrize(('ndim', 'connectivity'), [(3, 6), (3, 26), (2, 4)])
 @pytest.mark.parametrize('phase', [0, 1])
 def test_a_snake_through_all_shards_is_one_object(tmp_path, ndim, connectivity, phase):
+  line = snake((5 if ndim == 3 else 1, 11, 13))
   labels = np.full((5, 11, 13), 1 - phase, np.uint8)
-  for voxel in snake(labels.shape):
-    labels[voxel] = phase
-  if ndim == 2:
-    labels[1::2] = 1 - phase
+  labels[tuple(np.transpose(line))] = phase
   order = (('pore', 'solid')[phase],)
-  objects_zyx = labels == phase
-  length = objects_zyx.sum() if ndim == 3 else objects_zyx[0].sum()
-  assert length > 90
-  kept = check(tmp_path / 'kept', labels, int(length), ndim, connectivity, order)
-  gone = check(tmp_path / 'gone', labels, int(length) + 1, ndim, connectivity, order)
-  assert (kept == phase).sum() >= length and (gone[0] == 1 - phase).all()
+  kept = check(tmp_path / 'kept', labels, len(line), ndim, connectivity, order)
+  np.testing.assert_array_equal(kept, labels)
+  gone = check(tmp_path / 'gone', labels, len(line) + 1, ndim, connectivity, order)
+  assert (gone == 1 - phase).all()
 
 
 @pytest.mark.usefixtures('tiny_shards')
@@ -184,8 +192,7 @@ def test_a_snake_through_all_shards_is_one_object(tmp_path, ndim, connectivity, 
                                   for c in (-1, 0, 1) if (a, b, c) > (0, 0, 0)])
 def test_two_voxels_that_touch_across_a_corner_of_shards(tmp_path, connectivity, step):
   """The first is at the corner of its shard that the step leaves it by."""
-  corner = [4 - (s > 0) * 1 if axis == 0 else n - (s > 0) for axis, (n, s) in
-            enumerate(zip((4, 6, 8), step, strict=True))]
+  corner = np.subtract((4, 6, 8), [s > 0 for s in step])
   labels = np.zeros((6, 12, 16), np.uint8)
   labels[tuple(corner)] = labels[tuple(np.add(corner, step))] = 1
   touch = sum(map(abs, step)) <= {26: 3, 18: 2, 6: 1}[connectivity]

@@ -10,6 +10,7 @@ from fibjax import (
   evaluate,
   infer,
   metrics,
+  objects,
   postprocess,
   run,
   workdir,
@@ -57,7 +58,7 @@ STAGES = (
     (region_tables, 'save_regions', 1, False), (volumes, 'write_box', 1, True),
     (intensity, 'prepare_volume', 1, True), (checkpoint, 'save', 2, False),
     (infer, 'write_box', 1, False), (postprocess, 'tune', 1, False),
-    (postprocess, 'remove_small', 1, False), (metrics, 'summarise', 3, False),
+    (objects, 'remove_small_streamed', 2, False), (metrics, 'summarise', 3, False),
     (page, 'write_report', 1, False))
 
 

@@ -275,6 +275,16 @@ def test_a_damaged_array_is_named(tmp_path, text):
     volumes.open_volume(path)
 
 
+def test_shards_of_zeros_written_later_are_stored_as_well(tmp_path):
+  """fill_value=None holds for a volume opened again, as by a resumed call."""
+  volumes.create_volume(tmp_path / 'v', (4, 6, 6), np.uint8, None, fill_value=None,
+                        shard_zyx=(2, 6, 6))
+  volume = volumes.open_volume(tmp_path / 'v')
+  for z in (0, 2):
+    volumes.write_box(volume, (z, 0, 0), np.zeros((2, 6, 6), np.uint8))
+  assert not volumes.read_box(volume, (0, 0, 0), (4, 6, 6)).any()
+
+
 @pytest.mark.parametrize('damage', ['cut', 'empty', 'flip', 'flip index', 'lost'])
 def test_a_damaged_shard_is_named(tmp_path, damage):
   path = tmp_path / 'v'

@@ -85,6 +85,7 @@ def open_volume(path) -> Volume:
     raise _not_a_volume(path, f'axes {names}')
   spec = _array_spec(path / level)
   spec['fill_missing_data_reads'] = not own.get(_ALL_STORED, False)
+  spec['store_data_equal_to_fill_value'] = own.get(_ALL_STORED, False)
   with _store_errors(path / level):
     store = ts.open(spec, open=True, context=_CONTEXT).result()
   if store.rank != 3 or len(scale) != 3:

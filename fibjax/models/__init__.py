@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from fibjax.checks import InputError
-from fibjax.models import dense, exact, patch_cnn
+from fibjax.models import conv, dense, exact, patch_cnn
 from fibjax.models.patch_cnn import Dropout
 
 _INPUT = 'input'
@@ -28,12 +28,14 @@ class Model(NamedTuple):
   Attributes:
     init: (key, mean=0, deviation=1) -> params.
     apply: (params, patches_byxc, dropout=None) -> logits_b, one neighbourhood each.
-    apply_dense: (params, window_byxc) -> logits_byx, all voxels of a window, the same
-      numbers as apply; free of padding it also takes dropout, for training.
+    apply_dense: (params, window_byxc, dropout=None, out_yx=None) -> logits_byx, all
+      voxels of a window or its first (ty, tx), the same numbers as apply; only free of
+      padding it takes dropout.
     n_z: number of slices (channels) read, centred on the voxel's slice.
     window_px: side of the window read for one voxel.
     before_px: pixels of that window before its voxel.
-    stride_px: apply_dense is fastest for multiples of this many voxels.
+    stride_px: apply_dense is best given multiples of this many voxels.
+    dense_px: t -> side of the window apply_dense is best given for t voxels.
     dense_bytes: (ty, tx) -> about what apply_dense needs for so many voxels.
     patch_bytes: about what apply needs for one voxel.
     settings: config.model, from which make_model builds the same network.
@@ -45,6 +47,7 @@ class Model(NamedTuple):
   window_px: int
   before_px: int
   stride_px: int
+  dense_px: Callable
   dense_bytes: Callable
   patch_bytes: int
   settings: dict
@@ -81,23 +84,32 @@ def make_model(config) -> Model:
   def apply(params, patches_byxc, dropout: Dropout | None = None):
     return module.apply({'params': params}, _standardise(params, patches_byxc), dropout)
 
-  def apply_context(params, window_byxc, dropout: Dropout | None = None):
-    return dense.apply_dense(params, _standardise(params, window_byxc), cells, dropout)
+  def apply_context(params, window_byxc, dropout: Dropout | None = None, out_yx=None):
+    return dense.apply_dense(params, _standardise(params, window_byxc), cells, dropout,
+                             out_yx)
 
-  def apply_slots(params, window_byxc):
-    return exact.apply_exact(params, _standardise(params, window_byxc), cells)
+  def apply_slots(params, window_byxc, dropout: None = None, out_yx=None):
+    if dropout is not None:
+      raise ValueError('a zero-padded network is trained by single voxels')
+    return exact.apply_exact(params, _standardise(params, window_byxc), cells, out_yx)
 
-  fast = dense if padding == 'context' else exact
+  def aligned_px(out_px):
+    return dense.plan_extents(cells, out_px, conv.BLOCK)[0]
+
+  def smallest_px(out_px):
+    return out_px + window - 1
+
+  fast, apply_dense, dense_px, stride_px = (
+      (dense, apply_context, aligned_px, dense.STRIDE * conv.BLOCK)
+      if padding == 'context' else (exact, apply_slots, smallest_px, exact.BOX_PX))
 
   def dense_bytes(tile_yx):
-    return fast.count_bytes(cells, math.prod(t + window - 1 for t in tile_yx))
+    return fast.count_bytes(cells, math.prod(map(dense_px, tile_yx)))
 
-  return Model(init=init, apply=apply,
-               apply_dense=apply_context if padding == 'context' else apply_slots,
-               n_z=n_z, window_px=window,
+  return Model(init=init, apply=apply, apply_dense=apply_dense, n_z=n_z,
+               window_px=window,
                before_px=patch_cnn.window_before_px(config['n_xy'], padding),
-               stride_px=1 if padding == 'context' else exact.BOX_PX,
-               dense_bytes=dense_bytes,
+               stride_px=stride_px, dense_px=dense_px, dense_bytes=dense_bytes,
                patch_bytes=4 * window ** 2 * (n_z + 2 * patch_cnn.WIDTHS[0]),
                settings=dict(config))
 

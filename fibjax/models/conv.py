@@ -18,6 +18,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fibjax.models import filtering
+from fibjax.models.filtering import BLOCK
+
+FILTERED_CHANNELS = 32  # with fewer, minimal filtering gains nothing
 STRIP_PX = 4096  # positions of a strip; half or twice as many are as fast
 
 
@@ -105,28 +109,61 @@ def conv_valid(maps_byxc: jax.Array, kernel_yxio: jax.Array,
   return conv_lax(maps_byxc, kernel_yxio, dilation)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
-def map_rows(layer, reach: int, strip_px: int, weights, maps_byxc: jax.Array):
-  """Applies a layer to maps strip by strip of rows, which keeps what it writes cached.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def conv_layer(after, dilation: int, pooled: int, out_yx: tuple[int, int], weights,
+               maps_byxc: jax.Array):
+  """A convolution with what stands around it: after(weights, conv(max over rows)).
 
-  Where a gradient is asked for, the layer is applied to whole maps.
+  On CPU it is worked off in strips with minimal filtering (filtering.py), which is the
+  same within rounding; where a gradient is asked for, and elsewhere, on whole maps.
 
   Args:
-    layer: (weights, rows_byxc) -> [b, y - reach, x', o], defined once per network
-      (functions are compared by identity).
-    reach: rows the layer reads after the row it computes.
-    strip_px: positions of a strip, about.
-    weights: pytree.
-    maps_byxc: [b, y, x, c] maps.
+    after: (weights, [b, rows, out_x, o]) -> [b, rows, x', o'], row by row, defined once
+      per network (functions are compared by identity).
+    dilation: pixels between two taps.
+    pooled: rows y and y + pooled are replaced by their maximum before; 0: none.
+    out_yx: extent of the convolution's result; multiples of BLOCK dilation are fastest.
+    weights: pytree with 'kernel', [k, k, c, o].
+    maps_byxc: [b, y, x, c] maps, y >= out_y + pooled + (k - 1) dilation, x >= out_x +
+      (k - 1) dilation; what is more is not read.
 
   Returns:
-    [b, y - reach, x', o] maps.
+    [b, out_y, x', o'] maps.
   """
-  return _over_strips(lambda rows: layer(weights, rows), reach, strip_px, maps_byxc)
+  kernel = weights['kernel']
+  if jax.default_backend() != 'cpu' or kernel.shape[2] < FILTERED_CHANNELS:
+    return _whole_layer(after, dilation, pooled, out_yx, weights, maps_byxc)
+  step = BLOCK * dilation
+  filled_yx = [-(-out // step) * step for out in out_yx]
+  reach = (kernel.shape[0] - 1) * dilation
+  missing = [max(0, filled + reach + more - have) for filled, more, have in
+             zip(filled_yx, (pooled, 0), maps_byxc.shape[1:3], strict=True)]
+  if any(missing):
+    maps_byxc = jnp.pad(maps_byxc, ((0, 0), *((0, m) for m in missing), (0, 0)))
+  kernels = filtering.prepare_kernels(kernel)
+
+  def one(maps_yxc):
+    return filtering.over_lines(
+        lambda strip: after(weights, strip[None, :, :out_yx[1]])[0], kernels, dilation,
+        pooled, filled_yx, maps_yxc)[:out_yx[0]]
+
+  if maps_byxc.shape[0] == 1:
+    return one(maps_byxc[0])[None]
+  return lax.map(one, maps_byxc)
 
 
-map_rows.defvjp(lambda layer, _, __, *arguments: jax.vjp(layer, *arguments),
-                lambda _, __, ___, pull, gradient: pull(gradient))
+def _whole_layer(after, dilation, pooled, out_yx, weights, maps_byxc):
+  reach = (weights['kernel'].shape[0] - 1) * dilation
+  maps = maps_byxc[:, :out_yx[0] + reach + pooled, :out_yx[1] + reach]
+  if pooled:
+    maps = jnp.maximum(maps[:, :-pooled], maps[:, pooled:])
+  return after(weights, conv_valid(maps, weights['kernel'], dilation))
+
+
+conv_layer.defvjp(
+    lambda after, dilation, pooled, out_yx, *arguments: jax.vjp(
+        functools.partial(_whole_layer, after, dilation, pooled, out_yx), *arguments),
+    lambda _, __, ___, ____, pull, gradient: pull(gradient))
 
 
 def _strips(reach: int, strip_px: int, maps_byxc) -> tuple[int, list[int]]:

@@ -19,12 +19,12 @@ from jax import lax
 from fibjax.models import conv
 from fibjax.models.patch_cnn import CONTEXT_PX, HIDDEN, WIDTHS, Dropout, drop
 
-_POOLED_PX = 2 ** len(WIDTHS)  # pixels between two cells of the dense layers
+STRIDE = 2 ** len(WIDTHS)  # pixels between two cells of the dense layers
 
 
 def window_px(cells: int, out_px: int) -> int:
   """Side of the window that gives out_px x out_px logits."""
-  return _POOLED_PX * cells + 2 * CONTEXT_PX - 1 + out_px
+  return STRIDE * cells + 2 * CONTEXT_PX - 1 + out_px
 
 
 def count_bytes(_, window_px2: int) -> int:
@@ -32,77 +32,93 @@ def count_bytes(_, window_px2: int) -> int:
   return 2 * WIDTHS[-1] * 4 * window_px2
 
 
+def plan_extents(cells: int, out_px: int, block: int = 1) -> tuple[int, ...]:
+  """Extents along one axis: of the window, each convolution's result and the logits.
+
+  Args:
+    cells: n of n_xy = 16 n + 1.
+    out_px: logits wanted.
+    block: each result is a multiple of block times its dilation, so that minimal
+      filtering sees whole blocks of real pixels; 1: as small as possible.
+  """
+  extents, step = [], STRIDE
+  needed = out_px
+  for taps in (cells, *(3,) * 2 * len(WIDTHS)):
+    multiple = block * step if block > 1 else 1
+    extents.append(-(-needed // multiple) * multiple)
+    needed = extents[-1] + step * (taps - 1)
+    if len(extents) % 2:  # the next one down the list is before a pooling
+      step //= 2
+      needed += step
+  return (needed - step, *reversed(extents))
+
+
 def apply_dense(params, window_byxc: jax.Array, cells: int,
                 dropout: Dropout | None = None,
-                strip_px: int = conv.STRIP_PX) -> jax.Array:
+                out_yx: tuple[int, int] | None = None) -> jax.Array:
   """Logits of all voxels of a window.
 
   Args:
     params: weights of a context PatchCNN.
-    window_byxc: [b, y, x, n_z] images, y = 16 cells + 59 + ty, x likewise. Logit
+    window_byxc: [b, y, x, n_z] images, y >= 16 cells + 59 + ty, x likewise. Logit
       (0, 0) belongs to voxel (8 cells + 30, 8 cells + 30).
     cells: n of n_xy = 16 n + 1.
     dropout: None outside training. A channel is dropped for a whole image, an element
       of a dense layer per voxel.
-    strip_px: positions worked on at once.
+    out_yx: (ty, tx); None: as many as the window gives. With multiples of 64, and a
+      window as large as plan_extents(cells, t, conv.BLOCK), the bits of a logit do not
+      depend on the rest of the window.
 
   Returns:
     [b, ty, tx] logits.
   """
+  if out_yx is None:
+    out_yx = tuple(n - window_px(cells, 0) for n in window_byxc.shape[1:3])
+  fits = [plan_extents(cells, t, conv.BLOCK) for t in out_yx]
+  if any(n < fit[0] for n, fit in zip(window_byxc.shape[1:3], fits, strict=True)):
+    fits = [plan_extents(cells, t) for t in out_yx]
+  extents = list(zip(*fits, strict=True))[1:]
   maps, step = window_byxc, 1
   for block in range(1, len(WIDTHS) + 1):
     for part in 'ab':
-      pooled = step // 2 if part == 'a' else 0
-      maps = conv.map_rows(_layer(step, part == 'b'), 2 * step + pooled, strip_px,
-                           params[f'conv{block}{part}'], maps)
+      maps = conv.conv_layer(
+          _after(step if part == 'b' else 0), step, step // 2 if part == 'a' else 0,
+          extents.pop(0), params[f'conv{block}{part}'], maps)
     step *= 2
-  dense = {name: params[name] for name in ('fc1', 'fc2', 'out')}
-  reach = step // 2 + step * (cells - 1)
-  if dropout is None:
-    return conv.map_rows(_head(cells, step), reach, strip_px // 2, dense, maps)[..., 0]
-  spatial_key, dense_key = jax.random.split(dropout.key)
-  maps *= drop(spatial_key, jnp.ones(()), dropout.spatial,
-               (maps.shape[0], 1, 1, maps.shape[3]))
-  return _head(cells, step)(dense, maps, dropout._replace(key=dense_key))[..., 0]
-
-
-def _max_rows(maps_byxc, step: int):
-  return jnp.maximum(maps_byxc[:, :-step], maps_byxc[:, step:])
-
-
-@functools.cache
-def _layer(step: int, pool_columns: bool):
-  """A convolution with what stands around it.
-
-  Half of the pooling before it (rows) is done as it reads, half of the pooling after
-  it (columns) before it writes, so that each stays inside a strip.
-  """
-  def layer(weights, rows_byxc):
-    if not pool_columns and step > 1:
-      rows_byxc = _max_rows(rows_byxc, step // 2)
-    maps = nn.elu(conv.conv_valid(rows_byxc, weights['kernel'], step)
-                  + weights['bias'][None, None, None])
-    return jnp.maximum(maps[:, :, :-step], maps[:, :, step:]) if pool_columns else maps
-  return layer
+  kernel = params['fc1']['kernel'].reshape(cells, cells, -1, HIDDEN[0])
+  weights = {'kernel': kernel, 'params': {k: params[k] for k in ('fc1', 'fc2', 'out')}}
+  head = _head
+  if dropout is not None:
+    spatial_key, dense_key = jax.random.split(dropout.key)
+    maps *= drop(spatial_key, jnp.ones(()), dropout.spatial,
+                 (maps.shape[0], 1, 1, maps.shape[3]))
+    head = functools.partial(_head, dropout=dropout._replace(key=dense_key))
+  logits = conv.conv_layer(head, step, step // 2, extents.pop(0), weights, maps)
+  return logits[:, :out_yx[0], :out_yx[1], 0]
 
 
 @functools.cache
-def _head(cells: int, step: int):
-  """The dense layers: cells step px apart to one logit, [b, y, x, 1]."""
-  def head(weights, rows_byxc, dropout=None):
-    kernel = weights['fc1']['kernel'].reshape(cells, cells, -1, HIDDEN[0])
-    hidden = conv.conv_valid(_max_rows(rows_byxc, step // 2), kernel, step)
-    for i in range(len(HIDDEN)):
-      layer = weights[f'fc{i + 1}']
-      if i:
-        hidden = lax.dot_general(hidden, layer['kernel'], (((3,), (0,)), ((), ())))
-      hidden = nn.elu(hidden + layer['bias'][None, None, None])
-      if dropout is not None:
-        key = jax.random.fold_in(dropout.key, i)
-        hidden = drop(key, hidden, dropout.dense, hidden.shape)
-    # A product with a single column is summed in an order that depends on the number
-    # of rows; this one is not, so that a voxel's bits do not depend on the tile.
-    logits = jnp.sum(hidden * weights['out']['kernel'][None, None, None, :, 0], -1,
-                     keepdims=True)
-    return logits + weights['out']['bias'][None, None, None]
-  return head
+def _after(pooled: int):
+  """Bias, ELU, and the half of a pooling that is along x; the next layer does y."""
+  def after(weights, maps_byxc):
+    maps = nn.elu(maps_byxc + weights['bias'][None, None, None])
+    return jnp.maximum(maps[:, :, :-pooled], maps[:, :, pooled:]) if pooled else maps
+  return after
+
+
+def _head(weights, hidden, dropout: Dropout | None = None):
+  """What follows the first dense layer's products: one logit, [b, y, x, 1]."""
+  layers = weights['params']
+  for i in range(len(HIDDEN)):
+    layer = layers[f'fc{i + 1}']
+    if i:
+      hidden = lax.dot_general(hidden, layer['kernel'], (((3,), (0,)), ((), ())))
+    hidden = nn.elu(hidden + layer['bias'][None, None, None])
+    if dropout is not None:
+      hidden = drop(jax.random.fold_in(dropout.key, i), hidden, dropout.dense,
+                    hidden.shape)
+  # A product with a single column is summed in an order that depends on the number of
+  # rows; this one is not, so that a voxel's bits do not depend on the tile.
+  logits = jnp.sum(hidden * layers['out']['kernel'][None, None, None, :, 0], -1,
+                   keepdims=True)
+  return logits + layers['out']['bias'][None, None, None]

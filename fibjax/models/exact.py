@@ -32,9 +32,9 @@ from fibjax.models.exact_plan import (
   STRIDE,
   Layer,
   make_layers,
-  minimal_filter,
   plan_run,
 )
+from fibjax.models.filtering import minimal_filter
 
 BOX_PX = 8
 
@@ -301,7 +301,8 @@ def count_bytes(cells: int, window_px2: int) -> int:
   return 25_000_000 * cells + 80 * window_px2
 
 
-def apply_exact(params, window_byxc: jax.Array, cells: int, tile_px: int = 64,
+def apply_exact(params, window_byxc: jax.Array, cells: int,
+                out_yx: tuple[int, int] | None = None, tile_px: int = 64,
                 box_yx: tuple[int, int] = (BOX_PX, BOX_PX)) -> jax.Array:
   """Logits of all voxels of a window by the zero-padded network.
 
@@ -311,6 +312,7 @@ def apply_exact(params, window_byxc: jax.Array, cells: int, tile_px: int = 64,
       belongs to voxel (8 cells, 8 cells). Any ty and tx; multiples of the box, and of
       the tile where larger, are fastest, as the rest is filled up with zeros.
     cells: n of n_xy = 16 n + 1.
+    out_yx: (ty, tx), if the window is larger than they need.
     tile_px: largest tile; the memory needed grows with its area, not the window's.
     box_yx: origins worked on at once.
 
@@ -318,8 +320,10 @@ def apply_exact(params, window_byxc: jax.Array, cells: int, tile_px: int = 64,
     [b, ty, tx] logits.
   """
   rim = STRIDE * cells
-  batch, *extent_yx = window_byxc.shape[:3]
-  out_yx = [extent - rim for extent in extent_yx]
+  batch = window_byxc.shape[0]
+  if out_yx is None:
+    out_yx = [extent - rim for extent in window_byxc.shape[1:3]]
+  window_byxc = window_byxc[:, :out_yx[0] + rim, :out_yx[1] + rim]
   counts, tile_yx = [], []
   for out, box in zip(out_yx, box_yx, strict=True):
     count = -(-out // tile_px)

@@ -8,13 +8,10 @@ form one or two *runs* of one length at the ends of the map. Intervals are half-
 """
 from typing import NamedTuple
 
-import numpy as np
-
 from fibjax.models.patch_cnn import HIDDEN, WIDTHS
 
 BLOCKS = len(WIDTHS)
 STRIDE = 2 ** BLOCKS
-_POINTS = (0., 1., -1., 0.5, -2.)  # of small rounding error, found by trial
 
 
 class Layer(NamedTuple):
@@ -145,26 +142,3 @@ def count_macs(cells: int, n_z: int, method: str) -> int:
                              strict=True):
     total += features * width
   return total
-
-
-def minimal_filter(outputs: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Matrices (A, G, B) of a 3-tap filter with outputs + 2 products (Winograd).
-
-  y = A ((G g) * (B x)) is y_i = sum_k g_k x_{i + k} for all i < outputs. A and G
-  evaluate polynomials at 0, 1, -1, ... and infinity (Toom-Cook); B is what is left.
-
-  Returns:
-    A [outputs, outputs + 2], G [outputs + 2, 3], B [outputs + 2, outputs + 2].
-  """
-  points = np.array(_POINTS[:outputs + 1])
-  at_outputs = np.vander(points, outputs, increasing=True)
-  at_taps = np.vander(points, 3, increasing=True)
-  last_output, last_tap = np.eye(outputs)[-1:], np.eye(3)[-1:]
-  A = np.concatenate([at_outputs, last_output]).T
-  G = np.concatenate([at_taps, last_tap])
-  wanted = np.zeros((outputs, 3, outputs + 2))
-  for i in range(outputs):
-    wanted[i, range(3), range(i, i + 3)] = 1
-  products = (A[:, None, :] * G.T[None]).reshape(3 * outputs, outputs + 2)
-  B = np.linalg.lstsq(products, wanted.reshape(3 * outputs, -1), rcond=None)[0]
-  return A, G, B

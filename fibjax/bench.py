@@ -7,6 +7,7 @@ object. A figure asserts nothing.
 import functools
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -17,14 +18,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fibjax import config, optim, patches, sampling, train, workdir
+from fibjax import config, infer, optim, parallel, patches, sampling, train, workdir
 from fibjax.checks import InputError
+from fibjax.cluster import HERE
 from fibjax.models import conv, make_model
 
 _REPEATS = 5
 _GEMM = 4096
 _N_XY, _N_Z = 113, 3
-_TILE, _EXACT_TILE, _VOXELS = 1024, 64, 64  # voxels of dense, exact, patch
+_SHARD_YX, _EXACT_TILE, _VOXELS = (1024, 1024), 64, 64
 # name, side of the output, dilation, kernel, channels, features: on strips of a tile
 _LAYERS = (('1b', 256, 1, 3, 16, 16), ('2b', 256, 2, 3, 32, 32),
            ('3b', 256, 4, 3, 64, 64), ('4b', 256, 8, 3, 80, 80),
@@ -87,34 +89,38 @@ def dense_forward(peer: str = '') -> dict[str, float]:
   """Dense evaluation against one patch per voxel, at (113, 3).
 
   The base is the published, zero-padded network voxel by voxel: `dense` is the context
-  network on a large tile, `exact` the published network with shared work, the same
-  scores. With peer 'torch' both forms of the context network in PyTorch as well.
+  network on tiles as `segment` chooses them, `exact` the published network with shared
+  work, the same scores; all three as `segment` runs them, several images in work. With
+  peer 'torch' both forms of the context network in PyTorch as well.
   """
   fast, paper = _model(_N_XY, _N_Z, 'context'), _model(_N_XY, _N_Z, 'same')
   params = jax.jit(fast.init)(jax.random.key(0))
+  tile_yx = infer.choose_tile(_SHARD_YX, fast,
+                              HERE.memory_gb * 1e9 / parallel.count_in_work())
   random = np.random.default_rng(0)
-  side = fast.dense_px(_TILE)
-  window = jnp.asarray(random.random((1, side, side, _N_Z), np.float32))
-  exact_side = _EXACT_TILE + _N_XY - 1
-  patches_byxc = jnp.asarray(random.random((_VOXELS, _N_XY, _N_XY, _N_Z), np.float32))
+  windows = random.random((2, *map(fast.dense_px, tile_yx), _N_Z), np.float32)
+  boxes = random.random((2, *(_EXACT_TILE + _N_XY - 1,) * 2, _N_Z), np.float32)
+  patches_byxc = random.random((2, _VOXELS, _N_XY, _N_XY, _N_Z), np.float32)
   square = jnp.asarray(random.random((_GEMM, _GEMM), np.float32))
-  apply_dense = jax.jit(fast.apply_dense, static_argnums=3)
-  apply_exact, apply = map(jax.jit, (paper.apply_dense, paper.apply))
+  score_dense = infer.make_score_fn(fast, params, 'dense', tile_yx, 1)
+  score_exact = infer.make_score_fn(paper, params, 'dense', (_EXACT_TILE,) * 2, 1)
+  score_patch = parallel.map_images(paper.apply, params)
   product = jax.jit(jnp.matmul)
   functions = {
-      'dense': lambda: apply_dense(params, window, None, (_TILE,) * 2),
-      'exact': lambda: apply_exact(params, window[:, :exact_side, :exact_side]),
-      'patch': lambda: apply(params, patches_byxc),
+      'dense': lambda: list(score_dense(windows)),
+      'exact': lambda: list(score_exact(boxes)),
+      'patch': lambda: list(score_patch(patches_byxc)),
       'gemm': lambda: product(square, square)}
-  voxels = {'dense': _TILE ** 2, 'exact': _EXACT_TILE ** 2, 'patch': _VOXELS}
+  voxels = {'dense': 2 * math.prod(tile_yx), 'exact': 2 * _EXACT_TILE ** 2,
+            'patch': 2 * _VOXELS}
   if peer == 'torch':
     from fibjax import torch_peer
     weights = torch_peer.convert(params, _N_XY // 16)
-    torch_side = _TILE + fast.window_px - 1
-    images = (np.asarray(window)[0, :torch_side, :torch_side], np.asarray(patches_byxc))
-    functions |= {'torch': lambda: torch_peer.apply_dense(weights, images[0]),
-                  'torch_patch': lambda: torch_peer.apply_patches(weights, images[1])}
-    voxels |= {'torch': _TILE ** 2, 'torch_patch': _VOXELS}
+    rows, columns = (t + fast.window_px - 1 for t in tile_yx)
+    functions |= {
+        'torch': lambda: torch_peer.apply_dense(weights, windows[0, :rows, :columns]),
+        'torch_patch': lambda: torch_peer.apply_patches(weights, patches_byxc[0])}
+    voxels |= {'torch': math.prod(tile_yx), 'torch_patch': _VOXELS}
   seconds = median_seconds(functions)
   each = {name: seconds[name] / count for name, count in voxels.items()}
   gemm_flops = 2 * _GEMM ** 3 / seconds['gemm']

@@ -23,13 +23,13 @@ class Resources(NamedTuple):
   """What a computation may use; it changes no result.
 
   Attributes:
-    memory_gb: memory (10^9 bytes) of one process for a tile, on the device where it
-      has memory of its own.
+    memory_gb: memory (10^9 bytes) of one process for the tiles in work, on the device
+      where it has memory of its own.
     workers: local worker processes; 0 computes in this process.
     scheduler: address of a running Dask scheduler, e.g. 'tcp://10.0.0.1:8786'.
     tls_ca, tls_cert, tls_key: PEM files for a 'tls://' scheduler.
   """
-  memory_gb: float = 2.
+  memory_gb: float = 1.5
   workers: int = 0
   scheduler: str = ''
   tls_ca: str = ''
@@ -72,7 +72,7 @@ def run_units(function: Callable, shared: Any, units: list,
     futures = {client.submit(function, held, unit, pure=False): unit for unit in units}
     try:
       for future in distributed.as_completed(futures, loop=client.loop):
-        yield futures[future], future.result()
+        yield futures.pop(future), future.result()
     except distributed.scheduler.KilledWorker as error:
       raise InputError('the workers', got=f'{error.task}: {_TRIES + 1} of them died',
                        expected='workers that live', remedy='look at their logs; with '

@@ -6,7 +6,7 @@ by region (§1.11).
 """
 import numpy as np
 
-from fibjax import metrics, workdir
+from fibjax import metrics, shards, workdir
 from fibjax.analysis import porosity
 from fibjax.config import SPLITS
 from fibjax.data import regions as region_tables
@@ -102,7 +102,7 @@ def _threshold_baseline(image: Volume, regions: Regions, name: str) -> dict:
 def _whole_volume(segmentation: Volume, truth: Volume | None) -> dict:
   """Metrics over all voxels where the truth is known, else the porosity alone."""
   counts, pores, total = np.zeros((2, 2), np.int64), 0, 0
-  for start, stop in volumes.slab_boxes(segmentation):
+  for start, stop in shards.shard_boxes(segmentation):
     labels_zyx = volumes.read_box(segmentation, start, stop)
     pores, total = pores + int((labels_zyx == 0).sum()), total + labels_zyx.size
     if truth is not None:

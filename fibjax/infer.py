@@ -13,7 +13,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fibjax import geometry, models, parallel, patches, shards
+from fibjax import geometry, models, parallel, patches, shards, workdir
 from fibjax.checks import InputError
 from fibjax.cluster import HERE, Resources
 from fibjax.data import volume as volumes
@@ -45,7 +45,7 @@ def score_volume(model: Model, params, source: Volume, out, *, mode: str = 'auto
   """
   mode = 'dense' if mode == 'auto' else mode
   host = jax.tree.map(np.asarray, params)
-  fingerprint = {'weights': hash_params(host), 'source': volumes.hash_content(source),
+  fingerprint = {'weights': hash_params(host), 'source': workdir.hash_files(source.path),
                  'model': model.settings, 'mode': mode}
   open_steps = functools.partial(_open_steps, model.settings, host,
                                  source.path, mode, resources.memory_gb, tile_px)
@@ -57,7 +57,7 @@ def _open_steps(settings: dict, params, path: Path, mode: str, memory_gb: float,
                 tile_px: int) -> Steps:
   model = models.make_model(settings)
   source = volumes.open_volume(path)
-  memory = memory_gb * 1e9
+  memory = memory_gb * 1e9 / parallel.count_in_work()
   batch = max(1, min(_BATCH, int(memory / model.patch_bytes)))
   score_fns = {}
 
@@ -90,14 +90,12 @@ def _open_steps(settings: dict, params, path: Path, mode: str, memory_gb: float,
       score_fns[tile_yx] = make_score_fn(model, params, mode, tile_yx, batch)
     rows, columns = map(model.dense_px, tile_yx)
     scores_zyx = np.empty(covering(box), np.float32)
-    tiles = list(geometry.tile_boxes(scores_zyx.shape, (1, *tile_yx)))
-    count = len(jax.local_devices())
-    for first in range(0, len(tiles), count):  # the images of one round at a time
-      part = [start for start, _ in tiles[first:first + count]]
-      images = [np.moveaxis(block_zyx[z:z + model.n_z, y:y + rows, x:x + columns], 0,
-                            -1) for z, y, x in part]
-      for (z, y, x), score_yx in zip(part, score_fns[tile_yx](images), strict=True):
-        scores_zyx[z, y:y + tile_yx[0], x:x + tile_yx[1]] = score_yx
+    starts = [start for start, _ in
+              geometry.tile_boxes(scores_zyx.shape, (1, *tile_yx))]
+    images = (np.moveaxis(block_zyx[z:z + model.n_z, y:y + rows, x:x + columns], 0, -1)
+              for z, y, x in starts)
+    for (z, y, x), score_yx in zip(starts, score_fns[tile_yx](images), strict=True):
+      scores_zyx[z, y:y + tile_yx[0], x:x + tile_yx[1]] = score_yx
     return np.ascontiguousarray(scores_zyx[:, :shape_zyx[1], :shape_zyx[2]])
 
   return Steps(read, compute)
@@ -139,8 +137,8 @@ def make_score_fn(model: Model, params, mode: str, tile_yx: tuple[int, int],
     batch: voxels per batch of 'patch'.
 
   Returns:
-    A function of a list of images [model.dense_px(ty), model.dense_px(tx), n_z] to the
-    list of their scores [ty, tx] float32. Local devices share the images.
+    A function of images [model.dense_px(ty), model.dense_px(tx), n_z] to their scores
+    [ty, tx] float32, as `parallel.map_images`.
   """
   if mode == 'dense':
     def score(weights, image_yxc):

@@ -104,8 +104,8 @@ def parser() -> argparse.ArgumentParser:
 
 def _add_resources(sub):
   """The fields of cluster.Resources as flags."""
-  sub.add_argument('--memory_gb', type=_positive, default=2., metavar='GB',
-                   help='memory of a tile, per process (default %(default)s)')
+  sub.add_argument('--memory_gb', type=_positive, default=1.5, metavar='GB',
+                   help='memory for tiles, per process (default %(default)s)')
   sub.add_argument('--workers', type=int, default=0, metavar='N',
                    help='local worker processes (default: this process alone)')
   sub.add_argument('--scheduler', default='', metavar='ADDRESS',

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fibjax import objects, postprocess, shards
+from fibjax import objects, postprocess, shards, workdir
 from fibjax.cluster import Resources
 from fibjax.data import volume as volumes
 from fibjax.data.volume import Volume
@@ -38,7 +38,7 @@ def segment_scores(scores: Volume, out, sigma_px: float, threshold: float, setti
   out = Path(out)
   stages = out.with_name(f'.{out.name}.stages')
   fingerprint = {
-      'scores': volumes.hash_content(scores), 'sigma_px': float(sigma_px),
+      'scores': workdir.hash_files(scores.path), 'sigma_px': float(sigma_px),
       'threshold': float(threshold), 'kernel': settings.kernel,
       'min_size_vox': settings.min_size_vox, 'ndim': settings.ndim,
       'connectivity': settings.connectivity}

@@ -37,7 +37,7 @@ class Steps(NamedTuple):
   compute: Callable[[Box, Any], np.ndarray]
 
 
-class Source(NamedTuple):
+class _Origin(NamedTuple):
   """The volume that a new one is made of, as it was when the work began.
 
   Attributes:
@@ -59,7 +59,7 @@ def make_volume(out, source: Volume, dtype, open_steps: Callable[[], Steps],
     open_steps: makes the steps, in each process that works; a functools.partial of a
       function of the package's top level, so that it can be sent to workers.
     fingerprint: JSON of all that the result depends on, source included
-      (`volumes.hash_content`).
+      (`workdir.hash_files`).
     title: of the progress line.
     resources: where to work.
 
@@ -94,7 +94,7 @@ def make_volume(out, source: Volume, dtype, open_steps: Callable[[], Steps],
                                    fill_value=None)
     _write_manifest(manifest, fingerprint, done)
   boxes = [box for box in shard_boxes(target) if box[0] not in done]
-  origin = Source(source.path, volumes.stamp_files(source.path))
+  origin = _Origin(source.path, workdir.stamp_files(source.path))
   if boxes:
     if cluster.is_here(resources):
       finished = _pipeline(open_steps(), origin, target, boxes)
@@ -115,7 +115,7 @@ def shard_boxes(volume: Volume) -> list[Box]:
   return list(geometry.tile_boxes(volume.shape, volumes.shard_shape(volume)))
 
 
-def _pipeline(steps: Steps, origin: Source, target: Volume, boxes):
+def _pipeline(steps: Steps, origin: _Origin, target: Volume, boxes):
   """Yields each box when it is written; reads ahead and writes behind."""
   with (concurrent.futures.ThreadPoolExecutor(1) as reader,
         concurrent.futures.ThreadPoolExecutor(1) as writer):
@@ -135,8 +135,8 @@ def _pipeline(steps: Steps, origin: Source, target: Volume, boxes):
     yield boxes[-1]
 
 
-def _write(origin: Source, target: Volume, box: Box, array_zyx: np.ndarray) -> None:
-  if volumes.stamp_files(origin.path) != origin.stamp:
+def _write(origin: _Origin, target: Volume, box: Box, array_zyx: np.ndarray) -> None:
+  if workdir.stamp_files(origin.path) != origin.stamp:
     raise InputError(str(origin.path), got='a volume that changed during the work',
                      expected='one that stays as it is',
                      remedy='delete what was begun and start again')

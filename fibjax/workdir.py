@@ -8,6 +8,7 @@ stage whose last file exists is finished.
 import contextlib
 import csv
 import fcntl
+import hashlib
 import importlib.metadata
 import io
 import json
@@ -85,6 +86,33 @@ def check_file(name: str, path) -> None:
   if not Path(path).is_file():
     raise InputError(name, got=f'no file at {str(path)!r}', expected='a file',
                      remedy='check the path')
+
+
+def stamp_files(folder) -> str:
+  """Hash of the names, sizes and times of all files: changes when one is written to."""
+  states = []
+  for file in _files(folder):
+    with contextlib.suppress(FileNotFoundError):  # it went away meanwhile
+      state = file.stat()
+      states.append(f'{file.relative_to(folder)} {state.st_size} {state.st_mtime_ns} ')
+  return _hash(state.encode() for state in states)
+
+
+def hash_files(folder) -> str:
+  """Hash of the names and content of all files (about 1 GB/s)."""
+  return _hash(part for file in _files(folder) for part in (
+      str(file.relative_to(folder)).encode(), file.read_bytes()))
+
+
+def _files(folder):
+  return sorted(file for file in Path(folder).rglob('*') if file.is_file())
+
+
+def _hash(parts) -> str:
+  digest = hashlib.blake2b(digest_size=8)
+  for part in parts:
+    digest.update(part)
+  return digest.hexdigest()
 
 
 @contextlib.contextmanager

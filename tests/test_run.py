@@ -8,11 +8,11 @@ from fibjax import (
   checkpoint,
   config,
   evaluate,
-  infer,
   metrics,
   objects,
   postprocess,
   run,
+  shards,
   workdir,
 )
 from fibjax.checks import InputError
@@ -57,7 +57,7 @@ def _interrupt(monkeypatch, owner, name, call=1, after=False):
 STAGES = (
     (region_tables, 'save_regions', 1, False), (volumes, 'write_box', 1, True),
     (intensity, 'prepare_volume', 1, True), (checkpoint, 'save', 2, False),
-    (infer, 'write_box', 1, False), (postprocess, 'tune', 1, False),
+    (shards, '_write', 1, False), (postprocess, 'tune', 1, False),
     (objects, 'remove_small_streamed', 2, False), (metrics, 'summarise', 3, False),
     (page, 'write_report', 1, False))
 

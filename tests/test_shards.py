@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from fibjax import geometry, shards
+from fibjax import geometry, shards, workdir
 from fibjax.checks import InputError
 from fibjax.cluster import HERE, Resources
 from fibjax.data import volume as volumes
@@ -52,7 +52,8 @@ def make(film, out, open_steps=None, fingerprint=None, resources=HERE):
   source, _ = film
   volume = shards.make_volume(
       out, source, np.float32, open_steps or functools.partial(negate, source.path),
-      fingerprint or {'source': volumes.hash_content(source)}, 'negate', resources)
+      fingerprint or {'source': workdir.hash_files(source.path)}, 'negate',
+      resources)
   return volumes.read_box(volume, (0, 0, 0), volume.shape)
 
 

@@ -16,7 +16,6 @@ This is the only module that knows tensorstore.
 """
 import contextlib
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 
@@ -35,8 +34,8 @@ _DTYPES = ('uint8', 'uint16', 'uint32', 'int32', 'float32', 'float64')
 # 256 KiB of float32.
 _SHARD_ZYX = (8, 1024, 1024)
 _CHUNK_ZYX = (4, 128, 128)
-_CACHE_BYTES = 256 * 2**20
-_CONTEXT = ts.Context({'cache_pool': {'total_bytes_limit': _CACHE_BYTES}})
+# A cache gained nothing where it was tried, and its memory grows (2026-11).
+_CONTEXT = ts.Context({'cache_pool': {'total_bytes_limit': 0}})
 # Keys of attributes.fibjax that belong to this module.
 _UNKNOWN_SIZE = 'voxel_size_unknown'
 _ALL_STORED = 'every_shard_stored'
@@ -231,33 +230,6 @@ def discard_shard(volume: Volume, start_zyx) -> None:
   """Deletes the file of the shard that starts at a voxel, whatever state it is in."""
   index = (str(a // n) for a, n in zip(start_zyx, shard_shape(volume), strict=True))
   volume.path.joinpath(_LEVEL, 'c', *index).unlink(missing_ok=True)
-
-
-def stamp_files(path) -> str:
-  """Names, sizes and times of a volume's files: changes when it is written to."""
-  states = []
-  for file in _files(path):
-    with contextlib.suppress(FileNotFoundError):  # it went away meanwhile
-      state = file.stat()
-      states.append(f'{file.relative_to(path)} {state.st_size} {state.st_mtime_ns} ')
-  return _digest(state.encode() for state in states)
-
-
-def hash_content(volume: Volume) -> str:
-  """Hash of all files: the same for a copy elsewhere (about 1 GB/s)."""
-  return _digest(part for file in _files(volume.path) for part in (
-      str(file.relative_to(volume.path)).encode(), file.read_bytes()))
-
-
-def _files(path):
-  return sorted(file for file in Path(path).rglob('*') if file.is_file())
-
-
-def _digest(parts) -> str:
-  digest = hashlib.blake2b(digest_size=8)
-  for part in parts:
-    digest.update(part)
-  return digest.hexdigest()
 
 
 def slab_boxes(volume: Volume):

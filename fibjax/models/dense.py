@@ -28,8 +28,11 @@ def window_px(cells: int, out_px: int) -> int:
 
 
 def count_bytes(_, window_px2: int) -> int:
-  """Memory for a window of so many pixels: the widest map, read and written."""
-  return 2 * WIDTHS[-1] * 4 * window_px2
+  """Memory for a window of so many pixels: the widest maps, read and written.
+
+  They are smaller than the window, which makes up for what strips need.
+  """
+  return 7 * WIDTHS[-1] * window_px2
 
 
 def plan_extents(cells: int, out_px: int, block: int = 1) -> tuple[int, ...]:

@@ -45,8 +45,8 @@ def score_volume(model: Model, params, source: Volume, out, *, mode: str = 'auto
   """
   mode = 'dense' if mode == 'auto' else mode
   host = jax.tree.map(np.asarray, params)
-  fingerprint = {'weights': hash_params(host), 'source': workdir.hash_files(source.path),
-                 'model': model.settings, 'mode': mode}
+  fingerprint = {'weights': hash_params(host), 'model': model.settings, 'mode': mode,
+                 'source': workdir.hash_files(source.path)}
   open_steps = functools.partial(_open_steps, model.settings, host,
                                  source.path, mode, resources.memory_gb, tile_px)
   return shards.make_volume(out, source, np.float32, open_steps, fingerprint,

@@ -1,3 +1,4 @@
+import os
 import re
 import shutil
 import subprocess
@@ -6,7 +7,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = sorted((ROOT / 'launch').glob('*.sh')) + [ROOT / '.ci' / 'run']
+SCRIPTS = [*sorted((ROOT / 'launch').glob('*.sh')), ROOT / 'launch' / 'slurm.sbatch',
+           ROOT / '.ci' / 'run']
 
 
 @pytest.mark.parametrize('script', SCRIPTS, ids=lambda p: p.name)
@@ -46,3 +48,30 @@ def test_every_fibjax_command_in_the_readme_parses():
     args, rest = main.parser().parse_known_args(words)
     assert callable(args.function)
     assert all(word.startswith('--config.') for word in rest), rest
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not (ROOT / '.venv' / 'bin' / 'dask').exists(),
+                    reason='needs the environment that launch/env.sh makes')
+def test_the_slurm_job_starts_a_cluster_and_ends_it(tmp_path):
+  # `srun` is replaced by one that runs the command here; the job itself is a mistake,
+  # whose status and message come through.
+  (tmp_path / 'srun').write_text('#!/usr/bin/env bash\n'
+                                 'while [[ $1 == --* ]]; do shift; done\nexec "$@"\n')
+  (tmp_path / 'srun').chmod(0o755)
+  done = subprocess.run(
+      ['bash', ROOT / 'launch' / 'slurm.sbatch', 'segment',
+       f'--workdir={tmp_path / "none"}', '--volume=V', '--out=O'], text=True,
+      check=False, capture_output=True, timeout=120,
+      env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}',
+           'SLURM_SUBMIT_DIR': str(ROOT), 'SLURM_JOB_NUM_NODES': '1',
+           'SLURM_JOB_ID': 'test'})
+  folder, = ROOT.glob('.slurm-test-*')
+  try:
+    assert done.returncode == 2
+    assert 'none/config.json: got no such file' in done.stderr
+    assert 'tcp://127.0.0.1:' in (folder / 'scheduler.log').read_text()
+    assert 'Registered to' in (folder / 'workers.log').read_text()
+    assert 'jax' in (folder / 'software.txt').read_text()
+  finally:
+    shutil.rmtree(folder)

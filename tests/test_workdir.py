@@ -1,5 +1,7 @@
 import json
 import multiprocessing
+import os
+import shutil
 
 import pytest
 
@@ -55,3 +57,19 @@ def test_check_shape_accepts_none_as_any_length():
   check_shape('a', Array, (3, None))
   with pytest.raises(InputError, match=r'a: got shape \(3, 4\)'):
     check_shape('a', Array, (3, 5))
+
+
+def test_hashes_follow_content_and_stamps_follow_writing(tmp_path):
+  (tmp_path / 'a' / 'b').mkdir(parents=True)
+  (tmp_path / 'a' / 'b' / 'x').write_text('1')
+  content = workdir.hash_files(tmp_path / 'a')
+  stamp = workdir.stamp_files(tmp_path / 'a')
+  shutil.copytree(tmp_path / 'a', tmp_path / 'copy')
+  assert workdir.hash_files(tmp_path / 'copy') == content
+  os.utime(tmp_path / 'a' / 'b' / 'x', (1, 1))
+  assert workdir.hash_files(tmp_path / 'a') == content
+  assert workdir.stamp_files(tmp_path / 'a') != stamp
+  (tmp_path / 'a' / 'b' / 'x').write_text('2')
+  assert workdir.hash_files(tmp_path / 'a') != content
+  (tmp_path / 'copy' / 'b' / 'x').rename(tmp_path / 'copy' / 'y')
+  assert workdir.hash_files(tmp_path / 'copy') != content

@@ -34,7 +34,7 @@ def features(params, patch_yxc):
   for block in range(1, 5):
     for part in 'ab':
       layer = params[f'conv{block}{part}']
-      maps = jax.nn.elu(conv.conv_lax(maps, layer['kernel'], 'SAME')
+      maps = jax.nn.elu(conv.conv_lax(maps, layer['kernel'], padding='SAME')
                         + layer['bias'][None, None, None])
       found[f'conv{block}{part}'] = np.asarray(maps[0])
     maps = conv.max_pool(maps)

@@ -20,11 +20,9 @@ needs 11.9 instead of 142 MMAC per voxel at (113, 3); filtering halves that agai
 tiles of finite size add their rims. Work goes tile by tile and in small boxes of
 origins, so that what is used repeatedly stays in the cache.
 """
-import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen as nn
 from jax import lax
 
@@ -34,23 +32,15 @@ from fibjax.models.exact_plan import (
   make_layers,
   plan_run,
 )
-from fibjax.models.filtering import minimal_filter
+from fibjax.models.filtering import minimal_filter, mix, multiply
 
 BOX_PX = 8
 
 
-def _multiply(left, right):
-  """Matrix product over the last axis of left and the first of right."""
-  return lax.dot_general(left, right, (((left.ndim - 1,), (0,)), ((), ())),
-                         precision=lax.Precision.HIGHEST)
-
-
 def _mix_runs(matrix, maps, runs: int):
   """Applies a matrix to each of the leading run axes at once."""
-  whole = jnp.asarray(functools.reduce(np.kron, [matrix] * runs), maps.dtype)
-  shape = maps.shape[runs:]
-  out = _multiply(whole, maps.reshape(whole.shape[1], -1))
-  return out.reshape((matrix.shape[0],) * runs + shape)
+  return mix((matrix,) * runs, maps).reshape(
+      (matrix.shape[0],) * runs + maps.shape[runs:])
 
 
 def _prepare_kernels(params, layers):
@@ -99,13 +89,11 @@ def _convolve(kernel, maps, outputs: int, run_y: bool, run_x: bool, step: int):
   runs = run_y + run_x
   if not runs:
     height = maps.shape[0] - 2 * step
-    return _sum_shifts(sum(_multiply(_slice(maps, 0, dy * step, height), kernel[dy])
+    return _sum_shifts(sum(multiply(_slice(maps, 0, dy * step, height), kernel[dy])
                            for dy in range(3)), 1, step)
   A, _, B = minimal_filter(outputs)
   mixed = _mix_runs(B, maps, runs)
-  products = lax.dot_general(
-      mixed.reshape(kernel.shape[0], -1, kernel.shape[1]), kernel,
-      (((2,), (1,)), ((0,), (0,))), precision=lax.Precision.HIGHEST)
+  products = multiply(mixed.reshape(kernel.shape[0], -1, kernel.shape[1]), kernel, 1)
   products = products.reshape(*mixed.shape[:-1], -1)
   if runs == 1:
     products = _sum_shifts(products, -3 if run_x else -2, step)
@@ -264,7 +252,7 @@ def _head(params, cells):
   hidden = cells.reshape(n * n, height * width, channels).transpose(1, 0, 2)
   hidden = hidden.reshape(height * width, -1)
   for name in ('fc1', 'fc2', 'out'):
-    hidden = _multiply(hidden, params[name]['kernel']) + params[name]['bias'][None]
+    hidden = multiply(hidden, params[name]['kernel']) + params[name]['bias'][None]
     if name != 'out':
       hidden = nn.elu(hidden)
   return hidden.reshape(height, width)

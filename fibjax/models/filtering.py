@@ -10,6 +10,8 @@ A dilated convolution is one per phase: with d pixels between taps, the pixels x
 x + 2 d ... belong together. `over_lines` works on all columns of 4 rows d apart at a
 time, a *line*, and on as many neighbouring phases as fill the matrix products.
 """
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -69,17 +71,17 @@ def prepare_kernels(kernel_yxio: jax.Array) -> dict:
   return kernels
 
 
-def _multiply(left, right, batch: int = 0):
-  """Matrix product over the last axis of left, after leading batch axes."""
+def multiply(left, right, batch: int = 0):
+  """Matrix product over the last axis of left, after leading batch axes of both."""
   axes = tuple(range(batch))
-  return lax.dot_general(left, right, (((batch + 1,), (batch,)), (axes, axes)),
+  return lax.dot_general(left, right, (((left.ndim - 1,), (batch,)), (axes, axes)),
                          precision=lax.Precision.HIGHEST)
 
 
-def _mix(matrix_y, matrix_x, arrays):
-  """Applies one matrix per axis to [y x, ...] arrays at once."""
-  whole = jnp.asarray(np.kron(matrix_y, matrix_x), arrays.dtype)
-  return _multiply(whole, arrays.reshape(whole.shape[1], -1))
+def mix(matrices, arrays):
+  """Applies one matrix to each leading axis at once; returns [rows, what is left]."""
+  whole = jnp.asarray(functools.reduce(np.kron, matrices), arrays.dtype)
+  return multiply(whole, arrays.reshape(whole.shape[1], -1))
 
 
 def over_lines(after, kernels: dict, dilation: int, pooled: int, out_yx, maps_yxc):
@@ -152,8 +154,8 @@ def _filter(kernels, dilation: int, pooled: int, blocks_x: int, phases: int, sta
     inputs = inputs.reshape(len(inputs), count, channels)
     if fill:
       inputs = jnp.pad(inputs, ((0, 0), (0, fill), (0, 0)))
-    mixed = _mix(B_y, B_x, inputs).reshape(inputs.shape)
-    products = _mix(A_y, A_x, _multiply(mixed, kernel, 1))
+    mixed = mix((B_y, B_x), inputs).reshape(inputs.shape)
+    products = mix((A_y, A_x), multiply(mixed, kernel, 1))
     total = products if total is None else total + products
   shape = (BLOCK, BLOCK, phases, blocks_x, dilation, -1)
   total = total.reshape(BLOCK ** 2, count + fill, -1)[:, :count]

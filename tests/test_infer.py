@@ -94,17 +94,17 @@ def test_the_memory_of_a_tile_is_what_the_compiler_plans(n_xy, padding):
     window = jax.ShapeDtypeStruct((1, *sides, 3), np.float32)
     planned = jax.jit(model.apply_dense).lower(params, window).compile()
     planned = planned.memory_analysis().temp_size_in_bytes
-    assert 0.7 * model.dense_bytes(tile_yx) < planned < model.dense_bytes(tile_yx)
+    assert 0.6 * model.dense_bytes(tile_yx) < planned < model.dense_bytes(tile_yx)
 
 
 def test_tiles_follow_the_memory(context_model):
   model, _ = context_model
-  assert infer.choose_tile((1000, 768), model, 1e10) == (1000, 768)
+  assert infer.choose_tile((1000, 768), model, 1e10) == (1024, 768)
   half = infer.choose_tile((1000, 768), model, model.dense_bytes((1000, 768)) - 1)
-  assert half == (500, 768)
-  for gigabytes in (0.05, 0.2, 0.5):
+  assert half == (512, 768)
+  for gigabytes in (0.15, 0.3, 0.6):
     tile_yx = infer.choose_tile((1000, 768), model, gigabytes * 1e9)
-    assert 0.2 * gigabytes * 1e9 < model.dense_bytes(tile_yx) <= gigabytes * 1e9
+    assert 0.3 * gigabytes * 1e9 < model.dense_bytes(tile_yx) <= gigabytes * 1e9
   with pytest.raises(InputError, match='--memory_gb: got 0.001, expected at least'):
     infer.choose_tile((1000, 768), model, 1e6)
 

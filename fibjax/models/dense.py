@@ -27,12 +27,9 @@ def window_px(cells: int, out_px: int) -> int:
   return STRIDE * cells + 2 * CONTEXT_PX - 1 + out_px
 
 
-def count_bytes(_, window_px2: int) -> int:
-  """Memory for a window of so many pixels: the widest maps, read and written.
-
-  They are smaller than the window, which makes up for what strips need.
-  """
-  return 7 * WIDTHS[-1] * window_px2
+def count_bytes(cells: int, window_px2: int) -> int:
+  """Memory for a window of so many pixels: its widest maps, and a strip (measured)."""
+  return 7 * WIDTHS[-1] * window_px2 + 17_000_000 * (cells + 2)
 
 
 def plan_extents(cells: int, out_px: int, block: int = 1) -> tuple[int, ...]:

@@ -26,7 +26,7 @@ def get_config(variant: str = 'base'):
   config.train.log10_learning_rate = -2.8
   config.train.dropout_dense = 0.1
   config.train.dropout_spatial = 0.05
-  config.train.epochs = 16
+  config.train.epochs = 24
   if variant == 'tiny':
     config.data.presets = ('HPC30',)
     config.data.shape_zyx = (16, 160, 160)

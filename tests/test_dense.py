@@ -34,7 +34,7 @@ def test_max_pool_drops_an_odd_last_row():
   np.testing.assert_array_equal(conv.max_pool(maps)[0, ..., 0], [[6, 8], [16, 18]])
 
 
-@pytest.mark.parametrize('n_xy, aligned', [(33, False), (33, True), (49, True)])
+@pytest.mark.parametrize('n_xy, aligned', [(33, False), (49, True)])
 def test_dense_equals_one_patch_per_voxel(n_xy, aligned):
   model = small_model(n_xy, 3)
   params = random_params(model)
@@ -159,6 +159,7 @@ def test_planned_extents_chain(cells, out_px):
   assert aligned - window < 140
 
 
+@pytest.mark.long
 def test_a_voxel_has_the_same_bits_in_every_aligned_window():
   model = small_model(33, 3)
   params = random_params(model)
@@ -166,7 +167,7 @@ def test_a_voxel_has_the_same_bits_in_every_aligned_window():
   image = jax.random.normal(jax.random.key(3), (1, *sides, 3))
   apply = jax.jit(model.apply_dense, static_argnums=3)
   whole = apply(params, image, None, (384, 320))
-  for y, x, height, width in [(0, 0, 256, 320), (64, 64, 256, 256), (128, 0, 64, 320)]:
+  for y, x, height, width in [(64, 64, 256, 256), (128, 0, 64, 320)]:
     part = apply(params, image[:, y:y + model.dense_px(height),
                                x:x + model.dense_px(width)], None, (height, width))
     np.testing.assert_array_equal(part, whole[:, y:y + height, x:x + width])

@@ -8,9 +8,11 @@ On CPU a k x k convolution is one matrix product: the k shifts along y of the ma
 side by side, [positions, k in] x [k in, k out], and the k blocks of the result are
 added up with a shift along x. That is as fast as a plain product of these sizes, also
 with a member axis over kernels, where `lax.conv` becomes a grouped convolution; but
-only while what is written in between stays in the cache, hence strips of rows. On
-other platforms cuDNN by `lax.conv` and whole maps are the better choice. Both choices
-are made here and nowhere else; `fibjax bench --only=conv` measures them.
+only while what is written in between stays in the cache, hence strips of rows. From
+32 channels up minimal filtering (filtering.py) is faster again; training does without.
+On other platforms cuDNN by `lax.conv` and whole maps are the better choice. All choices
+are made here, in `conv_valid` and `conv_layer`; `fibjax bench --only=conv` measures the
+first.
 """
 import functools
 

@@ -1,10 +1,10 @@
 """Three simulated films (HPC22, HPC30, HPC45): the main job in minutes.
 
 COMMAND   fibjax run --config=configs/demo.py --workdir=workdirs/demo
-HARDWARE  2 CPU cores, 7 min 33 s
-SCORE     test mIoU after post-processing 0.841, 0.867, 0.856 for HPC22, HPC30, HPC45
+HARDWARE  2 CPU cores, about 6 minutes
+SCORE     test mIoU after post-processing 0.844, 0.871, 0.862 for HPC22, HPC30, HPC45
           (best grey threshold with the answer in hand: 0.524, 0.668, 0.542), porosity
-          17.8, 37.1, 49.9 % where the truth is 17.1, 34.8, 50.5 % (2026-11-22)
+          16.9, 37.9, 49.6 % where the truth is 17.1, 34.8, 50.5 % (2026-11-25)
 """
 from fibjax.config import base, unknown_variant
 

@@ -177,12 +177,13 @@ def convolutions(_: str = '') -> dict[str, float]:
 def segment(_: str = '') -> dict[str, float]:
   """Memory, overhead and speed of `segment`, at (113, 3), each in its own process.
 
-  Peak memory for a volume of one shard and for one of four; wall time over the time in
+  Peak memory for a volume of two shards and for one of eight; wall time over the time in
   which something is computed; the time of one slice of the paper's size.
   """
   figures = {}
   with tempfile.TemporaryDirectory() as folder:
-    for name, shape in (('1', (8, 1024, 1024)), ('4', (8, 2048, 2048)),
+    # Two shards at least: one is read ahead while another is computed.
+    for name, shape in (('1', (8, 1024, 2048)), ('4', (8, 2048, 4096)),
                         ('slice', (1, 2247, 3372))):
       done = subprocess.run([sys.executable, '-m', 'fibjax.bench_segment', folder, name,
                              *map(str, shape)], check=True, stdout=subprocess.PIPE)

@@ -177,8 +177,8 @@ def convolutions(_: str = '') -> dict[str, float]:
 def segment(_: str = '') -> dict[str, float]:
   """Memory, overhead and speed of `segment`, at (113, 3), each in its own process.
 
-  Peak memory for a volume of two shards and for one of eight; wall time over the time in
-  which something is computed; the time of one slice of the paper's size.
+  Peak memory for a volume of two shards and for one of eight; wall time over the time
+  in which something is computed; the time of one slice of the paper's size.
   """
   figures = {}
   with tempfile.TemporaryDirectory() as folder:

@@ -30,7 +30,7 @@ _SHARD_YX, _EXACT_TILE, _VOXELS = (1024, 1024), 64, 64
 # name, side of the output, dilation, kernel, channels, features
 _LAYERS = (('1b', 128, 1, 3, 16, 16), ('2b', 128, 2, 3, 32, 32),
            ('3b', 128, 4, 3, 64, 64), ('4b', 128, 8, 3, 80, 80),
-           ('fc1', 32, 16, 7, 80, 128))
+           ('fc1', 128, 16, 7, 80, 128))
 _USEFUL_FLOP = 2 * 685_552  # per voxel at (113, 3): weights without biases (§9.4)
 
 

@@ -21,7 +21,6 @@ from fibjax.data.volume import Volume, read_mirrored
 from fibjax.models import Model
 from fibjax.shards import Steps
 
-MODES = ('auto', 'dense', 'patch')
 _SMALL_PX = 64  # smaller tiles are mostly margin
 _BATCH = 2048  # voxels of mode 'patch' at once, if the memory allows (§1.9)
 

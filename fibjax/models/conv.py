@@ -54,7 +54,7 @@ def conv_strips(maps_byxc: jax.Array, kernel_yxio: jax.Array,
                 dilation: int = 1) -> jax.Array:
   """`conv_product` strip by strip, forward and backward."""
   return _over_strips(lambda rows: conv_product(rows, kernel_yxio, dilation),
-                      (kernel_yxio.shape[0] - 1) * dilation, STRIP_PX, maps_byxc)
+                      (kernel_yxio.shape[0] - 1) * dilation, maps_byxc)
 
 
 def _conv_strips_forward(maps_byxc, kernel_yxio, dilation):
@@ -70,7 +70,7 @@ def _conv_strips_backward(dilation, saved, gradient_byxo):
       jnp.pad(in_x, ((0, 0), (edge_y, edge_y), (0, 0), (0, 0))),
       jnp.swapaxes(kernel_yxio[::-1, ::-1], 2, 3), dilation)
   width = maps_byxc.shape[2]
-  rows, starts = _strips(edge_y, STRIP_PX, maps_byxc)
+  rows, starts = _strips(edge_y, maps_byxc)
 
   def step(i, total):
     start = jnp.asarray(starts)[i]
@@ -168,19 +168,17 @@ conv_layer.defvjp(
     lambda _, __, ___, ____, pull, gradient: pull(gradient))
 
 
-def _strips(reach: int, strip_px: int, maps_byxc) -> tuple[int, list[int]]:
+def _strips(reach: int, maps_byxc) -> tuple[int, list[int]]:
   """Rows of a strip and where strips start; the last one ends with the maps."""
   batch, height, width, _ = maps_byxc.shape
   height -= reach
-  rows = max(1, min(height, round(strip_px / (batch * width))))
-  if jax.default_backend() != 'cpu':
-    rows = height
+  rows = max(1, min(height, round(STRIP_PX / (batch * width))))
   return rows, [min(start, height - rows) for start in range(0, height, rows)]
 
 
-def _over_strips(function, reach: int, strip_px: int, maps_byxc):
+def _over_strips(function, reach: int, maps_byxc):
   """[b, y - reach, ...] of function(rows) -> [b, rows - reach, ...] by strips."""
-  rows, starts = _strips(reach, strip_px, maps_byxc)
+  rows, starts = _strips(reach, maps_byxc)
   if len(starts) == 1:
     return function(maps_byxc)
   batch, height, width, channels = maps_byxc.shape

@@ -95,8 +95,7 @@ def dense_forward(peer: str = '') -> dict[str, float]:
   """
   fast, paper = _model(_N_XY, _N_Z, 'context'), _model(_N_XY, _N_Z, 'same')
   params = jax.jit(fast.init)(jax.random.key(0))
-  tile_yx = infer.choose_tile(_SHARD_YX, fast,
-                              HERE.memory_gb * 1e9 / parallel.count_in_work())
+  tile_yx = infer.choose_tile(_SHARD_YX, fast, HERE.memory_gb)
   random = np.random.default_rng(0)
   windows = random.random((2, *map(fast.dense_px, tile_yx), _N_Z), np.float32)
   boxes = random.random((2, *(_EXACT_TILE + _N_XY - 1,) * 2, _N_Z), np.float32)

@@ -56,15 +56,15 @@ def _open_steps(settings: dict, params, path: Path, mode: str, memory_gb: float,
                 tile_px: int) -> Steps:
   model = models.make_model(settings)
   source = volumes.open_volume(path)
-  memory = memory_gb * 1e9 / parallel.count_in_work()
-  batch = max(1, min(_BATCH, int(memory / model.patch_bytes)))
+  patches_held = memory_gb * 1e9 / parallel.count_in_work() / model.patch_bytes
+  batch = max(1, min(_BATCH, int(patches_held)))
   score_fns = {}
 
   def tile_of(shape_zyx):
     extent = shape_zyx[1:]
     if tile_px:
       return tuple(tile_side(e, tile_px, model.stride_px) for e in extent)
-    return choose_tile(extent, model, memory if mode == 'dense' else math.inf)
+    return choose_tile(extent, model, memory_gb if mode == 'dense' else math.inf)
 
   def covering(box):
     """Extent of the whole tiles that cover a box."""
@@ -106,18 +106,26 @@ def tile_side(extent_px: int, largest_px: int, stride_px: int) -> int:
   return math.ceil(extent_px / count / stride_px) * stride_px
 
 
-def choose_tile(extent_yx, model: Model, memory_bytes: float) -> tuple[int, int]:
+def choose_tile(extent_yx, model: Model, memory_gb: float) -> tuple[int, int]:
   """Fewest equal tiles of a shard that fit the memory; they stay about square.
+
+  Args:
+    extent_yx: of the shard, voxels.
+    model: network.
+    memory_gb: for all tiles in work on one device, 10^9 bytes.
 
   Raises:
     InputError: when not even a small tile fits.
   """
+  def needed_gb(tile_yx):
+    return parallel.count_in_work() * model.dense_bytes(tile_yx) / 1e9
+
   tile_yx = tuple(tile_side(e, e, model.stride_px) for e in extent_yx)
-  while model.dense_bytes(tile_yx) > memory_bytes:
+  while needed_gb(tile_yx) > memory_gb:
     if max(tile_yx) <= _SMALL_PX:
-      raise InputError('--memory_gb', got=memory_bytes / 1e9,
-                       expected=f'at least {model.dense_bytes(tile_yx) / 1e9:.2f} for '
-                       'this network', remedy='raise it')
+      raise InputError('--memory_gb', got=memory_gb,
+                       expected=f'at least {needed_gb(tile_yx):.2f} for this network',
+                       remedy='raise it')
     axis = int(tile_yx[1] > tile_yx[0])
     side = tile_side(tile_yx[axis], math.ceil(tile_yx[axis] / 2), model.stride_px)
     tile_yx = (side, tile_yx[1]) if axis == 0 else (tile_yx[0], side)

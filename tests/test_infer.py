@@ -95,16 +95,22 @@ def test_the_memory_of_a_tile_is_what_the_compiler_plans(n_xy, tile_yx):
   assert 0.6 * model.dense_bytes(tile_yx) < planned < model.dense_bytes(tile_yx)
 
 
-def test_tiles_follow_the_memory(context_model):
+@pytest.mark.parametrize('in_work', [1, 2])
+def test_tiles_follow_the_memory(context_model, monkeypatch, in_work):
   model, _ = context_model
-  assert infer.choose_tile((1000, 768), model, 1e10) == (1024, 768)
-  half = infer.choose_tile((1000, 768), model, model.dense_bytes((1000, 768)) - 1)
-  assert half == (512, 768)
-  for gigabytes in (0.15, 0.3, 0.6):
-    tile_yx = infer.choose_tile((1000, 768), model, gigabytes * 1e9)
-    assert 0.3 * gigabytes * 1e9 < model.dense_bytes(tile_yx) <= gigabytes * 1e9
-  with pytest.raises(InputError, match='--memory_gb: got 0.001, expected at least'):
-    infer.choose_tile((1000, 768), model, 1e6)
+  monkeypatch.setattr(infer.parallel, 'count_in_work', lambda: in_work)
+  assert infer.choose_tile((1000, 768), model, 20) == (1024, 768)
+  whole = in_work * model.dense_bytes((1000, 768))
+  assert infer.choose_tile((1000, 768), model, (whole - 1) / 1e9) == (512, 768)
+  for gigabytes in (0.3, 0.6, 1.2):
+    tile_yx = infer.choose_tile((1000, 768), model, gigabytes)
+    needed = in_work * model.dense_bytes(tile_yx)
+    assert 0.3 * gigabytes * 1e9 < needed <= gigabytes * 1e9
+  with pytest.raises(InputError, match='--memory_gb: got 0.001') as error:
+    infer.choose_tile((1000, 768), model, 0.001)
+  # What the message asks for is enough.
+  gigabytes = float(str(error.value).split('at least ')[1].split()[0])
+  infer.choose_tile((1000, 768), model, gigabytes + 0.01)
 
 
 def test_scores_of_other_weights_are_not_mixed(film, context_model, tmp_path):

@@ -18,7 +18,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fibjax import config, infer, optim, parallel, patches, sampling, train, workdir
+from fibjax import (
+  config,
+  infer,
+  losses,
+  optim,
+  parallel,
+  patches,
+  sampling,
+  train,
+  workdir,
+)
 from fibjax.checks import InputError
 from fibjax.cluster import HERE
 from fibjax.models import conv, make_model
@@ -58,21 +68,30 @@ def _training_step(n_xy: int, n_z: int, padding: str, crop_px: int, batch: int):
   model = _model(n_xy, n_z, padding)
   optimizer = optim.make_optimizer('sgd', 0.99)
   state = train.init_state(model, optimizer, 0)
+  regions, samples = _training_data(model, crop_px, batch)
+  loss = losses.make_loss('bce')
+  step = jax.jit(functools.partial(train.train_step, model=model, optimizer=optimizer,
+                                   loss=loss, crop_px=crop_px))
+  gather = jax.jit(lambda r, b: patches.gather_windows(
+      r.context_ryxc, b.corners_b3, model.window_px))
+  moment = _moment(samples, loss)
+  return (functools.partial(step, state, moment, regions),
+          functools.partial(gather, regions, samples))
+
+
+def _training_data(model, crop_px: int, batch: int):
   random = np.random.default_rng(0)
   side = 256 + 2 * model.before_px
   regions = sampling.put_regions(
-      random.random((8, side, side, n_z), np.float32),
+      random.random((8, side, side, model.n_z), np.float32),
       random.integers(0, 2, (8, 256, 256)).astype(np.uint8), balanced=False)
   corners = random.integers(0, (8, 257 - crop_px, 257 - crop_px), (batch, 3))
-  samples = sampling.Samples(jnp.asarray(corners, jnp.int32), jnp.ones(batch))
-  hyper = train.Hyper(*(jnp.float32(0.1),) * len(train.Hyper._fields))
-  step = jax.jit(lambda s, r, b, h: train.train_step(
-      s, r, b, h, 0.01, jax.random.key(0), model=model, optimizer=optimizer,
-      crop_px=crop_px))
-  gather = jax.jit(lambda r, b: patches.gather_windows(
-      r.context_ryxc, b.corners_b3, model.window_px))
-  return (functools.partial(step, state, regions, samples, hyper),
-          functools.partial(gather, regions, samples))
+  return regions, sampling.Samples(jnp.asarray(corners, jnp.int32), jnp.ones(batch))
+
+
+def _moment(samples, loss, seed: int = 0) -> train.Moment:
+  hyper = train.Hyper(*(np.float32(0.1),) * 5, np.asarray(loss.factors, np.float32))
+  return train.Moment(samples, np.uint32(seed), hyper, np.float32(0.01), np.float32(0))
 
 
 def gather_share(_: str = '') -> dict[str, float]:

@@ -2,8 +2,7 @@
 
 A checkpoint is one pytree of host arrays (`state`) and one JSON item (`meta`), under
 workdir/checkpoints/<epoch>. Arrays are fetched to the host before they are written, so
-a checkpoint restores on any number of devices. The newest and the best (lowest
-validation BCE) are kept.
+a checkpoint restores on any number of devices. The newest is kept.
 """
 import logging
 from pathlib import Path
@@ -21,19 +20,13 @@ _ERRORS = (ValueError, OSError, KeyError, TypeError)
 def open_manager(folder) -> ocp.CheckpointManager:
   """Opens (and makes) a folder of checkpoints; use it as a context manager."""
   logging.getLogger('absl').setLevel(logging.ERROR)  # one warning per leaf otherwise
-  policy = ocp.checkpoint_managers
   options = ocp.CheckpointManagerOptions(
-      best_fn=lambda metrics: metrics['val_bce'], best_mode='min',
-      preservation_policy=policy.AnyPreservationPolicy([
-          policy.LatestN(1),
-          policy.BestN(get_metric_fn=lambda metrics: metrics['val_bce'],
-                       reverse=True, n=1)]),
+      preservation_policy=ocp.checkpoint_managers.LatestN(1),
       enable_async_checkpointing=False)
   return ocp.CheckpointManager(Path(folder).resolve(), options=options)
 
 
-def save(manager: ocp.CheckpointManager, epoch: int, state: Any, meta: dict,
-         val_bce: float) -> None:
+def save(manager: ocp.CheckpointManager, epoch: int, state: Any, meta: dict) -> None:
   """Writes the checkpoint of an epoch, whole or not at all.
 
   Raises:
@@ -41,7 +34,7 @@ def save(manager: ocp.CheckpointManager, epoch: int, state: Any, meta: dict,
   """
   items = ocp.args.Composite(state=ocp.args.StandardSave(jax.device_get(state)),
                              meta=ocp.args.JsonSave(meta))
-  if not manager.save(epoch, args=items, metrics={'val_bce': val_bce}, force=True):
+  if not manager.save(epoch, args=items, force=True):
     raise RuntimeError(f'the checkpoint of epoch {epoch} was not written to '
                        f'{manager.directory}')
 

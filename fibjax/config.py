@@ -25,10 +25,11 @@ def base() -> ConfigDict:
   """Every setting with its default."""
   config = ConfigDict()
   config.name = 'base'
-  config.seed = 0  # of initialisation, sampling, shuffling and dropout
+  config.seed = 0  # of a training: initialisation, order, augmentation and dropout
 
   config.data = create(
       source='volumes',  # 'volumes' | 'simulate' | 'flyem'
+      seed=0,  # of films, regions, splits, and which voxels validate
       # source = 'volumes': volumes made by `fibjax import` and their region folders
       volumes=(),
       regions=(),  # folders with regions.csv and masks.npy, any number
@@ -70,6 +71,9 @@ def base() -> ConfigDict:
       schedule='cosine',  # 'cosine' | 'steps' (paper)
       log10_learning_rate=-3.0,  # at the start
       decay_epochs=8,  # k of 'steps': the rate falls by 10^0.25 every k epochs
+      loss='bce',  # e.g. 'bce + 0.5*ramp(0.6, 1)*jaccard' (losses.py)
+      border_weight=0.0,  # w0: voxels at the interface count 1 + w0 times; above -1
+      border_sigma_px=5.0,  # width of the border
       l2=4.16e-6,  # c of the penalty c ||w||^2 on kernels
       dropout_dense=0.2,  # p_d
       dropout_spatial=0.1,  # p_sd
@@ -202,7 +206,8 @@ def _rules(config: ConfigDict):
   data, train = config.data, config.train
   yield one_of('data', 'source', ('volumes', 'simulate', 'flyem'))
   yield one_of('data', 'artefacts', ('none', 'mild', 'real'))
-  yield 'seed', config.seed, 0 <= config.seed < 2 ** 31, '0 to 2147483647'
+  for key, seed in (('seed', config.seed), ('data.seed', data.seed)):
+    yield key, seed, 0 <= seed < 2 ** 31, '0 to 2147483647'
   shape = data.shape_zyx
   yield ('data.shape_zyx', shape, len(shape) == 3 and min(shape) > 0,
          'three positive integers')
@@ -228,6 +233,8 @@ def _rules(config: ConfigDict):
   yield one_of('train', 'optimizer', ('adam', 'sgd'))
   yield one_of('train', 'schedule', ('cosine', 'steps'))
   yield within('train', 'log10_learning_rate', -8, 1)
+  yield within('train', 'border_weight', -0.999, 1000)
+  yield within('train', 'border_sigma_px', 0.1, 1000)
   for key in ('l2', 'intensity_mean_sd', 'intensity_deviation_sd'):
     yield within('train', key, 0, 1)
   for key in ('momentum', 'dropout_dense', 'dropout_spatial'):

@@ -132,7 +132,7 @@ def _split(config, window_zyx, regions: Regions) -> Regions:
   if config.split.mode != 'table':
     context = np.array((0, *regions.masks_ryx.shape[1:])) + window_zyx
     regions = region_tables.assign_splits(
-        regions, seed=config.seed, fractions=config.split.fractions,
+        regions, seed=config.data.seed, fractions=config.split.fractions,
         mode=config.split.mode, context_zyx=context)
   unsplit = [r for r, split in enumerate(regions.split) if not split]
   if unsplit and len(unsplit) < len(regions.split):
@@ -221,7 +221,7 @@ def simulate(preset: str, shape_zyx, seed: int, artefacts: str, folder, *,
 def _simulated(config, name: str, index: int, folder: Path) -> Volume:
   data = config.data
   if not (folder / 'raw.ome.zarr').exists():
-    simulate(name, data.shape_zyx, config.seed + index, data.artefacts, folder)
+    simulate(name, data.shape_zyx, data.seed + index, data.artefacts, folder)
     progress.say(f'simulated {name}')
   return volumes.open_volume(folder / 'raw.ome.zarr')
 
@@ -236,7 +236,7 @@ def _simulated_regions(config, window_zyx, name: str, index: int,
   data, half = config.data, window_zyx[0] // 2
   truth = volumes.open_volume(folder / 'truth.ome.zarr')
   depth, height, width = truth.shape
-  random = np.random.default_rng((config.seed, index))
+  random = np.random.default_rng((data.seed, index))
   edges = np.rint(np.cumsum((0, *config.split.fractions)) * depth).astype(int)
   margins = [min(window // 2, (extent - data.region_px) // 2)
              for window, extent in zip(window_zyx[1:], (height, width), strict=True)]

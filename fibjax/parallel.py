@@ -1,11 +1,20 @@
-"""Work shared by the devices of this machine: the only user of jax.pmap."""
+"""Work shared by the devices of this machine: the only user of jax.pmap.
+
+`map_images` gives every device an image at a time. `map_members` runs one function for
+many members (a seed and its hyper-parameters): with several devices, members are laid
+out [device, local member] and one program is pmapped over the devices; on one CPU
+device each member has the program that it would have alone, two at a time, which is
+faster than any batched form there and leaves every bit as it is alone.
+"""
 import collections
 import functools
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -35,11 +44,10 @@ def map_images(function: Callable, shared) -> Callable:
   devices = jax.local_devices()
   if len(devices) == 1:
     single = jax.jit(function)
-    held = jax.device_put(shared, devices[0])
+    held = put_shared(shared, len(devices))
     return functools.partial(_in_turn, lambda image: np.asarray(single(held, image)))
   mapped = jax.pmap(function, axis_name=_AXIS, in_axes=(None, 0))
-  held = jax.device_put(shared, NamedSharding(Mesh(np.array(devices), (_AXIS,)),
-                                              PartitionSpec()))
+  held = put_shared(shared, len(devices))
 
   def map_all(images):
     images = iter(images)
@@ -59,3 +67,91 @@ def _in_turn(function: Callable, images):
         yield waiting.popleft().result()
     while waiting:
       yield waiting.popleft().result()
+
+
+def put_members(trees: list) -> Any:
+  """Puts members on the devices.
+
+  Args:
+    trees: one pytree of arrays per member, equal but for the values.
+
+  Returns:
+    What `map_members` takes: a list of pytrees on one CPU device, else one pytree of
+    [device, local member, ..], filled up with copies of the last member.
+  """
+  devices = _devices_of(len(trees))
+  if _one_by_one(devices):
+    return [jax.device_put(tree, devices[0]) for tree in trees]
+  local = -(-len(trees) // len(devices))
+  filled = trees + trees[-1:] * (len(devices) * local - len(trees))
+  stacked = jax.tree.map(lambda *leaves: np.stack(leaves).reshape(
+      len(devices), local, *np.shape(leaves[0])), *filled)
+  return jax.device_put(stacked, NamedSharding(_mesh(devices), PartitionSpec(_AXIS)))
+
+
+def put_shared(tree: Any, count: int) -> Any:
+  """Puts a pytree of arrays once on every device that `count` members use."""
+  devices = _devices_of(count)
+  return jax.device_put(tree, devices[0] if _one_by_one(devices) else
+                        NamedSharding(_mesh(devices), PartitionSpec()))
+
+
+def fetch_members(members: Any, count: int) -> list:
+  """Host copies of the first `count` members, one pytree each."""
+  if isinstance(members, list):
+    return jax.device_get(members)
+  host = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count],
+                      jax.device_get(members))
+  return [jax.tree.map(lambda leaf, k=k: leaf[k], host) for k in range(count)]
+
+
+def unzip(members: Any) -> tuple:
+  """Members of tuples to a tuple of members."""
+  if isinstance(members, list):
+    return tuple(list(part) for part in zip(*members, strict=True))
+  return members
+
+
+def map_members(function: Callable, count: int, donate: bool = False) -> Callable:
+  """Builds (members, each, shared) -> results, for all members at once.
+
+  Args:
+    function: pure, (member, each, shared) -> result.
+    count: number of members.
+    donate: whether the result may use the member's buffers again.
+
+  Returns:
+    A function of members and each of `put_members` (each may be None) and shared of
+    `put_shared` to the results, which are members again. Build it once: it holds the
+    compiled program.
+  """
+  devices, donated = _devices_of(count), (0,) if donate else ()
+  if _one_by_one(devices):
+    single = jax.jit(function, donate_argnums=donated)
+
+    def run(members, each, shared):
+      each = [None] * len(members) if each is None else each
+      return list(_in_turn(lambda pair: jax.block_until_ready(single(*pair, shared)),
+                           zip(members, each, strict=True)))
+    return run
+
+  def local(members, each, shared):
+    found = jax.tree.leaves(members)[0].shape[0]
+    results = [function(*jax.tree.map(lambda leaf, k=k: leaf[k], (members, each)),
+                        shared) for k in range(found)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+  return jax.pmap(local, axis_name=_AXIS, in_axes=(0, 0, None), devices=devices,
+                  donate_argnums=donated)
+
+
+def _devices_of(count: int) -> list:
+  """The devices that members are spread over; never more than members."""
+  return jax.local_devices()[:count]
+
+
+def _one_by_one(devices: list) -> bool:
+  return len(devices) == 1 and devices[0].platform == 'cpu'
+
+
+def _mesh(devices: list) -> Mesh:
+  return Mesh(np.array(devices), (_AXIS,))

@@ -14,12 +14,12 @@ from fibjax import (
   datasets,
   evaluate,
   infer,
+  members,
   models,
   patches,
   postprocess,
   progress,
   sampling,
-  train,
   workdir,
 )
 from fibjax.checks import InputError
@@ -106,7 +106,7 @@ def train_only(config, folder, resume: bool) -> dict:
                        expected='an empty workdir, or --resume',
                        remedy='add --resume to go on, or choose another --workdir')
     fit(config, prepare(config, folder), folder)
-    return train.best_row(folder)
+    return members.best_row(members.read_rows(folder))
 
 
 def open_run(folder) -> tuple:
@@ -136,7 +136,7 @@ def segment_other(folder, source, out, mode: str,
   config, folder = open_run(folder)
   chosen = _postprocess_of(config, folder)
   model = models.make_model(config.model)
-  params = train.load_best(model, config, folder)
+  params = members.load_best(model, config, folder)
   raw = volumes.open_volume(Path(source).resolve())
   datasets.check_window(str(source), raw.shape, _window_zyx(model))
   with _no_trace_of_mistakes(Path(out)), workdir.lock(out) as out:
@@ -214,7 +214,8 @@ def prepare(config, folder: Path) -> Inputs:
   raw, regions = datasets.collect(config, _window_zyx(model), folder)
   trained = [region_tables.select(regions, split=split) for split in ('train', 'val')]
   patches.check_memory(region_tables.concatenate(trained), model.before_px, model.n_z)
-  sampling.make_plan(config.train, config.seed, *(side.masks_ryx for side in trained))
+  sampling.make_plan(config.train, config.data.seed,
+                     *(side.masks_ryx for side in trained))
   group = volumes.create_group(folder / 'prepared.ome.zarr')
   record_path = folder / 'preprocessing.json'
   records = workdir.read_json(record_path) if record_path.exists() else {}
@@ -236,7 +237,7 @@ def _window_zyx(model: models.Model) -> tuple[int, int, int]:
 
 def fit(config, inputs: Inputs, folder: Path):
   """Trains, or goes on training, and returns the best weights."""
-  if not train.is_finished(config, folder):
+  if not members.is_finished(config, folder):
     sides = []
     for split in ('train', 'val'):
       regions = region_tables.select(inputs.regions, split=split)
@@ -245,9 +246,11 @@ def fit(config, inputs: Inputs, folder: Path):
       sides.append(sampling.put_regions(
           context_ryxc, regions.masks_ryx,
           balanced=config.train.sampling == 'dense'
-          and config.train.balance == 'classes'))
-    train.train_and_evaluate(config, inputs.model, *sides, folder)
-  return train.load_best(inputs.model, config, folder)
+          and config.train.balance == 'classes',
+          border_weight=config.train.border_weight,
+          border_sigma_px=config.train.border_sigma_px))
+    members.train_and_evaluate(config, inputs.model, *sides, folder)
+  return members.load_best(inputs.model, config, folder)
 
 
 def score(config, inputs: Inputs, params, folder: Path,
@@ -296,7 +299,7 @@ def _evaluate(config, inputs: Inputs, scores, segmentations, folder: Path) -> di
   """metrics.json and porosities.csv of what is in the workdir."""
   truths = {name: datasets.open_truth(name, folder) for name in scores}
   result, rows = evaluate.evaluate(inputs.prepared, inputs.regions, scores,
-                                   segmentations, truths, config.seed)
+                                   segmentations, truths, config.data.seed)
   chosen = workdir.read_json(folder / 'postprocess.json')
   result['postprocess'] = {k: chosen[k] for k in ('sigma_px', 'threshold')}
   workdir.write_text(folder / 'porosities.csv', rows)

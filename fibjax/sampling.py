@@ -10,7 +10,10 @@ the margin m their network needs:
   epoch; the network must be free of padding. Class weights give pore and solid half of
   the loss each.
 
-The order of an epoch follows from (seed, epoch) alone.
+What a voxel should be and how much it counts are two maps beside the images: targets
+P(solid), between 0 and 1 where experts differ, and weights, 0 where unlabelled. Which
+voxels and windows validate follows from config.data.seed, the order of an epoch from
+(seed of the member, epoch).
 """
 import math
 from collections.abc import Callable
@@ -20,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fibjax import patches
+from fibjax import losses, patches
 from fibjax.checks import InputError
 
 
@@ -29,12 +32,12 @@ class DeviceRegions(NamedTuple):
 
   Attributes:
     context_ryxc: [r, H + 2 m, W + 2 m, n_z] images (patches.py).
-    masks_ryx: [r, H, W] uint8 labels 0, 1, 255.
-    class_weights: [2] weight of pore and of solid voxels.
+    targets_ryx: [r, H, W] float32 P(solid), 0 where unlabelled.
+    weights_ryx: [r, H, W] float32 weight in the loss, 0 where unlabelled.
   """
   context_ryxc: jax.Array
-  masks_ryx: jax.Array
-  class_weights: jax.Array
+  targets_ryx: jax.Array
+  weights_ryx: jax.Array
 
 
 class Samples(NamedTuple):
@@ -59,20 +62,29 @@ def cut_samples(regions: DeviceRegions, samples: Samples, margin_px: int,
     crop_px: side of the labelled area; 1 for single voxels.
 
   Returns:
-    [b, s, s, n_z] images with s = crop_px + 2 m, [b, crop_px, crop_px] uint8
-    labels and float32 weights (class weight; 0 where unlabelled or not valid).
+    [b, s, s, n_z] images with s = crop_px + 2 m, [b, crop_px, crop_px] float32 targets
+    and weights (0 where unlabelled or not valid).
   """
   side = crop_px + 2 * margin_px
   images_byxc = patches.gather_windows(regions.context_ryxc, samples.corners_b3, side)
-  labels_byx = patches.gather_labels(regions.masks_ryx, samples.corners_b3, crop_px)
-  weights_byx = jnp.where(labels_byx == 255, 0.,
-                          regions.class_weights[jnp.minimum(labels_byx, 1)])
-  return (images_byxc.astype(jnp.float32), labels_byx,
+  targets_byx, weights_byx = (
+      patches.gather_labels(maps, samples.corners_b3, crop_px)
+      for maps in (regions.targets_ryx, regions.weights_ryx))
+  return (images_byxc.astype(jnp.float32), targets_byx,
           weights_byx * samples.valid_b[:, None, None])
 
 
-def put_regions(context_ryxc, masks_ryx, balanced: bool) -> DeviceRegions:
-  """Puts one split on the device, with class weights that average to 1.
+def put_regions(context_ryxc, masks_ryx, balanced: bool, *, targets_ryx=None,
+                border_weight: float = 0., border_sigma_px: float = 5.
+                ) -> DeviceRegions:
+  """Puts one split on the device, with weights that average to 1.
+
+  Args:
+    context_ryxc: [r, H + 2 m, W + 2 m, n_z] images.
+    masks_ryx: [r, H, W] labels 0, 1, 255.
+    balanced: whether pore and solid have half of the weight each.
+    targets_ryx: P(solid) where experts differ; None: the labels.
+    border_weight, border_sigma_px: as for `losses.border_weights`.
 
   Raises:
     InputError: when a class is missing from the masks.
@@ -83,9 +95,24 @@ def put_regions(context_ryxc, masks_ryx, balanced: bool) -> DeviceRegions:
       raise InputError(f'annotated voxels of class {name}', got=0,
                        expected='both classes in the training and validation regions',
                        remedy='annotate a region with both phases or split otherwise')
-  weights = counts.sum() / (2 * counts) if balanced else np.ones(2)
-  return DeviceRegions(jnp.asarray(context_ryxc), jnp.asarray(masks_ryx),
-                       jnp.asarray(weights, jnp.float32))
+  weights_ryx = (masks_ryx != 255).astype(np.float32)
+  if balanced:
+    weights_ryx *= (counts.sum() / (2 * counts))[np.minimum(masks_ryx, 1)]
+  if border_weight:
+    weights_ryx *= np.stack([losses.border_weights(mask_yx, border_weight,
+                                                   border_sigma_px)
+                             for mask_yx in masks_ryx])
+  if targets_ryx is None:
+    targets_ryx = masks_ryx == 1
+  return DeviceRegions(jnp.asarray(context_ryxc),
+                       jnp.asarray(targets_ryx, jnp.float32),
+                       jnp.asarray(weights_ryx, jnp.float32))
+
+
+def hard_labels(regions: DeviceRegions) -> np.ndarray:
+  """[r, H, W] uint8 labels of regions on the device: 0, 1, or 255 without weight."""
+  return np.where(np.asarray(regions.weights_ryx) > 0,
+                  np.asarray(regions.targets_ryx) > 0.5, 255).astype(np.uint8)
 
 
 def _random_windows(masks_ryx, count: int, crop_px: int, seed: int) -> np.ndarray:
@@ -121,7 +148,7 @@ class Plan(NamedTuple):
   """What an epoch walks through.
 
   Attributes:
-    train_corners: epoch -> [steps, b, 3] and [steps, b] valid, both on the host.
+    train_corners: (seed, epoch) -> [steps, b, 3] and [steps, b] valid, on the host.
     val_corners: [steps, b, 3]; val_valid: [steps, b].
     steps: per epoch.
     crop_px: labelled side of a window.
@@ -138,7 +165,7 @@ def make_plan(train, seed: int, train_masks_ryx, val_masks_ryx) -> Plan:
 
   Args:
     train: config.train.
-    seed: of the draws.
+    seed: config.data.seed, of the voxels of 'patch' and of what validates.
     train_masks_ryx: labels of the training regions.
     val_masks_ryx: labels of the validation regions.
 
@@ -150,15 +177,15 @@ def make_plan(train, seed: int, train_masks_ryx, val_masks_ryx) -> Plan:
     val_n3 = patches.sample_voxels(val_masks_ryx, train.voxel_fraction, seed + 1)
     steps, crop_px = math.ceil(len(voxels_n3) / train.batch), 1
 
-    def corners(epoch):
-      order = np.random.default_rng((seed, epoch)).permutation(len(voxels_n3))
+    def corners(member_seed, epoch):
+      order = np.random.default_rng((member_seed, epoch)).permutation(len(voxels_n3))
       return _batches(voxels_n3[order], train.batch)
   else:
     steps, crop_px = train.steps_per_epoch, train.crop_px
     val_n3 = _random_windows(val_masks_ryx, train.val_windows, crop_px, seed + 1)
 
-    def corners(epoch):
-      seed_sequence = np.random.SeedSequence((seed, epoch))
+    def corners(member_seed, epoch):
+      seed_sequence = np.random.SeedSequence((member_seed, epoch))
       return _batches(_random_windows(train_masks_ryx, steps * train.batch, crop_px,
                                       seed_sequence), train.batch)
   return Plan(corners, *_batches(val_n3, train.batch), steps, crop_px)

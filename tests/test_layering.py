@@ -16,10 +16,11 @@ ROOMS = (
     'cluster', 'shards', 'datasets', 'patches', 'parallel', 'augment',
     'models.filtering', 'models.conv', 'models.patch_cnn', 'models.dense',
     'models.exact_plan', 'models.exact', 'models',
-    'losses', 'metrics', 'optim', 'state', 'checkpoint',
-    'sampling', 'train', 'infer',
+    'losses', 'metrics', 'experts', 'optim', 'state', 'checkpoint',
+    'sampling', 'train', 'members', 'infer',
     'objects', 'postprocess', 'segment', 'analysis.porosity', 'evaluate',
     'report.tables', 'report.figures', 'report.sources', 'report.page',
+    'report.sweep_figures', 'report.sweep_tables', 'report.sweep_page',
     'run', 'torch_peer', 'bench_segment', 'bench', 'main')
 OUTSIDERS = {
     'ml_collections': {'config'}, 'tensorstore': {'data.volume'},
@@ -27,9 +28,8 @@ OUTSIDERS = {
     'flax': {'models.patch_cnn', 'models.dense', 'models.exact'},
     'optax': {'losses', 'optim'}, 'orbax': {'checkpoint'}, 'cc3d': {'objects'},
     'dask': {'cluster'}, 'distributed': {'cluster'}, 'torch': {'torch_peer'},
-    'matplotlib':
-    {'report.figures'}, 'jinja2': {'report.page'},
-    'argparse': {'main'}, 'tqdm': {'progress'}, 'tensorboardX': {'train'}}
+    'matplotlib': {'report.figures', 'report.sweep_figures'}, 'jinja2': {'report.page'},
+    'argparse': {'main'}, 'tqdm': {'progress'}, 'tensorboardX': {'members'}}
 
 
 def modules():

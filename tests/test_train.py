@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fibjax import checkpoint, config, optim, sampling, train
+from fibjax import checkpoint, config, losses, members, optim, sampling, train
 from fibjax.checks import InputError
 from fibjax.models import make_model
 
@@ -42,16 +42,12 @@ def sides():
 
 def run(settings, sides, folder):
   model = make_model(settings.model)
-  best = train.train_and_evaluate(settings, model, *sides, folder)
-  return best, train.load_best(model, settings, folder)
+  best = members.train_and_evaluate(settings, model, *sides, folder)
+  return best, members.load_best(model, settings, folder)
 
 
-def latest_params(settings, folder):
-  model = make_model(settings.model)
-  optimizer = optim.make_optimizer(settings.train.optimizer, settings.train.momentum)
-  target = train.init_state(model, optimizer, settings.seed)
-  with checkpoint.open_manager(folder / 'checkpoints') as manager:
-    return checkpoint.restore(manager, manager.latest_step(), target)[0]
+def latest_state(settings, folder):
+  return members.load_states(make_model(settings.model), settings, folder)[0]
 
 
 def read_csv(folder):
@@ -83,10 +79,10 @@ def test_a_killed_training_resumes_bit_by_bit(tmp_path, sides, monkeypatch, when
   with pytest.raises(_KilledError):
     run(settings, sides, tmp_path / 'cut')
   monkeypatch.setattr(checkpoint, 'save', save)
-  assert not train.is_finished(settings, tmp_path / 'cut')
+  assert not members.is_finished(settings, tmp_path / 'cut')
   run(settings, sides, tmp_path / 'cut')
-  assert train.is_finished(settings, tmp_path / 'cut')
-  states = [latest_params(settings, tmp_path / name) for name in ('whole', 'cut')]
+  assert members.is_finished(settings, tmp_path / 'cut')
+  states = [latest_state(settings, tmp_path / name) for name in ('whole', 'cut')]
   jax.tree.map(np.testing.assert_array_equal, *states)
   assert read_csv(tmp_path / 'whole') == read_csv(tmp_path / 'cut')
   assert len(read_csv(tmp_path / 'cut')) == 3
@@ -102,7 +98,7 @@ def test_training_learns_and_the_best_epoch_is_kept(tmp_path, sides):
   assert best['val_bce'] < 0.45 and best['val_accuracy'] > 0.8
   model = make_model(settings.model)
   plan = sampling.make_plan(settings.train, 0,
-                            *(np.asarray(s.masks_ryx) for s in sides))
+                            *(sampling.hard_labels(side) for side in sides))
   evaluate = jax.jit(functools.partial(train.eval_step, model=model, crop_px=1))
   totals = [evaluate(params, sides[1], sampling.Samples(c, v)) for c, v in
             zip(plan.val_corners, plan.val_valid, strict=True)]
@@ -121,7 +117,7 @@ def test_permuted_labels_teach_nothing(tmp_path, sides):
 
 
 def test_a_loss_that_explodes_names_epoch_and_step(tmp_path, sides):
-  with pytest.raises(InputError, match=r'training loss at epoch 1, step \d+.*lower'):
+  with pytest.raises(InputError, match=r'at epoch 1, step \d+: got loss.*lower'):
     run(tiny_config(log10_learning_rate=1., momentum=0.99), sides, tmp_path)
 
 
@@ -130,9 +126,9 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, sides):
   run(settings, sides, tmp_path)
   settings.model.n_xy = 49
   with pytest.raises(InputError, match='checkpoint.*the config it was trained with'):
-    train.load_best(make_model(settings.model), settings, tmp_path)
+    members.load_best(make_model(settings.model), settings, tmp_path)
   with pytest.raises(InputError, match='no checkpoints'):
-    train.load_best(make_model(settings.model), settings, tmp_path / 'elsewhere')
+    members.load_best(make_model(settings.model), settings, tmp_path / 'elsewhere')
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, sides):
@@ -140,7 +136,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, sides):
   run(settings, sides, tmp_path)
   shutil.rmtree(tmp_path / 'checkpoints' / '0' / 'state')
   with pytest.raises(InputError, match=r'checkpoint .*checkpoints.0'):
-    train.load_best(make_model(settings.model), settings, tmp_path)
+    members.load_best(make_model(settings.model), settings, tmp_path)
 
 
 def test_an_epoch_visits_every_voxel_once_and_fills_with_weight_zero():
@@ -148,12 +144,12 @@ def test_an_epoch_visits_every_voxel_once_and_fills_with_weight_zero():
   _, masks = bright_is_solid()
   plan = sampling.make_plan(settings.train, 0, masks, masks)
   for epoch in (0, 1):
-    corners, valid = plan.train_corners(epoch)
+    corners, valid = plan.train_corners(0, epoch)
     visited = corners.reshape(-1, 3)[valid.reshape(-1) > 0]
     assert len(np.unique(visited, axis=0)) == len(visited) == 2 * int(
         0.5 * 0.05 * masks.size)
     assert plan.steps == len(corners) == -(-len(visited) // 16)
-  assert (plan.train_corners(0)[0] != plan.train_corners(1)[0]).any()
+  assert (plan.train_corners(0, 0)[0] != plan.train_corners(0, 1)[0]).any()
 
 
 def test_samples_of_weight_zero_change_nothing(sides):
@@ -162,26 +158,32 @@ def test_samples_of_weight_zero_change_nothing(sides):
   model = make_model(settings.model)
   optimizer = optim.make_optimizer('sgd', 0.9)
   state = train.init_state(model, optimizer, 0)
-  hyper = train.Hyper(*(jnp.float32(settings.train[n]) for n in train.Hyper._fields))
-  step = jax.jit(functools.partial(train.train_step, model=model, optimizer=optimizer,
-                                   crop_px=1))
+  step = jax.jit(functools.partial(
+      train.train_step, model=model, optimizer=optimizer,
+      loss=losses.make_loss('bce'), crop_px=1))
   corners = np.array([(0, 1, 1), (1, 5, 9), (2, 2, 2), (3, 9, 9)], np.int32)
   other = corners.copy()
   other[2:] = (0, 20, 20)
   valid = np.array([1, 1, 0, 0], np.float32)
   with jax.debug_key_reuse(True):
-    outcomes = [step(state, sides[0], sampling.Samples(c, valid), hyper, 0.1,
-                     jax.random.key(1)) for c in (corners, other)]
+    outcomes = [step(state, moment_of(settings, sampling.Samples(c, valid)), sides[0])
+                for c in (corners, other)]
   # Augmentation keys belong to places in the batch, so the valid ones are the same.
   jax.tree.map(np.testing.assert_array_equal, *outcomes)
   assert step._cache_size() == 1
+
+
+def moment_of(settings, samples):
+  hyper = train.Hyper(*(jnp.float32(settings.train[n]) for n in members.SETTINGS[:-2]),
+                      jnp.ones(1))
+  return train.Moment(samples, jnp.uint32(1), hyper, jnp.float32(0.1), jnp.float32(0))
 
 
 def test_class_weights_balance_pore_and_solid():
   context, masks = bright_is_solid()
   masks[:3] = np.where(np.arange(24)[:, None] < 4, 0, 1)
   regions = sampling.put_regions(context, masks, balanced=True)
-  mass = [float(regions.class_weights[k]) * (masks == k).sum() for k in (0, 1)]
+  mass = [float(regions.weights_ryx[masks == k].sum()) for k in (0, 1)]
   np.testing.assert_allclose(mass[0], mass[1], rtol=1e-5)
   np.testing.assert_allclose(sum(mass), masks.size, rtol=1e-5)
   masks[:] = 1
@@ -214,7 +216,7 @@ def test_windows_of_sparse_labels_all_hold_a_label():
   masks = np.full((5, 60, 70), 255, np.uint8)
   masks[3, 59, 2], masks[1, 30, 69] = 0, 1
   plan = sampling.make_plan(settings.train, 0, masks, masks)
-  corners = plan.train_corners(0)[0].reshape(-1, 3)
+  corners = plan.train_corners(0, 0)[0].reshape(-1, 3)
   assert len(corners) == 80 and (corners >= 0).all()
   for r, y, x in corners:
     window = masks[r, y:y + 16, x:x + 16]
@@ -228,7 +230,7 @@ def test_image_and_labels_stay_together_through_cut_and_augmentation():
   masks = (field[:, margin:-margin, margin:-margin] > 0.5).astype(np.uint8)
   context = np.repeat(field[..., None], 3, -1).astype(np.float32)
   regions = sampling.put_regions(context, masks, balanced=False)
-  hyper = train.Hyper(*(jnp.float32(0),) * 5)
+  hyper = train.Hyper(*(jnp.float32(0),) * 5, jnp.ones(1))
   samples = sampling.Samples(np.array([(0, 5, 9)] * 12, np.int32),
                              np.ones(12, np.float32))
   batch = sampling.cut_samples(regions, samples, model.before_px, 16)

@@ -27,7 +27,11 @@ COMPARISON_NAMES = {
     (0, 1): 'pore called solid', (1, 0): 'solid called pore'}
 UNLABELLED_RGB = (0.62, 0.62, 0.66)
 _OVERLAY_ALPHA = 0.32
-_BLUE, _RED, _GREEN = '#0072b2', '#d55e00', '#009e73'  # safe for colour-blind readers
+# Okabe and Ito's colours, safe for colour-blind readers; a marker each besides.
+COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9',
+           '#000000')
+MARKERS = 'os^Dv<>'
+_BLUE, _RED, _GREEN = COLOURS[:3]
 _STYLE = {
     'font.family': 'sans-serif', 'font.size': 9.0, 'axes.titlesize': 9.5,
     'axes.labelsize': 9.0, 'xtick.labelsize': 8.0, 'ytick.labelsize': 8.0,
@@ -35,7 +39,7 @@ _STYLE = {
     'xtick.major.width': 0.6, 'ytick.major.width': 0.6, 'xtick.major.size': 2.5,
     'ytick.major.size': 2.5, 'legend.frameon': False, 'savefig.dpi': 160,
     'figure.dpi': 100}
-_styled = matplotlib.rc_context(_STYLE)
+styled = matplotlib.rc_context(_STYLE)  # decorates every function that draws
 
 
 class RegionPanel(NamedTuple):
@@ -148,7 +152,7 @@ def _legend(ax, entries, **kwargs):
                                  'labelspacing': 0.35, 'columnspacing': 1.2} | kwargs))
 
 
-@_styled
+@styled
 def neighbourhood_figure(stack_zyx: np.ndarray, sizes_px, chosen_px: int | None,
                          voxel_size_yx_nm=None) -> Figure:
   """Draws the neighbourhood sizes around one voxel (figure 1 of the paper).
@@ -208,7 +212,7 @@ def _draw_slices(figure, stack_zyx, size_px, columns):
   figure.suptitle(f'{size_px} × {size_px} × {n_z}', fontsize=9.5)
 
 
-@_styled
+@styled
 def curves_figure(curves: dict) -> Figure:
   """Draws loss and accuracy against epoch (figure 6 of the paper).
 
@@ -248,7 +252,7 @@ def curves_figure(curves: dict) -> Figure:
   return figure
 
 
-@_styled
+@styled
 def regions_figure(panels: list[RegionPanel]) -> Figure:
   """Draws one region per volume, image to comparison (figure 8 of the paper)."""
   titles = ('Image', 'Manual', 'Score', 'Automatic', 'Comparison')
@@ -306,7 +310,7 @@ def _draw_keys(figure, row, score, has_unlabelled):
   _legend(row[4], entries)
 
 
-@_styled
+@styled
 def slice_figure(name: str, z: int, image_yx: np.ndarray, segmentation_yx: np.ndarray,
                  voxel_size_yx_nm=None) -> Figure:
   """Draws a full slice beside its segmentation (figure 9 of the paper)."""
@@ -328,7 +332,7 @@ def slice_figure(name: str, z: int, image_yx: np.ndarray, segmentation_yx: np.nd
   return figure
 
 
-@_styled
+@styled
 def porosity_figure(manual: dict, automatic: dict) -> Figure:
   """Draws automatic against manual porosity, one point per region.
 
@@ -339,10 +343,9 @@ def porosity_figure(manual: dict, automatic: dict) -> Figure:
   figure = Figure(figsize=(4.2, 4.1), layout='constrained')
   ax = figure.subplots()
   ax.axline((0, 0), slope=1, color='0.5', linewidth=0.8, zorder=1)
-  colours = (_BLUE, _RED, _GREEN, '#cc79a7', '#e69f00', '#56b4e9', '#000000')
   for i, name in enumerate(manual):
     ax.scatter(100 * manual[name], 100 * automatic[name], s=16, alpha=0.75,
-               color=colours[i % len(colours)], marker='os^Dv<>'[i % 7],
+               color=COLOURS[i % 7], marker=MARKERS[i % 7],
                linewidths=0, label=name)
   values = 100 * np.concatenate([*manual.values(), *automatic.values()])
   pad = max(0.05 * np.ptp(values), 1.0)

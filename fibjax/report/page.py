@@ -60,29 +60,51 @@ def write_report(folder) -> Path:
     post = workdir.read_json(folder / 'postprocess.json')
   shown_tables = _tables(scores, notes)
   shown_figures = _figures(folder, run_settings, notes)
+  return write_page(folder, 'report.html', shown_tables, shown_figures, notes=notes,
+                    facts=_facts(run_settings, post), settings=run_settings,
+                    versions=versions)
+
+
+def write_page(folder, template: str, shown_tables, shown_figures, *, notes, facts,
+               settings: dict, versions: dict) -> Path:
+  """Writes a page, its figures and its tables into a folder.
+
+  Args:
+    folder: existing folder; gets report.html, figures/ and tables.md.
+    template: file name of a template that extends shell.html.
+    shown_tables: Tables in the order of the page.
+    shown_figures: PageFigures in the order of the page.
+    notes: sentences about what is not on the page.
+    facts: (name, value) pairs of text for the head of the page.
+    settings: content of config.json, {} for none; its name is the page's.
+    versions: content of versions.json, {} for none.
+
+  Returns:
+    path of report.html.
+  """
+  folder = Path(folder)
   (folder / 'figures').mkdir(exist_ok=True)
   for figure in shown_figures:
     _write_bytes(folder / 'figures' / f'{figure.stem}.png', figure.png)
   workdir.write_text(folder / 'tables.md',
                      '\n'.join(tables.to_markdown(t) for t in shown_tables))
-  html = _template().render(
-      name=run_settings.get('name') or folder.resolve().name,
+  html = _template(template).render(
+      name=settings.get('name') or folder.resolve().name,
       folder=folder.resolve().name,
       notes=notes, tables=shown_tables, combined=tables.COMBINED,
-      figures=shown_figures,
-      facts=_facts(run_settings, post), settings=_flatten(run_settings),
+      figures=shown_figures, facts=facts, settings=_flatten(settings),
       versions=versions)
   path = folder / 'report.html'
   workdir.write_text(path, html)
   return path
 
 
-def _template():
+def _template(name):
   environment = jinja2.Environment(
       loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
       undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
   environment.filters['png'] = lambda data: base64.b64encode(data).decode('ascii')
-  return environment.get_template('report.html')
+  return environment.get_template(name)
 
 
 def _write_bytes(path, content):
@@ -153,7 +175,8 @@ def _figures(folder, run_settings, notes) -> list[PageFigure]:
   return [figure for figure in found if figure is not None]
 
 
-def _page_figure(stem, title, caption, figure):
+def page_figure(stem, title, caption, figure) -> PageFigure:
+  """Renders a matplotlib Figure for the page, at its own width."""
   return PageFigure(stem, title, caption, figures.to_png(figure),
                     float(figure.get_figwidth()))
 
@@ -164,7 +187,7 @@ def _neighbourhood(films, run_settings, notes):
     if films:
       notes.append('The volumes are smaller than the smallest neighbourhood.')
     return None
-  return _page_figure(
+  return page_figure(
       'neighbourhoods', 'Neighbourhood sizes.',
       'The network decides about the voxel at the cross from the square around it. '
       'Squares: the sizes studied in the paper (its Figure 1). Yellow: the size of '
@@ -177,7 +200,7 @@ def _curves(folder, notes):
   if 'epoch' not in columns:
     notes.append('metrics.csv is missing or empty: no training curves.')
     return None
-  return _page_figure(
+  return page_figure(
       'curves', 'Training.',
       'Loss, accuracy and mIoU after each epoch, on the training and validation '
       'voxels (Figure 6 of the paper). The training values are means over the steps '
@@ -197,7 +220,7 @@ def _porosities(folder):
   manual, automatic = ({n: columns[kind][whole & (volume == n)]
                         for n in dict.fromkeys(volume[whole].tolist())}
                        for kind in ('manual', 'automatic'))
-  return _page_figure(
+  return page_figure(
       'porosities', 'Porosity of each annotated region.',
       'Automatic against manual porosity; on the line the two agree. Scatter along '
       'the line is the material, scatter across it the error of the segmentation '
@@ -209,7 +232,7 @@ def _regions(films, regions, notes):
   found = [p for f in films if (p := sources.region_panel(f, regions, notes))]
   if not found:
     return None
-  return _page_figure(
+  return page_figure(
       'regions', 'One region per volume.',
       'From left to right: image; labels (pore green, solid red); score, the '
       'probability of solid, from black (pore) over green (undecided) to white '
@@ -223,7 +246,7 @@ def _slice(index, film):
   if found is None:
     return None
   z, image_yx, segmentation_yx = found
-  return _page_figure(
+  return page_figure(
       f'slice_{index + 1}', f'Full slice of {film.name}.',
       f'Slice {z}, the middle of the volume, and its segmentation after '
       'post-processing: pore black, solid white (Figure 9 of the paper).',

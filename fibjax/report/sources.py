@@ -17,7 +17,8 @@ from fibjax.data import volume as volume_module
 from fibjax.report.figures import RegionPanel
 
 SIZES_PX = (33, 49, 65, 81, 97, 113)  # the paper's neighbourhoods
-_TEXT_COLUMNS = ('volume', 'split')
+# Columns of text; a seed is one, so that it keeps all its digits.
+_TEXT_COLUMNS = ('volume', 'split', 'seed', 'state')
 _SPLIT_ORDER = ('test', 'val', 'train', '')
 _SURROUND = 1.35  # side of figure 1 over the largest neighbourhood in it
 
@@ -55,19 +56,23 @@ def read_json_if_any(path, notes: list[str]) -> dict:
 
 
 def read_columns(path) -> dict[str, np.ndarray]:
-  """Reads a CSV of numbers: columns as float arrays, volume and split as text.
+  """Reads a CSV: columns as float arrays; volume, split, seed and state as text.
 
   Empty cells of a number column are NaN. A missing or empty file gives {}.
 
   Raises:
-    InputError: for a row that has not the header's columns, or a cell that is no
-      number.
+    InputError: for a file that is no text, a row that has not the header's columns,
+      or a cell that is no number.
   """
   path = Path(path)
   if not path.is_file():
     return {}
-  with open(path, encoding='utf-8', newline='') as file:
-    rows = list(csv.reader(file))
+  try:
+    with open(path, encoding='utf-8', newline='') as file:
+      rows = list(csv.reader(file))
+  except (UnicodeDecodeError, csv.Error) as error:
+    raise InputError(str(path), got=f'a damaged file ({error})', expected='a CSV table',
+                     remedy='delete it and run the stage again') from None
   if len(rows) < 2:
     return {}
   if any(len(row) != len(rows[0]) for row in rows):

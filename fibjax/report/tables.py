@@ -29,21 +29,23 @@ class Table(NamedTuple):
   note: str
 
 
-def _number(value, digits=4, sign=False):
-  if value is None:
+def number(value, digits=4, sign=False) -> str:
+  """Writes a number; None and NaN, not measured, are a dash."""
+  if value is None or value != value:
     return DASH
   text = f'{value:+.{digits}f}' if sign else f'{value:.{digits}f}'
   return text.replace('-', '\N{MINUS SIGN}')
 
 
-def _percent(value, sign=False):
-  return _number(None if value is None else 100 * value, 2, sign)
+def percent(value, sign=False) -> str:
+  """Writes a fraction in percent with two digits; None is a dash."""
+  return number(None if value is None else 100 * value, 2, sign)
 
 
 def _interval(low, high):
   if low is None or high is None:
     return ''
-  return f' [{_percent(low)}, {_percent(high)}]'
+  return f' [{percent(low)}, {percent(high)}]'
 
 
 def _p_value(value):
@@ -84,8 +86,8 @@ def split_table(metrics: dict, stage: str) -> Table:
   rows = {}
   for row in split_rows(metrics, stage):
     rows.setdefault(row['volume'], []).extend((
-        _number(row['miou']), _number(row['accuracy']),
-        _percent(row['porosity_manual']), _percent(row['porosity_automatic'])))
+        number(row['miou']), number(row['accuracy']),
+        percent(row['porosity_manual']), percent(row['porosity_automatic'])))
   return Table(
       title={'before': 'Before post-processing (score > 0.5)',
              'after': 'After post-processing'}[stage],
@@ -109,9 +111,9 @@ def summary_table(metrics: dict) -> Table:
     gain = None if None in (miou, bar) else miou - bar
     manual, automatic = after.get('porosity_manual'), after.get('porosity_automatic')
     error = None if None in (manual, automatic) else automatic - manual
-    rows.append((COMBINED if name is None else name, _number(before.get('miou')),
-                 _number(miou), _number(bar), _number(gain, sign=True),
-                 _percent(manual), _percent(automatic), _percent(error, sign=True)))
+    rows.append((COMBINED if name is None else name, number(before.get('miou')),
+                 number(miou), number(bar), number(gain, sign=True),
+                 percent(manual), percent(automatic), percent(error, sign=True)))
   return Table(
       title='Test regions at a glance',
       groups=(('', 1), ('mIoU', 4), ('Porosity, %', 3)),
@@ -130,10 +132,10 @@ def porosity_table(metrics: dict) -> Table:
   rows = []
   for name, test in tests.items():
     rows.append((
-        name, str(test.get('n_regions', DASH)), _percent(test.get('manual')),
-        _percent(test.get('automatic'))
+        name, str(test.get('n_regions', DASH)), percent(test.get('manual')),
+        percent(test.get('automatic'))
         + _interval(test.get('automatic_low'), test.get('automatic_high')),
-        _percent(test.get('difference'), sign=True)
+        percent(test.get('difference'), sign=True)
         + _interval(test.get('difference_low'), test.get('difference_high')),
         _p_value(test.get('unpaired_p')), _p_value(test.get('paired_p'))))
   return Table(
@@ -154,13 +156,13 @@ def volume_table(metrics: dict) -> Table:
   has_truth = any(v.get('truth') for v in volumes.values())
   rows = []
   for name, volume in volumes.items():
-    row = [name, _percent(volume.get('porosity_automatic'))]
+    row = [name, percent(volume.get('porosity_automatic'))]
     if has_truth:
       truth = volume.get('truth') or {}
       both = truth.get('porosity_manual'), truth.get('porosity_automatic')
       error = None if None in both else both[1] - both[0]
-      row += [_percent(both[0]), _percent(error, sign=True),
-              _number(truth.get('miou')), _number(truth.get('accuracy'))]
+      row += [percent(both[0]), percent(error, sign=True),
+              number(truth.get('miou')), number(truth.get('accuracy'))]
     rows.append(tuple(row))
   columns = ('Volume', 'Porosity %')
   note = 'All voxels of the segmentation.'

@@ -1,0 +1,259 @@
+"""The members of a sweep as data and as tables, and the table of ensembles.
+
+Input is members.csv, one row per trained member. Selection is always by validation
+cross-entropy, never by mIoU (Skarberg et al. 2021), and only among finished members;
+means are over finished members too. Diverged and stopped members are counted.
+"""
+import math
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fibjax.checks import InputError
+from fibjax.report import sources, sweep_figures, tables
+from fibjax.report.sweep_figures import HYPERS
+
+COLUMNS = ('n_xy', 'n_z', 'member', 'seed', *HYPERS, 'best_epoch', 'val_bce',
+           'val_accuracy', 'val_miou', 'seconds', 'state')
+STATES = ('finished', 'diverged', 'stopped')
+PAPER_SIZE = (113, 3)  # of the paper's winner
+_SCORES = ('val_bce', 'val_miou', 'seconds')
+_RANGES = {'n_xy': (1, math.inf), 'n_z': (1, math.inf), 'member': (0, math.inf),
+           'val_bce': (0, math.inf), 'val_miou': (0, 1), 'val_accuracy': (0, 1),
+           'seconds': (0, math.inf)}
+_REMEDY = 'delete the row or run the sweep again'
+
+
+class Size(NamedTuple):
+  """The members of one neighbourhood size.
+
+  Attributes:
+    n_xy, n_z: the size in voxels.
+    counts: state -> number of members.
+    best: row of the selected member in members.csv, None without finished members.
+    mean: column -> mean over finished members, of val_bce, val_miou and seconds.
+    sd: column -> sample standard deviation; NaN for fewer than two members.
+  """
+  n_xy: int
+  n_z: int
+  counts: dict[str, int]
+  best: int | None
+  mean: dict[str, float]
+  sd: dict[str, float]
+
+
+def read_members(path) -> dict[str, np.ndarray]:
+  """Reads members.csv.
+
+  Args:
+    path: CSV with COLUMNS, one row per member; others are passed on unseen.
+
+  Returns:
+    columns [m]; seed and state are text, all others float64, NaN where empty.
+
+  Raises:
+    InputError: for a missing, empty or damaged file, a missing column, an unknown
+      state, a value out of range, a finished member without scores, or a member
+      listed twice.
+  """
+  path = Path(path)
+  if not path.is_file():
+    raise InputError(str(path), got='no such file', expected='the members of a sweep',
+                     remedy='check --workdir, or run the sweep first')
+  columns = sources.read_columns(path)
+  if not columns:
+    raise InputError(str(path), got='no rows', expected='one row per member',
+                     remedy='run the sweep first')
+  check_columns(path, columns, COLUMNS)
+  unknown = [s for s in columns['state'].tolist() if s not in STATES]
+  if unknown:
+    raise InputError(f'{path}: state', got=repr(unknown[0]),
+                     expected=', '.join(STATES), remedy=_REMEDY)
+  words = [s for s in columns['seed'].tolist() if not s.isdecimal()]
+  if words:
+    raise InputError(f'{path}: seed', got=repr(words[0]), expected='a whole number',
+                     remedy=_REMEDY)
+  _check_values(path, columns)
+  times = Counter(zip(*(columns[k].tolist() for k in COLUMNS[:3]), strict=True))
+  twice, n = times.most_common(1)[0]
+  if n > 1:
+    raise InputError(str(path), got='{:g} x {:g}, member {:g} twice'.format(*twice),
+                     expected='each member once', remedy=_REMEDY)
+  return columns
+
+
+def check_columns(path, columns: dict, expected) -> None:
+  """Raises InputError, naming them, when a table lacks columns."""
+  missing = [name for name in expected if name not in columns]
+  if missing:
+    raise InputError(str(path), got=f'no column {", ".join(missing)}',
+                     expected=f'columns {", ".join(expected)}',
+                     remedy='run the sweep again with this version')
+
+
+def _check_values(path, columns):
+  """Checks numbers: present where they must be, whole where they count, in range."""
+  finished = columns['state'] == 'finished'
+  everyone = np.ones_like(finished)
+  for name in COLUMNS:
+    if name in ('seed', 'state'):
+      continue
+    values = columns[name]
+    needed = everyone if name in COLUMNS[:3] or name in HYPERS else finished
+    low, high = _RANGES.get(name, (-math.inf, math.inf))
+    bad = needed & ~np.isfinite(values)
+    if name not in HYPERS:  # scores of diverged members may be anything
+      bad |= needed & ~((values >= low) & (values <= high))
+    if name in COLUMNS[:3]:
+      bad |= values != np.rint(values)
+    if bad.any():
+      i = int(np.argmax(bad))
+      kind = 'a whole number' if name in COLUMNS[:3] else 'a finite number'
+      reach = f' from {low:g}' * (low > -math.inf) + f' to {high:g}' * (high < math.inf)
+      raise InputError(f'{path}: {name} of row {i + 2}', got=f'{values[i]:g}',
+                       expected=kind + reach, remedy=_REMEDY)
+
+
+def best_member(members: dict, where=True) -> int | None:
+  """Returns the row of the finished member of lowest val_bce; the first of equals.
+
+  Args:
+    members: columns of members.csv.
+    where: [m] bool, the members to choose from; all by default.
+
+  Returns:
+    its row, or None when none is finished.
+  """
+  allowed = (members['state'] == 'finished') & where
+  if not allowed.any():
+    return None
+  return int(np.argmin(np.where(allowed, members['val_bce'], math.inf)))
+
+
+def summarise_sizes(members: dict) -> list[Size]:
+  """Sums up the members of each size; sizes by n_z, then n_xy.
+
+  Args:
+    members: columns of members.csv.
+  """
+  pairs = sorted({*zip(members['n_z'].tolist(), members['n_xy'].tolist(),
+                       strict=True)})
+  sizes = []
+  for n_z, n_xy in pairs:
+    here = (members['n_z'] == n_z) & (members['n_xy'] == n_xy)
+    done = here & (members['state'] == 'finished')
+    values = {name: members[name][done] for name in _SCORES}
+    n = int(done.sum())
+    sizes.append(Size(
+        int(n_xy), int(n_z),
+        {s: int((here & (members['state'] == s)).sum()) for s in STATES},
+        best_member(members, here),
+        {k: float(v.mean()) if n else math.nan for k, v in values.items()},
+        {k: float(v.std(ddof=1)) if n > 1 else math.nan for k, v in values.items()}))
+  return sizes
+
+
+def size_name(n_xy, n_z) -> str:
+  """Writes a size, e.g. 113 × 113 × 3."""
+  return f'{n_xy:g} × {n_xy:g} × {n_z:g}'
+
+
+def _spread(mean, sd, digits=4):
+  text = tables.number(mean, digits)
+  return text if not math.isfinite(sd) else f'{text} ± {tables.number(sd, digits)}'
+
+
+def sizes_table(members: dict, sizes: list[Size]) -> tables.Table:
+  """Builds the table of all sizes: members, scores of the best and of all, time.
+
+  Args:
+    members: columns of members.csv.
+    sizes: of summarise_sizes.
+  """
+  winner = best_member(members)
+  longest = max((s.mean['seconds'] for s in sizes if s.best is not None), default=0.0)
+  unit_s, unit = sweep_figures.time_unit(longest)
+  rows = []
+  for s in sizes:
+    best = {k: math.nan if s.best is None else members[k][s.best] for k in _SCORES}
+    mark = ' (selected)' if s.best is not None and s.best == winner else ''
+    rows.append((
+        size_name(s.n_xy, s.n_z) + mark, *(str(s.counts[k]) for k in STATES),
+        tables.number(best['val_bce']), _spread(s.mean['val_bce'], s.sd['val_bce']),
+        tables.number(best['val_miou']), _spread(s.mean['val_miou'], s.sd['val_miou']),
+        _spread(s.mean['seconds'] / unit_s, s.sd['seconds'] / unit_s, 1)))
+  return tables.Table(
+      title='Sizes of the neighbourhood',
+      groups=(('', 1), ('Members', 3), ('Validation cross-entropy', 2),
+              ('Validation mIoU', 2), ('Time', 1)),
+      columns=('Size', *STATES, 'best', 'mean ± sd', 'of best', 'mean ± sd',
+               f'mean ± sd, {unit}'),
+      rows=tuple(rows),
+      note='Best: the finished member of lowest validation cross-entropy; selection is '
+           'always by cross-entropy, and "of best" is the mIoU of that same member, '
+           'not the highest. Mean and sample standard deviation are over finished '
+           'members. Time: training time per finished member.')
+
+
+def winner_table(members: dict, winner: int) -> tables.Table:
+  """Builds the winner's settings beside the published ones of the paper's winner.
+
+  Args:
+    members: columns of members.csv.
+    winner: row of the winner.
+  """
+  rows = [(label, f'{members[column][winner]:g}', str(paper)) for label, column, paper
+          in zip(('n_xy, pixels', 'n_z, slices'), ('n_xy', 'n_z'), PAPER_SIZE,
+                 strict=True)]
+  for name, axis in HYPERS.items():
+    pair = members[name][winner], axis.paper
+    if name == 'log10_l2':
+      rows.append(('weight penalty c', *(f'{10 ** v:.3g}' for v in pair)))
+    else:
+      rows.append((axis.label, *(tables.number(v, axis.digits) for v in pair)))
+  return tables.Table(
+      title='Hyper-parameters of the selected member',
+      groups=(), columns=('Hyper-parameter', 'this sweep', 'paper'), rows=tuple(rows),
+      note='Paper: the winner of 36 sizes with 100 members each (Skärberg et al. '
+           '2021). a, b: standard deviations of the random factors of mean and '
+           'standard deviation in the augmentation; every k epochs the learning rate '
+           'falls by a factor 10^0.25.')
+
+
+def ensemble_table(rows: list[dict]) -> tables.Table:
+  """Builds the comparison of single networks and ensembles.
+
+  Args:
+    rows: one dict per network or ensemble: name, and any of miou_before, miou_after,
+      ece, brier, nll (nats), porosity_manual, porosity_automatic and any other
+      porosity... (fractions); missing, None or NaN is a dash, other keys are not
+      shown.
+
+  Raises:
+    InputError: without rows, or for one without a name.
+  """
+  if not rows or any(not row.get('name') for row in rows):
+    raise InputError('ensemble table', got='no rows' if not rows else 'no name',
+                     expected='rows with a name', remedy='name each row')
+  porosities = list(dict.fromkeys(
+      k for row in rows for k in row if k.startswith('porosity')))
+  heads = [k.removeprefix('porosity').strip('_').replace('_', ' ') or 'all'
+           for k in porosities]
+  scores = ('miou_before', 'miou_after', 'ece', 'brier', 'nll')
+  body = []
+  for row in rows:
+    shares = (row.get(k) for k in porosities)
+    body.append((str(row['name']), *(tables.number(row.get(k)) for k in scores),
+                 *(tables.number(None if v is None else 100 * v, 2) for v in shares)))
+  groups = (('', 1), ('mIoU', 2), ('Calibration', 3))
+  return tables.Table(
+      title='Single networks and ensembles',
+      groups=groups + ((('Porosity, %', len(heads)),) if heads else ()),
+      columns=('Network', 'before', 'after', 'ECE', 'Brier', 'NLL', *heads),
+      rows=tuple(body),
+      note='mIoU before and after post-processing. ECE: expected calibration error, '
+           'the mean distance of score and observed fraction of solid. Brier: mean '
+           'squared error of the score. NLL: mean negative log-likelihood in nats. Of '
+           'all three, lower is better.')

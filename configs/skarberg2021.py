@@ -7,14 +7,20 @@ Zero padding, 113 x 113 x 3, single voxels, SGD with momentum 0.99 (J. Microscop
 COMMAND   fibjax run --config=configs/skarberg2021.py --config.data.volumes=A,B,C \
               --config.data.regions=RA,RB,RC --workdir=workdirs/skarberg2021
 HARDWARE  one GPU
+
+The paper's search, 100 members for each of 36 sizes, is the variant `sweep`:
+
+COMMAND   fibjax sweep --config=configs/skarberg2021.py:sweep ... --workdir=...
+HARDWARE  a node with several GPUs (launch/local.sh), or several (launch/slurm.sbatch)
 """
 from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):
-  """Variants: base; tiny (a simulated film and the smallest network)."""
-  if variant not in ('base', 'tiny'):
-    raise unknown_variant(variant, ('base', 'tiny'))
+  """Variants: base; sweep (the search); each with _tiny: a small simulated film."""
+  known = ('base', 'tiny', 'sweep', 'sweep_tiny')
+  if variant not in known:
+    raise unknown_variant(variant, known)
   config = base()
   config.name = 'skarberg2021'
   config.model.n_xy = 113
@@ -34,7 +40,12 @@ def get_config(variant: str = 'base'):
   config.train.dropout_spatial = 0.195
   config.train.intensity_mean_sd = 0.048
   config.train.intensity_deviation_sd = 0.056
-  if variant == 'tiny':
+  if variant.startswith('sweep'):
+    config.sweep.draw = 'random'
+    config.sweep.members = 100
+    config.sweep.sizes = tuple(f'{16 * n + 1}x{n_z}' for n_z in range(1, 12, 2)
+                               for n in range(2, 8))
+  if variant.endswith('tiny'):
     config.data.source = 'simulate'
     config.data.presets = ('HPC30',)
     config.data.shape_zyx = (9, 72, 72)
@@ -45,4 +56,9 @@ def get_config(variant: str = 'base'):
     config.model.n_z = 1
     config.train.voxel_fraction = 0.1
     config.train.epochs = 1
+    if variant == 'sweep_tiny':
+      config.sweep.sizes = ('33x1', '49x1')
+      config.sweep.members = 3
+      config.sweep.group = 2
+      config.train.epochs = 2
   return config

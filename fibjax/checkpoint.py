@@ -70,3 +70,15 @@ def restore(manager: ocp.CheckpointManager, epoch: int,
                      got='weights of other shapes', expected='the configured model',
                      remedy='use the config it was trained with, or train again')
   return items['state'], items['meta']
+
+
+def save_weights(folder, weights: Any) -> None:
+  """Writes a pytree of arrays to a folder that does not exist yet."""
+  with open_manager(folder) as manager:
+    save(manager, 0, weights, {})
+
+
+def load_weights(folder, target: Any) -> Any:
+  """Reads what `save_weights` wrote; raises as `restore`."""
+  with open_manager(folder) as manager:
+    return restore(manager, 0, target)[0]

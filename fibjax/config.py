@@ -16,9 +16,10 @@ from ml_collections.config_dict import create
 from fibjax.checks import InputError
 
 SPLITS = ('train', 'val', 'test')
+_SIZES = tuple(f'{16 * n + 1}x{n_z}' for n_z in range(1, 12, 2) for n in range(2, 8))
 # Type of the members of every setting that is a tuple.
 _TUPLES = {'volumes': str, 'regions': str, 'presets': str, 'shape_zyx': int,
-           'fractions': (int, float)}
+           'fractions': (int, float), 'sizes': str, 'halving': int}
 
 
 def base() -> ConfigDict:
@@ -27,21 +28,7 @@ def base() -> ConfigDict:
   config.name = 'base'
   config.seed = 0  # of a training: initialisation, order, augmentation and dropout
 
-  config.data = create(
-      source='volumes',  # 'volumes' | 'simulate' | 'flyem'
-      seed=0,  # of films, regions, splits, and which voxels validate
-      # source = 'volumes': volumes made by `fibjax import` and their region folders
-      volumes=(),
-      regions=(),  # folders with regions.csv and masks.npy, any number
-      # source = 'flyem': the folder with the public FlyEM files
-      root='',
-      # source = 'simulate': one film per preset (spec §7)
-      presets=('HPC22', 'HPC30', 'HPC45'),
-      shape_zyx=(16, 320, 320),  # voxels of each film
-      artefacts='mild',  # 'none' | 'mild' | 'real'
-      regions_per_volume=20,
-      region_px=96,  # side of a simulated region
-  )
+  config.data = _data()
   config.split = create(
       mode='table',  # 'table': as the regions say | 'paper' | 'blocked' (§1.3)
       fractions=(0.6, 0.2, 0.2),  # train, val, test; by region, per volume
@@ -57,7 +44,49 @@ def base() -> ConfigDict:
       padding='context',  # 'context' | 'same' (zeros, the published network)
       standardise=True,  # input by mean and sd of the training images; paper: False
   )
-  config.train = create(
+  config.train = _train()
+  config.sweep = create(
+      sizes=(),  # '33x1', ...: n_xy x n_z; (): that of config.model
+      members=8,  # of each size
+      draw='seeds',  # 'seeds': equal but for the seed | 'random': the paper's (§1.7)
+      group=0,  # members trained at once on a device; 0: as many as fit
+      halving=(),  # epochs after which the worse half of a group stops
+  )
+  config.segment = create(
+      mode='auto',  # 'auto' | 'dense' | 'patch'
+  )
+  config.postprocess = create(
+      tune=True,  # choose sigma and threshold on the validation regions (§1.10)
+      sigma_px=2.63,  # used as they are where tune is False (the paper's values)
+      threshold=0.402,
+      kernel='matlab',  # 'matlab' | 'scipy4sigma' (PP1)
+      min_size_vox=100,  # smaller objects of either phase are removed
+      ndim=3,  # 3 | 2: objects in the volume or in each slice (PP4)
+      connectivity=26,  # 26, 18, 6 in 3-D; 8, 4 in 2-D
+  )
+  return config
+
+
+def _data() -> ConfigDict:
+  return create(
+      source='volumes',  # 'volumes' | 'simulate' | 'flyem'
+      seed=0,  # of films, regions, splits, and which voxels validate
+      # source = 'volumes': volumes made by `fibjax import` and their region folders
+      volumes=(),
+      regions=(),  # folders with regions.csv and masks.npy, any number
+      # source = 'flyem': the folder with the public FlyEM files
+      root='',
+      # source = 'simulate': one film per preset (spec §7)
+      presets=('HPC22', 'HPC30', 'HPC45'),
+      shape_zyx=(16, 320, 320),  # voxels of each film
+      artefacts='mild',  # 'none' | 'mild' | 'real'
+      regions_per_volume=20,
+      region_px=96,  # side of a simulated region
+  )
+
+
+def _train() -> ConfigDict:
+  return create(
       sampling='dense',  # 'dense': windows | 'patch': single voxels (§1.4)
       voxel_fraction=0.01,  # share of labelled voxels used by 'patch' (§1.4)
       batch=2,  # windows, or voxels for 'patch', per step
@@ -80,19 +109,6 @@ def base() -> ConfigDict:
       intensity_mean_sd=0.048,  # a of the intensity augmentation (§1.6)
       intensity_deviation_sd=0.056,  # b
   )
-  config.segment = create(
-      mode='auto',  # 'auto' | 'dense' | 'patch'
-  )
-  config.postprocess = create(
-      tune=True,  # choose sigma and threshold on the validation regions (§1.10)
-      sigma_px=2.63,  # used as they are where tune is False (the paper's values)
-      threshold=0.402,
-      kernel='matlab',  # 'matlab' | 'scipy4sigma' (PP1)
-      min_size_vox=100,  # smaller objects of either phase are removed
-      ndim=3,  # 3 | 2: objects in the volume or in each slice (PP4)
-      connectivity=26,  # 26, 18, 6 in 3-D; 8, 4 in 2-D
-  )
-  return config
 
 
 def load(argument: str, overrides: tuple[str, ...] = ()) -> ConfigDict:
@@ -239,6 +255,14 @@ def _rules(config: ConfigDict):
     yield within('train', key, 0, 1)
   for key in ('momentum', 'dropout_dense', 'dropout_spatial'):
     yield within('train', key, 0, 0.999)
+  sizes = config.sweep.sizes
+  yield ('sweep.sizes', sizes, set(sizes) <= set(_SIZES) and len(set(sizes)) == len(
+      sizes), f'different ones of {", ".join(_SIZES)}')
+  yield within('sweep', 'members', 1, 99999)
+  yield one_of('sweep', 'draw', ('seeds', 'random'))
+  yield within('sweep', 'group', 0, 99999)
+  halving = config.sweep.halving
+  yield 'sweep.halving', halving, min(halving, default=1) > 0, 'numbers of epochs'
   yield one_of('segment', 'mode', ('auto', 'dense', 'patch'))
   yield within('postprocess', 'sigma_px', 0, 50)
   yield within('postprocess', 'threshold', 0, 0.9999)

@@ -49,10 +49,11 @@ def parser() -> argparse.ArgumentParser:
 
   for name, help_text, function in (
       ('run', 'the whole job: data, training, segmentation, metrics, report', _run),
-      ('train', 'data and training only', _train)):
+      ('train', 'data and training only', _train),
+      ('sweep', 'train many members: seeds, sizes, random search', _sweep)):
     sub = verb(name, help_text, function, config=True)
     sub.add_argument('--workdir', required=True, type=Path)
-    if name == 'run':
+    if name != 'train':
       _add_resources(sub)
     if name == 'train':
       sub.add_argument('--resume', action='store_true',
@@ -146,6 +147,13 @@ def _train(args, overrides):
   print(json.dumps(run.train_only(_load(args, overrides), args.workdir, args.resume)))
 
 
+def _sweep(args, overrides):
+  from fibjax import sweep
+  print(json.dumps(sweep.run_sweep(_load(args, overrides), args.workdir,
+                                   _resources(args))))
+  print(f'report: {args.workdir / "report.html"}', file=sys.stderr)
+
+
 def _import(args, _):
   from fibjax.data import stacks
   volume = stacks.import_stack(args.source, args.out,
@@ -220,6 +228,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _next_step(verb: str) -> str:
   return {'run': 'the same command goes on from here',
+          'sweep': 'the same command goes on from here',
           'segment': 'the same command goes on from here',
           'train': 'the same command with --resume goes on from here'}.get(
               verb, 'nothing half-written is left')

@@ -325,10 +325,7 @@ def load_states(model: Model, config, folder, count: int = 1) -> list[TrainState
   Raises:
     InputError: when there is no checkpoint or it does not fit the model.
   """
-  optimizer = optim.make_optimizer(config.train.optimizer, config.train.momentum)
-  target = jax.tree.map(
-      lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype),
-      jax.eval_shape(functools.partial(training.init_state, model, optimizer, 0)))
+  target = _stack([_empty_state(model, config)] * count)
   checkpoints = Path(folder) / 'checkpoints'
   if not checkpoints.is_dir():
     raise InputError(str(folder), got='no checkpoints', expected='a trained run',
@@ -341,6 +338,23 @@ def load_states(model: Model, config, folder, count: int = 1) -> list[TrainState
                     count)
 
 
+def _empty_state(model: Model, config) -> TrainState:
+  optimizer = optim.make_optimizer(config.train.optimizer, config.train.momentum)
+  return jax.tree.map(
+      lambda leaf: np.zeros(leaf.shape, leaf.dtype),
+      jax.eval_shape(functools.partial(training.init_state, model, optimizer, 0)))
+
+
 def load_best(model: Model, config, folder):
   """Weights of the best epoch of a single run; raises as `load_states`."""
   return load_states(model, config, folder)[0].best
+
+
+def save_single(model: Model, config, folder, best, average, rows: list[dict]) -> None:
+  """Writes a member as the finished training of a single run: weights, metrics.csv."""
+  start = _empty_state(model, config)
+  state = start._replace(params=best, best=best, average=average)
+  with checkpoint.open_manager(Path(folder) / 'checkpoints') as manager:
+    checkpoint.save(manager, config.train.epochs - 1, _stack([state]),
+                    {'rows': [rows], 'ended': {}})
+  write_rows(Path(folder), rows)

@@ -14,6 +14,7 @@ from fibjax import (
   datasets,
   evaluate,
   infer,
+  losses,
   members,
   models,
   patches,
@@ -30,6 +31,7 @@ from fibjax.data.regions import Regions
 from fibjax.data.volume import Volume
 from fibjax.prep import intensity
 from fibjax.report import page
+from fibjax.sampling import DeviceRegions
 from fibjax.segment import segment_scores
 
 
@@ -61,7 +63,7 @@ def run(config, folder, resources: Resources = HERE) -> dict:
     InputError: when the workdir is in use or belongs to another config.
   """
   folder = Path(folder)
-  with _no_trace_of_mistakes(folder), workdir.lock(folder):
+  with no_trace_of_mistakes(folder), workdir.lock(folder):
     claim(config, folder)
     inputs = prepare(config, folder)
     params = fit(config, inputs, folder)
@@ -74,7 +76,7 @@ def run(config, folder, resources: Resources = HERE) -> dict:
 
 
 @contextlib.contextmanager
-def _no_trace_of_mistakes(folder: Path):
+def no_trace_of_mistakes(folder: Path):
   """Empties a new workdir again when a mistake ends the call before any training.
 
   The corrected command can then use the same workdir.
@@ -99,7 +101,7 @@ def train_only(config, folder, resume: bool) -> dict:
     InputError: when there are checkpoints already and resume is not asked for.
   """
   folder = Path(folder)
-  with _no_trace_of_mistakes(folder), workdir.lock(folder):
+  with no_trace_of_mistakes(folder), workdir.lock(folder):
     claim(config, folder)
     if (folder / 'checkpoints').exists() and not resume:
       raise InputError(str(folder), got='a training that has begun',
@@ -139,7 +141,7 @@ def segment_other(folder, source, out, mode: str,
   params = members.load_best(model, config, folder)
   raw = volumes.open_volume(Path(source).resolve())
   datasets.check_window(str(source), raw.shape, _window_zyx(model))
-  with _no_trace_of_mistakes(Path(out)), workdir.lock(out) as out:
+  with no_trace_of_mistakes(Path(out)), workdir.lock(out) as out:
     prepared = out / 'prepared.ome.zarr'
     if not prepared.exists():
       intensity.prepare_volume(raw, prepared, scale=config.prepare.scale,
@@ -210,6 +212,7 @@ def _differences(found: dict, wanted: dict, prefix: str):
 
 def prepare(config, folder: Path) -> Inputs:
   """Data and pre-processing (§1.2): prepared.ome.zarr, preprocessing.json."""
+  losses.make_loss(config.train.loss)  # a mistake in it is told before any work
   model = models.make_model(config.model)
   raw, regions = datasets.collect(config, _window_zyx(model), folder)
   trained = [region_tables.select(regions, split=split) for split in ('train', 'val')]
@@ -238,19 +241,23 @@ def _window_zyx(model: models.Model) -> tuple[int, int, int]:
 def fit(config, inputs: Inputs, folder: Path):
   """Trains, or goes on training, and returns the best weights."""
   if not members.is_finished(config, folder):
-    sides = []
-    for split in ('train', 'val'):
-      regions = region_tables.select(inputs.regions, split=split)
-      context_ryxc = patches.cut_contexts(inputs.prepared, regions,
-                                          inputs.model.before_px, inputs.model.n_z)
-      sides.append(sampling.put_regions(
-          context_ryxc, regions.masks_ryx,
-          balanced=config.train.sampling == 'dense'
-          and config.train.balance == 'classes',
-          border_weight=config.train.border_weight,
-          border_sigma_px=config.train.border_sigma_px))
-    members.train_and_evaluate(config, inputs.model, *sides, folder)
+    members.train_and_evaluate(config, inputs.model, *put_sides(config, inputs), folder)
   return members.load_best(inputs.model, config, folder)
+
+
+def put_sides(config, inputs: Inputs) -> list[DeviceRegions]:
+  """Training and validation regions on the device, with the config's weights."""
+  sides, settings = [], config.train
+  for split in ('train', 'val'):
+    regions = region_tables.select(inputs.regions, split=split)
+    context_ryxc = patches.cut_contexts(inputs.prepared, regions,
+                                        inputs.model.before_px, inputs.model.n_z)
+    sides.append(sampling.put_regions(
+        context_ryxc, regions.masks_ryx,
+        balanced=settings.sampling == 'dense' and settings.balance == 'classes',
+        border_weight=settings.border_weight,
+        border_sigma_px=settings.border_sigma_px))
+  return sides
 
 
 def score(config, inputs: Inputs, params, folder: Path,

@@ -16,12 +16,13 @@ ROOMS = (
     'cluster', 'shards', 'datasets', 'patches', 'parallel', 'augment',
     'models.filtering', 'models.conv', 'models.patch_cnn', 'models.dense',
     'models.exact_plan', 'models.exact', 'models',
-    'losses', 'metrics', 'experts', 'optim', 'state', 'checkpoint',
+    'losses', 'metrics', 'calibration', 'experts', 'optim', 'state', 'checkpoint',
     'sampling', 'train', 'members', 'infer',
-    'objects', 'postprocess', 'segment', 'analysis.porosity', 'evaluate',
+    'objects', 'postprocess', 'segment', 'analysis.porosity',
+    'analysis.two_point', 'analysis.uncertainty', 'analysis.coverage', 'evaluate',
     'report.tables', 'report.figures', 'report.sources', 'report.page',
     'report.sweep_figures', 'report.sweep_tables', 'report.sweep_page',
-    'run', 'torch_peer', 'bench_segment', 'bench', 'main')
+    'run', 'sweep', 'ensemble', 'torch_peer', 'bench_segment', 'bench', 'main')
 OUTSIDERS = {
     'ml_collections': {'config'}, 'tensorstore': {'data.volume'},
     'tifffile': {'data.stacks'}, 'imagecodecs': {'data.stacks'},
@@ -102,6 +103,8 @@ def test_every_config_key_is_read_somewhere():
            if isinstance(node, ast.arg)}  # passed on by name, e.g. Hyper._fields
   used |= {node.target.id for tree in trees for node in ast.walk(tree)
            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
+  used |= {node.value for tree in trees for node in ast.walk(tree)
+           if isinstance(node, ast.Constant)}  # settings[name] for names in a tuple
   for section, keys in config.base().items():
     for key in (keys if hasattr(keys, 'items') else (section,)):
       assert key in used, f'nothing reads config.{section}.{key}'

@@ -170,8 +170,7 @@ def test_bootstrap_error_is_that_of_the_mean():
 
 
 def test_bias_of_members_and_of_another_volume():
-  # Two volumes of two regions; differences 1, 3 | 5, 7 points: MSB 16, MSW 2, so
-  # that volumes differ by a variance of 7.
+  # Two volumes of two regions; differences 1, 3 | 5, 7 points.
   manual_r = np.array([0.2, 0.3, 0.25, 0.4])
   difference_r = np.array([0.01, 0.03, 0.05, 0.07])
   automatic_mr = manual_r + difference_r + np.array([[0.02], [-0.02]])
@@ -180,10 +179,29 @@ def test_bias_of_members_and_of_another_volume():
   np.testing.assert_allclose(found.members_m, [0.06, 0.02])
   assert found.mean == pytest.approx(0.04)
   assert found.sd == pytest.approx(0.02, rel=0.02) and found.df == 1
-  assert found.new_sd == pytest.approx(math.sqrt(0.02 ** 2 + 7e-4), rel=0.02)
+  assert found.new_df == 1 and found.new_sd > found.sd
   assert found.member_variance == pytest.approx(0, abs=1e-12)
   single = uncertainty.region_bias(manual_r, automatic_mr[0], 0)
   assert single.new_sd is None and single.member_variance is None and single.df == 3
+
+
+def test_error_for_another_volume():
+  # Regions of a volume that agree, or one region per volume: the next volume is drawn
+  # from the same normal as the others, sd sqrt(1 + 1 / g) with g - 1 degrees.
+  rng = np.random.default_rng(0)
+  bias_g = rng.normal(0.03, 0.01, 8)
+  exact = bias_g.std(ddof=1) * math.sqrt(1 + 1 / 8)
+  for each in (1, 5):
+    groups_r, manual_r = np.repeat(np.arange(8), each), np.full(8 * each, 0.3)
+    found = uncertainty.region_bias(manual_r, manual_r + bias_g[groups_r], 0,
+                                    groups_r=groups_r)
+    assert found.new_sd == pytest.approx(exact, rel=0.03) and found.new_df == 7
+  # Volumes that differ by less than their regions let expect.
+  scatter_r = rng.normal(0, 0.05, 40)
+  scatter_r -= 0.7 * scatter_r.reshape(8, 5).mean(1)[groups_r]
+  found = uncertainty.region_bias(manual_r, manual_r + scatter_r, 0, groups_r=groups_r)
+  means_g = scatter_r.reshape(8, 5).mean(1)
+  assert found.sd < found.new_sd < 0.8 * means_g.std(ddof=1) * math.sqrt(1 + 1 / 8)
 
 
 def test_members_that_differ_from_region_to_region():

@@ -91,8 +91,8 @@ def coverage_experiment(segment: Segment, make_film: MakeFilm, porosity: float, 
       of the estimates from the films' truth, and rms_error_automatic without the
       bias correction; true_mean and true_sd (of the films' porosities), and
       sampling_sd (root mean square of its estimates); resolved (fraction of films);
-      films, one row each: seed, truth, automatic, estimate, bias, <target>_low, <target>_high,
-      sd_members, sd_bias, sd_sampling, sd_between, resolved.
+      films, one row each: seed, truth, automatic, estimate, bias, <target>_low,
+      <target>_high, sd_members, sd_bias, sd_sampling, sd_between, resolved.
 
   Raises:
     InputError: for too few films.

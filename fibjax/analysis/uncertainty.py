@@ -161,7 +161,7 @@ def _member_variance(values_mr, groups_r) -> float | None:
   return float((rest_mg ** 2).sum() / ((len(rest_mg) - 1) * (count_g.size - 1)))
 
 
-def _error_of_a_new_group(values_r, groups_r, mean: Mean, seed: int):
+def _error_of_a_new_group(values_r, groups_r, mean: Mean, seed):
   """The sd of (mean of an unseen group - estimated mean), and its df.
 
   Few groups leave open how much of their scatter is that of their regions, and
@@ -183,7 +183,6 @@ def _error_of_a_new_group(values_r, groups_r, mean: Mean, seed: int):
   error_d = np.abs(rng.standard_normal(_DRAWS)) * np.sqrt(variance_d)
   sd = np.quantile(error_d, 0.95) / stats.t.ppf(0.975, g - 1)
   return float(sd), float(g - 1)
-
 
 
 # --- The interval -------------------------------------------------------------------

@@ -1,0 +1,291 @@
+"""Sweeps: many members per network size, by seed alone or by the paper's random search.
+
+§1.7 of the methods (Skärberg et al. 2021): for each of 36 sizes (n_xy, n_z), 100
+trainings with hyper-parameters drawn at random, the seed of each deciding on the draw,
+the initialisation and the order. Members of one size are trained in groups that fit the
+device's memory, side by side; a group is a unit of work, here or on a cluster. The best
+member of a size is the one with the lowest validation BCE of all its epochs (S2).
+
+What a workdir gets, beside what `run` makes of the data:
+* groups/<size>/<first>-<last>/: members.json, weights/ (best and averaged weights of
+  each member) when the group is finished, checkpoints/ before;
+* members.csv, curves.csv, report.html, tables.md, figures/: all members;
+* winners/<size>/: the best member of a size, a workdir of its own for `segment`;
+  winners/best.json names the best of all.
+"""
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from fibjax import (
+  checkpoint,
+  cluster,
+  members,
+  models,
+  patches,
+  progress,
+  run,
+  workdir,
+)
+from fibjax import config as configs
+from fibjax.checks import InputError
+from fibjax.cluster import HERE, Resources
+from fibjax.members import Member
+from fibjax.models import Model
+from fibjax.report import sweep_page, sweep_tables
+
+_LOG10_RATES = (-2.5, -2.25, -2.0)
+_DECAY_EPOCHS = tuple(range(4, 21, 2))
+_LARGEST_GROUP = 16  # per device; more gain nothing and lose more when interrupted
+_MAP_BYTES = 8000  # of all maps and their gradients, per pixel of a window
+_MEMORY_SHARE = 0.7  # of the device, for what a group needs
+
+
+class Unit(NamedTuple):
+  """Members first .. last of a size: what is trained at once."""
+  n_xy: int
+  n_z: int
+  first: int
+  last: int
+
+
+def size_name(n_xy: int, n_z: int) -> str:
+  """Name of a size in folders and settings, e.g. '33x3'."""
+  return f'{n_xy}x{n_z}'
+
+
+def sizes_of(config) -> list[tuple[int, int]]:
+  """(n_xy, n_z) of config.sweep.sizes; the size of config.model where it is empty."""
+  if not config.sweep.sizes:
+    return [(config.model.n_xy, config.model.n_z)]
+  return [tuple(map(int, name.split('x'))) for name in config.sweep.sizes]
+
+
+def draw_member(config, n_xy: int, n_z: int, number: int) -> Member:
+  """Member number of a size; it does not depend on how many there are.
+
+  With config.sweep.draw 'seeds', members differ by their seeds, config.seed + number.
+  With 'random', a unique seed decides on the hyper-parameters too (§1.7): a, b uniform
+  in [0.025, 0.10], log10 of the learning rate -2.5, -2.25 or -2, k in 4, 6, .. 20,
+  log10 c uniform in [-7, -5], p_d and p_sd uniform in [0, 0.6].
+  """
+  single = members.member_of(config)
+  if config.sweep.draw == 'seeds':
+    return single._replace(seed=config.seed + number)
+  seed = config.seed + 100_000 * (n_xy + n_z) + number  # n_xy + n_z tells the size
+  random = np.random.default_rng(seed)
+  mean_sd, deviation_sd = random.uniform(0.025, 0.10, 2)
+  drawn = {'intensity_mean_sd': mean_sd, 'intensity_deviation_sd': deviation_sd,
+           'log10_learning_rate': random.choice(_LOG10_RATES),
+           'decay_epochs': random.choice(_DECAY_EPOCHS),
+           'l2': 10 ** random.uniform(-7, -5)}
+  drawn['dropout_dense'], drawn['dropout_spatial'] = random.uniform(0, 0.6, 2)
+  kinds = {name: type(value) for name, value in single.settings.items()}
+  return Member(seed, {name: kinds[name](drawn[name]) for name in single.settings})
+
+
+def run_sweep(config, folder, resources: Resources = HERE) -> dict:
+  """Trains all members, or goes on, and writes tables, winners and report.
+
+  Args:
+    config: the experiment.
+    folder: workdir.
+    resources: where groups are trained.
+
+  Returns:
+    {'members', 'finished', 'best'}; best is the winner's row of members.csv.
+
+  Raises:
+    InputError: when the workdir is in use or belongs to another config, or when not
+      even one member fits the device.
+  """
+  folder = Path(folder)
+  with run.no_trace_of_mistakes(folder), workdir.lock(folder):
+    return train_all(config, folder, resources)
+
+
+def train_all(config, folder: Path, resources: Resources) -> dict:
+  """`run_sweep` in a workdir that is held already."""
+  run.claim(config, folder)
+  run.prepare(_largest(config), folder)
+  units = plan_units(config)
+  left = [unit for unit in units if not (_home(folder, unit) / 'members.json').exists()]
+  shared = configs.to_dict(config), folder
+  finished = cluster.run_units(_train_unit, shared, left, resources)
+  for _ in progress.track(finished, 'sweep', 'group', len(left)):
+    _write_tables(folder, units)
+  found = _write_tables(folder, units)
+  _write_winners(config, folder, units)
+  sweep_page.write_sweep_report(folder)
+  best = sweep_tables.best_member(sweep_tables.read_members(folder / 'members.csv'))
+  return {'members': len(found),
+          'finished': sum(row['state'] == 'finished' for row in found),
+          'best': None if best is None else found[best]}
+
+
+def plan_units(config) -> list[Unit]:
+  """Groups of members that fit the device, size by size.
+
+  Raises:
+    InputError: when not even one member fits.
+  """
+  units = []
+  for n_xy, n_z in sizes_of(config):
+    own = _config_of(config, n_xy, n_z)
+    needed = member_bytes(own, models.make_model(own.model))
+    memory = _MEMORY_SHARE * patches.device_memory_bytes()
+    if needed > memory:
+      raise InputError(
+          f'a member of size {n_xy}x{n_z}', got=f'about {needed / 2**30:.1f} GiB',
+          expected=f'at most {memory / 2**30:.1f} GiB of the device',
+          remedy='lower config.train.batch or crop_px')
+    group = config.sweep.group or min(_LARGEST_GROUP, int(memory / needed))
+    group *= len(jax.local_devices())
+    units += [Unit(n_xy, n_z, first, min(first + group, config.sweep.members) - 1)
+              for first in range(0, config.sweep.members, group)]
+  return units
+
+
+def member_bytes(config, model: Model) -> int:
+  """About what one member needs on a device while it takes a step."""
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  weights = sum(leaf.size for leaf in jax.tree.leaves(params))
+  side = model.window_px
+  if config.train.sampling == 'dense':
+    side += config.train.crop_px - 1
+  maps = _MAP_BYTES if config.train.sampling == 'dense' else _MAP_BYTES // 8
+  return 4 * 7 * weights + config.train.batch * side ** 2 * maps
+
+
+def _config_of(config, n_xy: int, n_z: int):
+  own = configs.from_dict(configs.to_dict(config))
+  own.model.n_xy, own.model.n_z = n_xy, n_z
+  return own
+
+
+def _largest(config):
+  """The config whose windows hold those of all sizes, so that all share the regions."""
+  return _config_of(config, *map(max, zip(*sizes_of(config), strict=True)))
+
+
+def _home(folder: Path, unit: Unit) -> Path:
+  return (folder / 'groups' / size_name(unit.n_xy, unit.n_z)
+          / f'{unit.first:04}-{unit.last:04}')
+
+
+def _train_unit(shared, unit: Unit) -> None:
+  content, folder = shared
+  config = configs.from_dict(content)
+  own = _config_of(config, unit.n_xy, unit.n_z)
+  model = models.make_model(own.model)
+  inputs = run.prepare(_largest(config), folder)._replace(model=model)
+  crew = [draw_member(config, unit.n_xy, unit.n_z, number)
+          for number in range(unit.first, unit.last + 1)]
+  home = _home(folder, unit)
+  for now in members.train_members(own, model, crew, *run.put_sides(own, inputs), home,
+                                   config.sweep.halving):
+    _say(unit, now, own.train.epochs)
+  states = members.load_states(model, own, home, len(crew))
+  shutil.rmtree(home / 'weights', ignore_errors=True)  # of a killed call
+  checkpoint.save_weights(home / 'weights', {
+      name: jax.tree.map(lambda *leaves: np.stack(leaves),
+                         *(getattr(state, name) for state in states))
+      for name in ('best', 'average')})
+  workdir.write_json(home / 'members.json', [
+      {'seed': member.seed, 'settings': member.settings, 'rows': rows,
+       'state': now.ended.get(k, 'finished')}
+      for k, (member, rows) in enumerate(zip(crew, now.rows, strict=True))])
+  shutil.rmtree(home / 'checkpoints')
+
+
+def _say(unit: Unit, now: members.Progress, epochs: int) -> None:
+  rows = [rows[-1] for rows in now.rows if rows]
+  if rows:
+    epoch = 1 + max(row['epoch'] for row in rows)
+    bce = [row['val_bce'] for row in rows]
+    size = size_name(unit.n_xy, unit.n_z)
+    progress.say(f'{size}, members {unit.first} to {unit.last}: epoch {epoch}/'
+                 f'{epochs}, validation BCE {np.mean(bce):.4f}, best {min(bce):.4f}')
+
+
+def _write_tables(folder: Path, units) -> list[dict]:
+  """members.csv of all finished groups; returns its rows."""
+  table = []
+  for unit in units:
+    path = _home(folder, unit) / 'members.json'
+    if path.exists():
+      table += [_member_row(unit, unit.first + k, found)
+                for k, found in enumerate(workdir.read_json(path))]
+  if table:
+    workdir.write_text(folder / 'members.csv',
+                       workdir.to_csv(table, sweep_tables.COLUMNS))
+  return table
+
+
+def _member_row(unit: Unit, number: int, found: dict) -> dict:
+  row = {'n_xy': unit.n_xy, 'n_z': unit.n_z, 'member': number, 'seed': found['seed'],
+         'state': found['state'], **found['settings'], 'best_epoch': '', 'val_bce': '',
+         'val_accuracy': '', 'val_miou': '',
+         'seconds': sum(epoch['seconds'] for epoch in found['rows'])}
+  row['log10_l2'] = float(np.log10(max(row.pop('l2'), 1e-30)))
+  if found['rows']:
+    best = members.best_row(found['rows'])
+    row |= {name: best[name] for name in ('val_bce', 'val_accuracy', 'val_miou')}
+    row['best_epoch'] = best['epoch']
+  return row
+
+
+def find_members(config, folder: Path) -> list[dict]:
+  """The rows of members.csv with finished members only, best first.
+
+  Each has its unit and its place in the unit's weights beside the columns.
+  """
+  found = []
+  for unit in plan_units(config):
+    path = _home(folder, unit) / 'members.json'
+    for k, member in enumerate(workdir.read_json(path)):
+      row = _member_row(unit, unit.first + k, member)
+      found.append(row | {'unit': unit, 'place': k, 'member_json': member})
+  finished = [row for row in found if row['state'] == 'finished']
+  return sorted(finished, key=lambda row: row['val_bce'])
+
+
+def load_member(config, folder: Path, row: dict, which: str):
+  """(model, weights 'best' or 'average') of a row of `find_members`."""
+  unit = row['unit']
+  model = models.make_model(_config_of(config, unit.n_xy, unit.n_z).model)
+  count = unit.last - unit.first + 1
+  params = jax.eval_shape(model.init, jax.random.key(0))
+  target = jax.tree.map(lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), params)
+  stacked = checkpoint.load_weights(_home(folder, unit) / 'weights',
+                                    {'best': target, 'average': target})
+  return model, jax.tree.map(lambda leaf: leaf[row['place']], stacked[which])
+
+
+def _write_winners(config, folder: Path, units) -> None:
+  """winners/<size>/ for each size, winners/best.json and curves.csv."""
+  ranked = find_members(config, folder)
+  for n_xy, n_z in sizes_of(config):
+    of_size = [row for row in ranked if (row['n_xy'], row['n_z']) == (n_xy, n_z)]
+    home = folder / 'winners' / size_name(n_xy, n_z)
+    if of_size and not home.exists():
+      model, best = load_member(config, folder, of_size[0], 'best')
+      _, average = load_member(config, folder, of_size[0], 'average')
+      own = _config_of(config, n_xy, n_z)
+      member = of_size[0]['member_json']
+      own.seed = member['seed']
+      own.train.update(member['settings'])
+      with workdir.new_folder(home) as partial:
+        run.claim(own, partial)
+        members.save_single(model, own, partial, best, average, member['rows'])
+  if ranked:
+    best = ranked[0]
+    workdir.write_json(folder / 'winners' / 'best.json', {
+        'size': size_name(best['n_xy'], best['n_z']),
+        'member': best['member'], 'seed': best['seed'], 'val_bce': best['val_bce']})
+    workdir.write_text(folder / 'curves.csv', workdir.to_csv(
+        [{name: row[name] for name in sweep_page.CURVES}
+         for row in best['member_json']['rows']], sweep_page.CURVES))

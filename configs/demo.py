@@ -20,13 +20,13 @@ def get_config(variant: str = 'base'):
   config.data.regions_per_volume = 60
   config.data.region_px = 128
   config.model.n_z = 7
-  config.train.steps_per_epoch = 16
-  config.train.val_windows = 36
+  config.train.steps_per_epoch = 32
+  config.train.val_windows = 48
   config.train.balance = 'natural'
   config.train.log10_learning_rate = -2.8
   config.train.dropout_dense = 0.1
   config.train.dropout_spatial = 0.05
-  config.train.epochs = 24
+  config.train.epochs = 30
   if variant == 'tiny':
     config.data.presets = ('HPC30',)
     config.data.shape_zyx = (16, 160, 160)

@@ -24,8 +24,8 @@ def get_config(variant: str = 'base'):
   config.data.source = 'flyem'
   config.prepare.gradient = False
   config.model.n_z = 5
-  config.train.steps_per_epoch = 40
-  config.train.val_windows = 16
+  config.train.steps_per_epoch = 80
+  config.train.val_windows = 64
   config.train.epochs = 12
   if variant == 'tiny':
     config.model.n_z = 1

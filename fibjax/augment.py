@@ -20,6 +20,13 @@ def dihedral(image_yxc: jax.Array, transform: jax.Array) -> jax.Array:
   return jnp.where(transform & 4, jnp.swapaxes(image_yxc, 0, 1), image_yxc)
 
 
+def undo_dihedral(image_yxc: jax.Array, transform: jax.Array) -> jax.Array:
+  """Takes `dihedral` of the same transform back."""
+  image_yxc = jnp.where(transform & 4, jnp.swapaxes(image_yxc, 0, 1), image_yxc)
+  image_yxc = jnp.where(transform & 2, image_yxc[:, ::-1], image_yxc)
+  return jnp.where(transform & 1, image_yxc[::-1], image_yxc)
+
+
 def intensity(image_yxc: jax.Array, key, mean_sd, deviation_sd) -> jax.Array:
   """Changes mean and standard deviation of the image with probability one half.
 

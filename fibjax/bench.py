@@ -120,14 +120,15 @@ def dense_forward(peer: str = '') -> dict[str, float]:
   boxes = random.random((2, *(_EXACT_TILE + _N_XY - 1,) * 2, _N_Z), np.float32)
   patches_byxc = random.random((2, _VOXELS, _N_XY, _N_XY, _N_Z), np.float32)
   square = jnp.asarray(random.random((_GEMM, _GEMM), np.float32))
-  score_dense = infer.make_score_fn(fast, params, 'dense', tile_yx, 1)
-  score_exact = infer.make_score_fn(paper, params, 'dense', (_EXACT_TILE,) * 2, 1)
-  score_patch = parallel.map_images(paper.apply, params)
+  held = parallel.put_everywhere(params)
+  score_dense = infer.make_score_fn(fast, 'dense', tile_yx, 1)
+  score_exact = infer.make_score_fn(paper, 'dense', (_EXACT_TILE,) * 2, 1)
+  score_patch = parallel.map_images(paper.apply)
   product = jax.jit(jnp.matmul)
   functions = {
-      'dense': lambda: list(score_dense(windows)),
-      'exact': lambda: list(score_exact(boxes)),
-      'patch': lambda: list(score_patch(patches_byxc)),
+      'dense': lambda: list(score_dense(held, windows)),
+      'exact': lambda: list(score_exact(held, boxes)),
+      'patch': lambda: list(score_patch(held, patches_byxc)),
       'gemm': lambda: product(square, square)}
   voxels = {'dense': 2 * math.prod(tile_yx), 'exact': 2 * _EXACT_TILE ** 2,
             'patch': 2 * _VOXELS}

@@ -47,12 +47,13 @@ def main(folder: str, name: str, *shape: str) -> None:
           [b - a for a, b in zip(start, stop, strict=True)], np.float32))
   make = shards.make_volume
 
-  def make_timed(out, of, dtype, open_steps, *rest):
-    return make(out, of, dtype, functools.partial(_timed, open_steps), *rest)
+  def make_timed(out, of, dtype, open_steps, *rest, **options):
+    return make(out, of, dtype, functools.partial(_timed, open_steps), *rest, **options)
 
   shards.make_volume = make_timed
   start = time.perf_counter()
-  scores = infer.score_volume(model, params, volumes.open_volume(source),
+  scores = infer.score_volume(infer.Predictor((model,), (params,)),
+                              volumes.open_volume(source),
                               Path(folder) / f'{name}.scores')
   segment_scores(scores, Path(folder) / f'{name}.labels', 2.63, 0.402,
                  settings.postprocess, HERE)

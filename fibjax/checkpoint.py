@@ -5,6 +5,7 @@ workdir/checkpoints/<epoch>. Arrays are fetched to the host before they are writ
 a checkpoint restores on any number of devices. The newest is kept.
 """
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -72,13 +73,14 @@ def restore(manager: ocp.CheckpointManager, epoch: int,
   return items['state'], items['meta']
 
 
-def save_weights(folder, weights: Any) -> None:
-  """Writes a pytree of arrays to a folder that does not exist yet."""
+def replace_weights(folder, weights: Any) -> None:
+  """Writes a pytree of arrays to a folder of its own, instead of what is there."""
+  shutil.rmtree(folder, ignore_errors=True)
   with open_manager(folder) as manager:
     save(manager, 0, weights, {})
 
 
 def load_weights(folder, target: Any) -> Any:
-  """Reads what `save_weights` wrote; raises as `restore`."""
+  """Reads what `replace_weights` wrote; raises as `restore`."""
   with open_manager(folder) as manager:
     return restore(manager, 0, target)[0]

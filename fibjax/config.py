@@ -52,6 +52,11 @@ def base() -> ConfigDict:
       group=0,  # members trained at once on a device; 0: as many as fit
       halving=(),  # epochs after which the worse half of a group stops
   )
+  config.ensemble = create(
+      top=8,  # members of lowest validation BCE, of all sizes
+      weights='best',  # 'best': of the best epoch | 'average': of the last ones (SWA)
+      dihedral=False,  # average over the 8 symmetries of the square; 8 times the work
+  )
   config.segment = create(
       mode='auto',  # 'auto' | 'dense' | 'patch'
   )
@@ -90,9 +95,9 @@ def _train() -> ConfigDict:
       sampling='dense',  # 'dense': windows | 'patch': single voxels (§1.4)
       voxel_fraction=0.01,  # share of labelled voxels used by 'patch' (§1.4)
       batch=2,  # windows, or voxels for 'patch', per step
-      crop_px=128,  # side of a window's labelled area; multiple of 16; 'dense' only
-      steps_per_epoch=50,  # 'dense' only; 'patch' goes once over its voxels
-      val_windows=32,  # windows of crop_px in the validation set, 'dense' only
+      crop_px=64,  # side of a window's labelled area; multiple of 16; 'dense' only
+      steps_per_epoch=100,  # 'dense' only; 'patch' goes once over its voxels
+      val_windows=64,  # windows of crop_px in the validation set, 'dense' only
       balance='classes',  # 'classes': 50/50 | 'natural': as annotated; 'dense' only
       epochs=20,
       optimizer='adam',  # 'adam' | 'sgd' (Keras form)
@@ -263,6 +268,8 @@ def _rules(config: ConfigDict):
   yield within('sweep', 'group', 0, 99999)
   halving = config.sweep.halving
   yield 'sweep.halving', halving, min(halving, default=1) > 0, 'numbers of epochs'
+  yield within('ensemble', 'top', 1, 99999)
+  yield one_of('ensemble', 'weights', ('best', 'average'))
   yield one_of('segment', 'mode', ('auto', 'dense', 'patch'))
   yield within('postprocess', 'sigma_px', 0, 50)
   yield within('postprocess', 'threshold', 0, 0.9999)

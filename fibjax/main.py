@@ -50,7 +50,8 @@ def parser() -> argparse.ArgumentParser:
   for name, help_text, function in (
       ('run', 'the whole job: data, training, segmentation, metrics, report', _run),
       ('train', 'data and training only', _train),
-      ('sweep', 'train many members: seeds, sizes, random search', _sweep)):
+      ('sweep', 'train many members: seeds, sizes, random search', _sweep),
+      ('ensemble', 'a sweep, and the whole job with its best members', _ensemble)):
     sub = verb(name, help_text, function, config=True)
     sub.add_argument('--workdir', required=True, type=Path)
     if name != 'train':
@@ -151,6 +152,15 @@ def _sweep(args, overrides):
   from fibjax import sweep
   print(json.dumps(sweep.run_sweep(_load(args, overrides), args.workdir,
                                    _resources(args))))
+  print(f'report: {args.workdir / "sweep" / "report.html"}', file=sys.stderr)
+
+
+def _ensemble(args, overrides):
+  from fibjax import ensemble
+  found = ensemble.run_ensemble(_load(args, overrides), args.workdir, _resources(args))
+  print(json.dumps({kind: {name: value for name, value in found[kind].items()
+                           if isinstance(value, float)}
+                    for kind in ('mean_member', 'ensemble')}))
   print(f'report: {args.workdir / "report.html"}', file=sys.stderr)
 
 
@@ -229,6 +239,7 @@ def main(argv: list[str] | None = None) -> int:
 def _next_step(verb: str) -> str:
   return {'run': 'the same command goes on from here',
           'sweep': 'the same command goes on from here',
+          'ensemble': 'the same command goes on from here',
           'segment': 'the same command goes on from here',
           'train': 'the same command with --resume goes on from here'}.get(
               verb, 'nothing half-written is left')

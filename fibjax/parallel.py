@@ -7,7 +7,6 @@ device each member has the program that it would have alone, two at a time, whic
 faster than any batched form there and leaves every bit as it is alone.
 """
 import collections
-import functools
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,31 +29,35 @@ def count_in_work() -> int:
   return 2 if jax.default_backend() == 'cpu' and len(jax.local_devices()) == 1 else 1
 
 
-def map_images(function: Callable, shared) -> Callable:
-  """Builds images -> results that gives every local device an image at a time.
+def map_images(function: Callable) -> Callable:
+  """Builds (shared, images) -> results, an image at a time on every local device.
 
   Args:
     function: pure, (shared, image) -> array.
-    shared: pytree, put on every device once.
 
   Returns:
-    A function of an iterable of equal images [..] to an iterator of numpy results, in
-    order. The last images share the devices with copies of themselves.
+    A function of a pytree of `put_everywhere` and an iterable of equal images [..] to
+    an iterator of numpy results, in order. The last images share the devices with
+    copies of themselves. Build it once: it holds the compiled program.
   """
   devices = jax.local_devices()
   if len(devices) == 1:
     single = jax.jit(function)
-    held = put_shared(shared, len(devices))
-    return functools.partial(_in_turn, lambda image: np.asarray(single(held, image)))
+    return lambda shared, images: _in_turn(
+        lambda image: np.asarray(single(shared, image)), images)
   mapped = jax.pmap(function, axis_name=_AXIS, in_axes=(None, 0))
-  held = put_shared(shared, len(devices))
 
-  def map_all(images):
+  def map_all(shared, images):
     images = iter(images)
     while part := list(itertools.islice(images, len(devices))):
       filled = [part[i % len(part)] for i in range(len(devices))]
-      yield from list(np.asarray(mapped(held, np.stack(filled))))[:len(part)]
+      yield from list(np.asarray(mapped(shared, np.stack(filled))))[:len(part)]
   return map_all
+
+
+def put_everywhere(tree: Any) -> Any:
+  """Puts a pytree of arrays once on every local device, for `map_images`."""
+  return put_shared(tree, len(jax.local_devices()))
 
 
 def _in_turn(function: Callable, images):

@@ -9,8 +9,8 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from fibjax import config as configs
 from fibjax import (
+  checkpoint,
   datasets,
   evaluate,
   infer,
@@ -23,6 +23,7 @@ from fibjax import (
   sampling,
   workdir,
 )
+from fibjax import config as configs
 from fibjax.checks import InputError
 from fibjax.cluster import HERE, Resources
 from fibjax.data import regions as region_tables
@@ -66,11 +67,11 @@ def run(config, folder, resources: Resources = HERE) -> dict:
   with no_trace_of_mistakes(folder), workdir.lock(folder):
     claim(config, folder)
     inputs = prepare(config, folder)
-    params = fit(config, inputs, folder)
-    scores = score(config, inputs, params, folder, resources)
+    fit(config, inputs, folder)
+    scores = score(config, inputs, open_predictor(config, folder), folder, resources)
     segmentations = segment(config, inputs, scores, folder, resources)
     if not (folder / 'metrics.json').exists():
-      _evaluate(config, inputs, scores, segmentations, folder)
+      write_metrics(config, inputs, scores, segmentations, folder)
     page.write_report(folder)
     return workdir.read_json(folder / 'metrics.json')
 
@@ -137,10 +138,10 @@ def segment_other(folder, source, out, mode: str,
   """
   config, folder = open_run(folder)
   chosen = _postprocess_of(config, folder)
-  model = models.make_model(config.model)
-  params = members.load_best(model, config, folder)
+  predictor = open_predictor(config, folder)
   raw = volumes.open_volume(Path(source).resolve())
-  datasets.check_window(str(source), raw.shape, _window_zyx(model))
+  for model in predictor.models:
+    datasets.check_window(str(source), raw.shape, _window_zyx(model))
   with no_trace_of_mistakes(Path(out)), workdir.lock(out) as out:
     prepared = out / 'prepared.ome.zarr'
     if not prepared.exists():
@@ -152,7 +153,7 @@ def segment_other(folder, source, out, mode: str,
                        expected=f'none, or those of {raw.path}',
                        remedy='choose another --out')
     workdir.write_json(out / 'preprocessing.json', record)
-    scores = infer.score_volume(model, params, volumes.open_volume(prepared),
+    scores = infer.score_volume(predictor, volumes.open_volume(prepared),
                                 out / 'scores.ome.zarr', mode=mode, resources=resources)
     result = out / 'segmentation.ome.zarr'
     segment_scores(scores, result, chosen['sigma_px'], chosen['threshold'],
@@ -177,7 +178,7 @@ def evaluate_again(folder) -> dict:
     inputs = prepare(config, folder)
     opened = [{name: volumes.open_volume(folder / f'{kind}.ome.zarr' / name)
                for name in inputs.prepared} for kind in ('scores', 'segmentation')]
-    return _evaluate(config, inputs, *opened, folder)
+    return write_metrics(config, inputs, *opened, folder)
 
 
 def claim(config, folder: Path) -> None:
@@ -238,11 +239,28 @@ def _window_zyx(model: models.Model) -> tuple[int, int, int]:
   return model.n_z, model.window_px, model.window_px
 
 
-def fit(config, inputs: Inputs, folder: Path):
-  """Trains, or goes on training, and returns the best weights."""
+def fit(config, inputs: Inputs, folder: Path) -> None:
+  """Trains, or goes on training."""
   if not members.is_finished(config, folder):
     members.train_and_evaluate(config, inputs.model, *put_sides(config, inputs), folder)
-  return members.load_best(inputs.model, config, folder)
+
+
+def open_predictor(config, folder: Path) -> infer.Predictor:
+  """What a workdir has trained: the members of its ensemble, else its best weights.
+
+  Raises:
+    InputError: when it has trained nothing.
+  """
+  path = folder / 'ensemble.json'
+  if not path.exists():
+    model = models.make_model(config.model)
+    return infer.Predictor((model,), (members.load_best(model, config, folder),))
+  content = workdir.read_json(path)
+  networks = [models.make_model(member['model']) for member in content['members']]
+  params = [checkpoint.load_weights(folder / 'ensemble' / str(k),
+                                    models.empty_params(model))
+            for k, model in enumerate(networks)]
+  return infer.Predictor(tuple(networks), tuple(params), content['dihedral'])
 
 
 def put_sides(config, inputs: Inputs) -> list[DeviceRegions]:
@@ -260,11 +278,11 @@ def put_sides(config, inputs: Inputs) -> list[DeviceRegions]:
   return sides
 
 
-def score(config, inputs: Inputs, params, folder: Path,
+def score(config, inputs: Inputs, predictor: infer.Predictor, folder: Path,
           resources: Resources) -> dict[str, Volume]:
   """Scores every voxel of every volume: scores.ome.zarr/<name>."""
   group = volumes.create_group(folder / 'scores.ome.zarr')
-  return {name: infer.score_volume(inputs.model, params, volume, group / name,
+  return {name: infer.score_volume(predictor, volume, group / name,
                                    mode=config.segment.mode, resources=resources)
           for name, volume in inputs.prepared.items()}
 
@@ -302,7 +320,7 @@ def _choose_postprocess(settings, regions: Regions, scores) -> dict:
           'val_miou': best.miou, 'tried': best.table.tolist()}
 
 
-def _evaluate(config, inputs: Inputs, scores, segmentations, folder: Path) -> dict:
+def write_metrics(config, inputs: Inputs, scores, segmentations, folder: Path) -> dict:
   """metrics.json and porosities.csv of what is in the workdir."""
   truths = {name: datasets.open_truth(name, folder) for name in scores}
   result, rows = evaluate.evaluate(inputs.prepared, inputs.regions, scores,

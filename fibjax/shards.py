@@ -31,7 +31,7 @@ class Steps(NamedTuple):
 
   Attributes:
     read: box -> whatever compute needs of it.
-    compute: (box, what read gave) -> [z, y, x] array of the box.
+    compute: (box, what read gave) -> [z, y, x] array of the box, or [c, z, y, x].
   """
   read: Callable[[Box], Any]
   compute: Callable[[Box, Any], np.ndarray]
@@ -49,7 +49,8 @@ class _Origin(NamedTuple):
 
 
 def make_volume(out, source: Volume, dtype, open_steps: Callable[[], Steps],
-                fingerprint: dict, title: str, resources: Resources) -> Volume:
+                fingerprint: dict, title: str, resources: Resources,
+                channels=()) -> Volume:
   """Makes a volume of the shape of another, or goes on making it.
 
   Args:
@@ -62,6 +63,7 @@ def make_volume(out, source: Volume, dtype, open_steps: Callable[[], Steps],
       (`workdir.hash_files`).
     title: of the progress line.
     resources: where to work.
+    channels: names, where the steps make [c, z, y, x].
 
   Raises:
     InputError: when finished shards belong to another fingerprint, when the source
@@ -91,7 +93,7 @@ def make_volume(out, source: Volume, dtype, open_steps: Callable[[], Steps],
     shutil.rmtree(partial, ignore_errors=True)  # without a manifest it has no worth
     target = volumes.create_volume(partial, source.shape, dtype,
                                    source.voxel_size_zyx_nm, attributes=fingerprint,
-                                   fill_value=None)
+                                   fill_value=None, channels=channels)
     _write_manifest(manifest, fingerprint, done)
   boxes = [box for box in shard_boxes(target) if box[0] not in done]
   origin = _Origin(source.path, workdir.stamp_files(source.path))
@@ -159,7 +161,7 @@ def _is_whole(target: Volume, start) -> bool:
   stop = tuple(min(a + n, size) for a, n, size in
                zip(start, volumes.shard_shape(target), target.shape, strict=True))
   try:
-    volumes.read_box(target, start, stop)
+    volumes.read_box(target, start, stop, channel=None)
   except InputError:
     return False
   return True

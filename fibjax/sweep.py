@@ -7,11 +7,11 @@ device's memory, side by side; a group is a unit of work, here or on a cluster. 
 member of a size is the one with the lowest validation BCE of all its epochs (S2).
 
 What a workdir gets, beside what `run` makes of the data:
-* groups/<size>/<first>-<last>/: members.json, weights/ (best and averaged weights of
+* sweep/groups/<size>/<first>-<last>/: members.json, weights/ (best and averaged ones of
   each member) when the group is finished, checkpoints/ before;
-* members.csv, curves.csv, report.html, tables.md, figures/: all members;
-* winners/<size>/: the best member of a size, a workdir of its own for `segment`;
-  winners/best.json names the best of all.
+* sweep/members.csv, curves.csv, report.html, tables.md, figures/: all members;
+* sweep/winners/<size>/: the best member of a size, a workdir of its own for `segment`;
+  sweep/winners/best.json names the best of all.
 """
 import shutil
 from pathlib import Path
@@ -110,7 +110,7 @@ def run_sweep(config, folder, resources: Resources = HERE) -> dict:
 def train_all(config, folder: Path, resources: Resources) -> dict:
   """`run_sweep` in a workdir that is held already."""
   run.claim(config, folder)
-  run.prepare(_largest(config), folder)
+  run.prepare(largest(config), folder)
   units = plan_units(config)
   left = [unit for unit in units if not (_home(folder, unit) / 'members.json').exists()]
   shared = configs.to_dict(config), folder
@@ -119,8 +119,9 @@ def train_all(config, folder: Path, resources: Resources) -> dict:
     _write_tables(folder, units)
   found = _write_tables(folder, units)
   _write_winners(config, folder, units)
-  sweep_page.write_sweep_report(folder)
-  best = sweep_tables.best_member(sweep_tables.read_members(folder / 'members.csv'))
+  sweep_page.write_sweep_report(folder / 'sweep', folder)
+  best = sweep_tables.best_member(
+      sweep_tables.read_members(folder / 'sweep' / 'members.csv'))
   return {'members': len(found),
           'finished': sum(row['state'] == 'finished' for row in found),
           'best': None if best is None else found[best]}
@@ -151,8 +152,7 @@ def plan_units(config) -> list[Unit]:
 
 def member_bytes(config, model: Model) -> int:
   """About what one member needs on a device while it takes a step."""
-  params = jax.eval_shape(model.init, jax.random.key(0))
-  weights = sum(leaf.size for leaf in jax.tree.leaves(params))
+  weights = models.count_weights(models.empty_params(model))
   side = model.window_px
   if config.train.sampling == 'dense':
     side += config.train.crop_px - 1
@@ -166,13 +166,13 @@ def _config_of(config, n_xy: int, n_z: int):
   return own
 
 
-def _largest(config):
+def largest(config):
   """The config whose windows hold those of all sizes, so that all share the regions."""
   return _config_of(config, *map(max, zip(*sizes_of(config), strict=True)))
 
 
 def _home(folder: Path, unit: Unit) -> Path:
-  return (folder / 'groups' / size_name(unit.n_xy, unit.n_z)
+  return (folder / 'sweep' / 'groups' / size_name(unit.n_xy, unit.n_z)
           / f'{unit.first:04}-{unit.last:04}')
 
 
@@ -181,7 +181,7 @@ def _train_unit(shared, unit: Unit) -> None:
   config = configs.from_dict(content)
   own = _config_of(config, unit.n_xy, unit.n_z)
   model = models.make_model(own.model)
-  inputs = run.prepare(_largest(config), folder)._replace(model=model)
+  inputs = run.prepare(largest(config), folder)._replace(model=model)
   crew = [draw_member(config, unit.n_xy, unit.n_z, number)
           for number in range(unit.first, unit.last + 1)]
   home = _home(folder, unit)
@@ -189,8 +189,7 @@ def _train_unit(shared, unit: Unit) -> None:
                                    config.sweep.halving):
     _say(unit, now, own.train.epochs)
   states = members.load_states(model, own, home, len(crew))
-  shutil.rmtree(home / 'weights', ignore_errors=True)  # of a killed call
-  checkpoint.save_weights(home / 'weights', {
+  checkpoint.replace_weights(home / 'weights', {
       name: jax.tree.map(lambda *leaves: np.stack(leaves),
                          *(getattr(state, name) for state in states))
       for name in ('best', 'average')})
@@ -220,7 +219,7 @@ def _write_tables(folder: Path, units) -> list[dict]:
       table += [_member_row(unit, unit.first + k, found)
                 for k, found in enumerate(workdir.read_json(path))]
   if table:
-    workdir.write_text(folder / 'members.csv',
+    workdir.write_text(folder / 'sweep' / 'members.csv',
                        workdir.to_csv(table, sweep_tables.COLUMNS))
   return table
 
@@ -258,8 +257,7 @@ def load_member(config, folder: Path, row: dict, which: str):
   unit = row['unit']
   model = models.make_model(_config_of(config, unit.n_xy, unit.n_z).model)
   count = unit.last - unit.first + 1
-  params = jax.eval_shape(model.init, jax.random.key(0))
-  target = jax.tree.map(lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), params)
+  target = models.empty_params(model, count)
   stacked = checkpoint.load_weights(_home(folder, unit) / 'weights',
                                     {'best': target, 'average': target})
   return model, jax.tree.map(lambda leaf: leaf[row['place']], stacked[which])
@@ -270,7 +268,7 @@ def _write_winners(config, folder: Path, units) -> None:
   ranked = find_members(config, folder)
   for n_xy, n_z in sizes_of(config):
     of_size = [row for row in ranked if (row['n_xy'], row['n_z']) == (n_xy, n_z)]
-    home = folder / 'winners' / size_name(n_xy, n_z)
+    home = folder / 'sweep' / 'winners' / size_name(n_xy, n_z)
     if of_size and not home.exists():
       model, best = load_member(config, folder, of_size[0], 'best')
       _, average = load_member(config, folder, of_size[0], 'average')
@@ -283,9 +281,9 @@ def _write_winners(config, folder: Path, units) -> None:
         members.save_single(model, own, partial, best, average, member['rows'])
   if ranked:
     best = ranked[0]
-    workdir.write_json(folder / 'winners' / 'best.json', {
+    workdir.write_json(folder / 'sweep' / 'winners' / 'best.json', {
         'size': size_name(best['n_xy'], best['n_z']),
         'member': best['member'], 'seed': best['seed'], 'val_bce': best['val_bce']})
-    workdir.write_text(folder / 'curves.csv', workdir.to_csv(
+    workdir.write_text(folder / 'sweep' / 'curves.csv', workdir.to_csv(
         [{name: row[name] for name in sweep_page.CURVES}
          for row in best['member_json']['rows']], sweep_page.CURVES))

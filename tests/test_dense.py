@@ -129,7 +129,7 @@ def test_a_filtered_layer_is_the_convolution(taps, dilation, pooled, out_yx):
   direction = jax.random.normal(keys[3], (2, out_yx[0], out_yx[1] - 1, 5))
 
   def layer(w, m):
-    return conv.conv_layer(_sine, dilation, pooled, out_yx, w, m)
+    return conv.filtered_layer(_sine, dilation, pooled, out_yx, w, m)
 
   def plain(w, m):
     m = jnp.max(jnp.stack([m[:, i:i + out_yx[0] + reach] for i in (0, pooled)]), 0)

@@ -30,7 +30,8 @@ def sigmoid(x):
 
 
 def scored(model, params, film, out, **options):
-  volume = infer.score_volume(model, params, film, out, **options)
+  volume = infer.score_volume(infer.Predictor((model,), (params,)), film, out,
+                              **options)
   return volumes.read_box(volume, (0, 0, 0), volume.shape)
 
 
@@ -119,7 +120,7 @@ def test_scores_of_other_weights_are_not_mixed(film, context_model, tmp_path):
   scored(model, params, volume, tmp_path / 's', tile_px=16)
   other = jax.tree.map(lambda p: p + 1, params)
   with pytest.raises(InputError, match='weights'):
-    infer.score_volume(model, other, volume, tmp_path / 's')
+    scored(model, other, volume, tmp_path / 's')
 
 
 @pytest.mark.parametrize('extent, largest, expected', [

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fibjax.checks import InputError
+from fibjax.data import ome_zarr
 from fibjax.data import volume as volumes
 from fibjax.prep import intensity
 
@@ -106,8 +107,8 @@ def test_shards_of_any_shape_give_what_whole_slices_give(tmp_path, monkeypatch, 
   for i, shard in enumerate([(9, 23, 31), (1, 23, 31), (2, 5, 7), (4, 1, 31), (9, 4, 3),
                              (3, 50, 2)]):
     source = make(tmp_path / f'raw{i}', grey, shard_zyx=shard)
-    monkeypatch.setattr(volumes, '_SHARD_ZYX', shard[::-1])  # of the prepared volume
-    monkeypatch.setattr(volumes, '_CHUNK_ZYX', (1, 1, 1))
+    monkeypatch.setattr(ome_zarr, 'SHARD_ZYX', shard[::-1])  # of the prepared volume
+    monkeypatch.setattr(ome_zarr, 'CHUNK_ZYX', (1, 1, 1))
     record = intensity.prepare_volume(source, tmp_path / f'out{i}')
     assert (record['minimum'], record['maximum']) == (grey.min(), grey.max())
     assert record['mean'] == pytest.approx(row_means.mean(), rel=1e-12)

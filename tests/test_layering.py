@@ -8,8 +8,8 @@ ROOT = Path(__file__).parents[1]
 # Top to bottom; a package stands for all its modules, in the order given where it is.
 ROOMS = (
     'checks', 'geometry', 'workdir', 'progress', 'config',
-    'data.voxel_size', 'data.volume', 'data.slice_names', 'data.stacks', 'data.labels',
-    'data.regions', 'data.flyem',
+    'data.voxel_size', 'data.ome_zarr', 'data.volume', 'data.slice_names',
+    'data.stacks', 'data.labels', 'data.regions', 'data.flyem',
     'prep.intensity',
     'simulate.fields', 'simulate.formulas', 'simulate.structure',
     'simulate.microscope', 'simulate.artefacts', 'simulate.annotator', 'simulate.films',

@@ -14,7 +14,8 @@ def scale(factor, image):
 def test_every_image_gets_its_result_in_order(devices, count, monkeypatch):
   monkeypatch.setattr(jax, 'local_devices', lambda: jax.devices()[:devices])
   images = [np.full((2, 3), i, np.float32) for i in range(count)]
-  results = list(parallel.map_images(scale, np.float32(3))(iter(images)))
+  results = list(parallel.map_images(scale)(
+      parallel.put_everywhere(np.float32(3)), iter(images)))
   assert len(results) == count
   for i, result in enumerate(results):
     np.testing.assert_array_equal(result, 3. * images[i])
@@ -29,6 +30,6 @@ def test_no_more_images_are_made_than_are_in_work(monkeypatch):
       made.append(i)
       yield np.zeros(2, np.float32)
 
-  for i, _ in enumerate(parallel.map_images(scale, np.float32(1))(images())):
+  for i, _ in enumerate(parallel.map_images(scale)(np.float32(1), images())):
     assert len(made) <= i + parallel.count_in_work()
   assert len(made) == 6

@@ -8,6 +8,7 @@ from scipy import ndimage
 from fibjax import config, objects, postprocess, segment
 from fibjax.checks import InputError
 from fibjax.cluster import HERE, Resources
+from fibjax.data import ome_zarr
 from fibjax.data import volume as volumes
 
 SIGMA_PX, THRESHOLD = 1.3, 0.47
@@ -26,8 +27,8 @@ def settings_of(**changes):
 @pytest.fixture
 def scores(tmp_path, monkeypatch):
   """Smooth scores in 27 shards with objects of all sizes, and their array."""
-  monkeypatch.setattr(volumes, '_SHARD_ZYX', (3, 8, 12))
-  monkeypatch.setattr(volumes, '_CHUNK_ZYX', (1, 4, 4))
+  monkeypatch.setattr(ome_zarr, 'SHARD_ZYX', (3, 8, 12))
+  monkeypatch.setattr(ome_zarr, 'CHUNK_ZYX', (1, 4, 4))
   noise = np.random.default_rng(0).normal(size=(7, 22, 31))
   noise = ndimage.gaussian_filter(noise, (0.4, 1.2, 1.2))
   scores_zyx = (1 / (1 + np.exp(-4 * noise / noise.std()))).astype(np.float32)

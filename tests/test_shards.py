@@ -13,6 +13,7 @@ import pytest
 from fibjax import geometry, shards, workdir
 from fibjax.checks import InputError
 from fibjax.cluster import HERE, Resources
+from fibjax.data import ome_zarr
 from fibjax.data import volume as volumes
 from fibjax.shards import Steps
 
@@ -39,8 +40,8 @@ def negate(path, log=None, wait_s=0., die_at=None):
 
 @pytest.fixture
 def film(tmp_path, monkeypatch):
-  monkeypatch.setattr(volumes, '_SHARD_ZYX', (2, 8, 8))
-  monkeypatch.setattr(volumes, '_CHUNK_ZYX', (1, 4, 4))
+  monkeypatch.setattr(ome_zarr, 'SHARD_ZYX', (2, 8, 8))
+  monkeypatch.setattr(ome_zarr, 'CHUNK_ZYX', (1, 4, 4))
   array = np.random.default_rng(0).random((5, 20, 13)).astype(np.float32)
   with volumes.new_volume(tmp_path / 'film', array.shape, np.float32,
                           (50., 10., 10.)) as volume:
@@ -112,9 +113,10 @@ SCRIPT = '''
 import functools, sys
 import numpy as np
 from pathlib import Path
+from fibjax.data import ome_zarr
 from fibjax.data import volume as volumes
 from tests.test_shards import make, negate
-volumes._SHARD_ZYX, volumes._CHUNK_ZYX = (2, 8, 8), (1, 4, 4)
+ome_zarr.SHARD_ZYX, ome_zarr.CHUNK_ZYX = (2, 8, 8), (1, 4, 4)
 folder = Path(sys.argv[1])
 source = volumes.open_volume(folder / 'film')
 make((source, None), folder / 'out', functools.partial(
@@ -187,6 +189,7 @@ FULL_DISK = '''
 import resource, sys
 from pathlib import Path
 from fibjax.checks import InputError
+from fibjax.data import ome_zarr
 from fibjax.data import volume as volumes
 from tests.test_shards import make
 volumes._SHARD_ZYX = (4, 20, 13)  # a shard of 4 kB, then one of 1 kB

@@ -1,9 +1,11 @@
 """A volume on disk: OME-Zarr 0.5, one level, zarr v3 with shards.
 
 A volume is a folder: `zarr.json` (the OME group) and the array `0` with axes z, y, x
-in nanometer. Fibjax's own free JSON stands under `attributes.fibjax` of the group. A
-volume of unknown voxel size has scale 1 without a unit and says so there; it is never
-guessed. Boxes are half-open [start, stop) in voxels, z, y, x.
+in nanometer, or c, z, y, x where a voxel has several named values, the channels; what
+reads a volume without knowing of them reads the first. Fibjax's own free JSON stands
+under `attributes.fibjax` of the group. A volume of unknown voxel size has scale 1
+without a unit and says so there; it is never guessed. Boxes are half-open [start, stop)
+in voxels, z, y, x.
 
 Invariants:
 * `new_volume` leaves a whole volume or none: it writes next to the target and renames.
@@ -24,16 +26,11 @@ import tensorstore as ts
 
 from fibjax import geometry, workdir
 from fibjax.checks import InputError
+from fibjax.data import ome_zarr
 from fibjax.data.voxel_size import UNITS_NM, check_voxel_size
 
-_OME_VERSION = '0.5'
-_AXES = ('z', 'y', 'x')
 _LEVEL = '0'
 _DTYPES = ('uint8', 'uint16', 'uint32', 'int32', 'float32', 'float64')
-# A shard is the unit of writing, an inner chunk that of reading: at most 32 MiB and
-# 256 KiB of float32.
-_SHARD_ZYX = (8, 1024, 1024)
-_CHUNK_ZYX = (4, 128, 128)
 # A cache gained nothing where it was tried, and its memory grows (2026-11).
 _CONTEXT = ts.Context({'cache_pool': {'total_bytes_limit': 0}})
 # Keys of attributes.fibjax that belong to this module.
@@ -52,6 +49,7 @@ class Volume:
     dtype: numpy dtype of a voxel.
     voxel_size_zyx_nm: nm per voxel in z, y, x; None when unknown.
     attributes: free JSON kept with the volume.
+    channels: names of the values of a voxel; () for a single one without a name.
   """
   path: Path
   store: object
@@ -59,6 +57,7 @@ class Volume:
   dtype: np.dtype
   voxel_size_zyx_nm: tuple[float, float, float] | None
   attributes: dict
+  channels: tuple[str, ...]
 
 
 def open_volume(path) -> Volume:
@@ -80,20 +79,24 @@ def open_volume(path) -> Volume:
     units = tuple(axis.get('unit') for axis in axes)
   except (KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
     raise _not_a_volume(path, f'incomplete OME metadata ({error!r})') from None
-  if names != _AXES:
+  channels = ()
+  if names[:1] == ('c',):
+    names, units, scale = names[1:], units[1:], scale[1:]
+    channels = tuple(channel['label'] for channel in ome['omero']['channels'])
+  if names != ome_zarr.AXES:
     raise _not_a_volume(path, f'axes {names}')
   spec = _array_spec(path / level)
   spec['fill_missing_data_reads'] = not own.get(_ALL_STORED, False)
   spec['store_data_equal_to_fill_value'] = own.get(_ALL_STORED, False)
   with _store_errors(path / level):
     store = ts.open(spec, open=True, context=_CONTEXT).result()
-  if store.rank != 3 or len(scale) != 3:
+  if store.rank != 3 + bool(channels) or len(scale) != 3:
     raise _not_a_volume(path, f'an array of {store.rank} axes, scale {scale}')
-  return _volume(path, store, _size_from_ome(path, scale, units, own), own)
+  return _volume(path, store, _size_from_ome(path, scale, units, own), own, channels)
 
 
 def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
-                  attributes=None, fill_value=0) -> Volume:
+                  attributes=None, fill_value=0, channels=()) -> Volume:
   """Makes an empty volume at a path that does not exist yet; parents are made.
 
   Args:
@@ -105,6 +108,7 @@ def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
     attributes: free JSON kept with the volume.
     fill_value: what unwritten voxels read as; None promises that every voxel will be
       written, and reading a missing shard is then an error.
+    channels: names, for several values per voxel.
 
   Raises:
     InputError: when the path exists, cannot be written, or an argument is bad.
@@ -113,20 +117,25 @@ def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
   workdir.check_absent(path)
   shape, dtype = _check_shape(path, shape), _check_dtype(path, dtype)
   size = check_voxel_size(str(path), voxel_size_zyx_nm)
-  chunk, shard = _grid(path, shape, shard_zyx)
+  chunk, shard = ome_zarr.choose_grid(
+      shape, None if shard_zyx is None else _check_shape(path, shard_zyx))
   own = dict(attributes or {})
   if size is None:
     own[_UNKNOWN_SIZE] = True
   if fill_value is None:
     own[_ALL_STORED] = True
   spec = _array_spec(path / _LEVEL)
-  spec['metadata'] = _array_metadata(shape, dtype, chunk, shard, fill_value or 0)
+  spec['metadata'] = ome_zarr.array_metadata(shape, dtype, chunk, shard,
+                                             fill_value or 0, channels)
+  ome = ome_zarr.image_attributes(
+      path.name.removesuffix('.partial').removesuffix('.ome.zarr'), size, _LEVEL,
+      channels)
   spec['store_data_equal_to_fill_value'] = fill_value is None
   spec['fill_missing_data_reads'] = fill_value is not None
   with _store_errors(path, 'choose a folder that can be written'):
     store = ts.open(spec, create=True, context=_CONTEXT).result()
-    workdir.write_json(path / 'zarr.json', _group(ome=_ome(path, size), fibjax=own))
-  return _volume(path, store, size, own)
+    workdir.write_json(path / 'zarr.json', ome_zarr.group(ome=ome, fibjax=own))
+  return _volume(path, store, size, own, channels)
 
 
 @contextlib.contextmanager
@@ -162,22 +171,31 @@ def create_group(path) -> Path:
                        remedy='choose another path')
     return path
   with _store_errors(path, 'choose a folder that can be written'):
-    workdir.write_json(path / 'zarr.json', _group())
+    workdir.write_json(path / 'zarr.json', ome_zarr.group())
   return path
 
 
-def read_box(volume: Volume, start_zyx, stop_zyx) -> np.ndarray:
+def read_box(volume: Volume, start_zyx, stop_zyx, channel: int | None = 0
+             ) -> np.ndarray:
   """Reads the box [start, stop).
 
+  Args:
+    volume: to read.
+    start_zyx, stop_zyx: voxels.
+    channel: which one, where the volume has channels; None: all.
+
   Returns:
-    [z, y, x] array of the volume's dtype.
+    [z, y, x] array of the volume's dtype, [c, z, y, x] for all channels.
 
   Raises:
     InputError: when the box is empty or leaves the volume, or the data are damaged.
   """
   start, stop = _check_box(volume, start_zyx, stop_zyx)
+  which = ()
+  if volume.channels:
+    which = (slice(None) if channel is None else channel,)
   with _store_errors(volume.path):
-    return np.asarray(volume.store[_slices(start, stop)].read().result())
+    return np.asarray(volume.store[which + _slices(start, stop)].read().result())
 
 
 def read_mirrored(volume: Volume, start_zyx, stop_zyx) -> np.ndarray:
@@ -207,29 +225,34 @@ def read_mirrored(volume: Volume, start_zyx, stop_zyx) -> np.ndarray:
 def write_box(volume: Volume, start_zyx, array_zyx: np.ndarray) -> None:
   """Writes an array of the volume's dtype with its first voxel at start.
 
+  Where the volume has channels, the array has all of them: [c, z, y, x].
+
   Raises:
     InputError: when it leaves the volume, has another dtype, or cannot be written.
   """
   array_zyx = np.asarray(array_zyx)
-  if array_zyx.ndim != 3 or array_zyx.dtype != volume.dtype:
+  axes = 3 + bool(volume.channels)
+  if array_zyx.ndim != axes or array_zyx.dtype != volume.dtype:
     raise InputError(str(volume.path),
                      got=f'{array_zyx.ndim}-D {array_zyx.dtype} to write',
-                     expected=f'3-D {volume.dtype}', remedy='convert it first')
-  stop = [int(a) + n for a, n in zip(start_zyx, array_zyx.shape, strict=True)]
+                     expected=f'{axes}-D {volume.dtype}', remedy='convert it first')
+  stop = [int(a) + n for a, n in zip(start_zyx, array_zyx.shape[-3:], strict=True)]
   start, stop = _check_box(volume, start_zyx, stop)
   with _store_errors(volume.path, 'check free space and permissions'):
-    volume.store[_slices(start, stop)].write(array_zyx).result()
+    all_channels = (slice(None),) if volume.channels else ()
+    volume.store[all_channels + _slices(start, stop)].write(array_zyx).result()
 
 
 def shard_shape(volume: Volume) -> tuple[int, int, int]:
   """Voxels per shard in z, y, x; it may exceed a small volume."""
-  return tuple(int(n) for n in volume.store.chunk_layout.write_chunk.shape)
+  return tuple(int(n) for n in volume.store.chunk_layout.write_chunk.shape[-3:])
 
 
 def discard_shard(volume: Volume, start_zyx) -> None:
   """Deletes the file of the shard that starts at a voxel, whatever state it is in."""
   index = (str(a // n) for a, n in zip(start_zyx, shard_shape(volume), strict=True))
-  volume.path.joinpath(_LEVEL, 'c', *index).unlink(missing_ok=True)
+  all_channels = ('0',) if volume.channels else ()
+  volume.path.joinpath(_LEVEL, 'c', *all_channels, *index).unlink(missing_ok=True)
 
 
 def slab_boxes(volume: Volume):
@@ -238,10 +261,10 @@ def slab_boxes(volume: Volume):
   return geometry.tile_boxes(volume.shape, (depth, *volume.shape[1:]))
 
 
-def _volume(path, store, size, own) -> Volume:
+def _volume(path, store, size, own, channels) -> Volume:
   free = {k: v for k, v in own.items() if k not in (_UNKNOWN_SIZE, _ALL_STORED)}
-  return Volume(path, store, tuple(int(n) for n in store.shape),
-                np.dtype(store.dtype.numpy_dtype), size, free)
+  return Volume(path, store, tuple(int(n) for n in store.shape[-3:]),
+                np.dtype(store.dtype.numpy_dtype), size, free, tuple(channels))
 
 
 def _size_from_ome(path, scale, units, own):
@@ -286,57 +309,14 @@ def _read_group(path) -> tuple[dict, dict]:
                      remedy=f'open one of them, e.g. {path / members[0]}')
   if not isinstance(ome, dict) or not isinstance(own, dict):
     raise _not_a_volume(path, 'a zarr group without OME metadata')
-  if ome.get('version') != _OME_VERSION:
+  if ome.get('version') != ome_zarr.VERSION:
     raise _not_a_volume(path, f'OME-Zarr version {ome.get("version")}')
   return ome, own
-
-
-def _ome(path, size) -> dict:
-  unit = {} if size is None else {'unit': 'nanometer'}
-  scale = [1.0, 1.0, 1.0] if size is None else list(size)
-  return {'version': _OME_VERSION, 'multiscales': [{
-      'name': path.name.removesuffix('.partial').removesuffix('.ome.zarr'),
-      'axes': [{'name': name, 'type': 'space', **unit} for name in _AXES],
-      'datasets': [{'path': _LEVEL, 'coordinateTransformations': [
-          {'type': 'scale', 'scale': scale}]}]}]}
-
-
-def _group(**attributes) -> dict:
-  return {'zarr_format': 3, 'node_type': 'group', 'attributes': attributes}
 
 
 def _array_spec(path) -> dict:
   return {'driver': 'zarr3',
           'kvstore': {'driver': 'file', 'path': str(Path(path).absolute()) + '/'}}
-
-
-def _array_metadata(shape, dtype, chunk, shard, fill_value) -> dict:
-  little = {'name': 'bytes', 'configuration': {'endian': 'little'}}
-  # lz4 makes noisy float32 a tenth larger than zstd does, nine times as fast.
-  blosc = {'name': 'blosc', 'configuration': {'cname': 'lz4', 'clevel': 5,
-                                              'shuffle': 'shuffle'}}
-  checksum = {'name': 'crc32c'}
-  return {
-      'shape': shape, 'data_type': dtype.name, 'dimension_names': list(_AXES),
-      'fill_value': fill_value,
-      'chunk_grid': {'name': 'regular', 'configuration': {'chunk_shape': shard}},
-      'codecs': [{'name': 'sharding_indexed', 'configuration': {
-          'chunk_shape': chunk, 'codecs': [little, blosc, checksum],
-          'index_codecs': [little, checksum]}}]}
-
-
-def _grid(path, shape, shard_zyx):
-  """Inner chunk and shard; the inner chunk divides the shard (zarr v3)."""
-  if shard_zyx is None:
-    chunk = [min(c, n) for c, n in zip(_CHUNK_ZYX, shape, strict=True)]
-    # Of equal shards none has little in it, which would be computed in vain.
-    shard = [-(-n // (-(-n // s)) // c) * c if n > s else -(-n // c) * c
-             for s, c, n in zip(_SHARD_ZYX, chunk, shape, strict=True)]
-    return chunk, shard
-  shard = _check_shape(path, shard_zyx)
-  chunk = [max(d for d in range(1, min(c, s) + 1) if s % d == 0)
-           for c, s in zip(_CHUNK_ZYX, shard, strict=True)]
-  return chunk, shard
 
 
 def _slices(start, stop):

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fibjax.checks import InputError
 from fibjax.models import conv, dense, exact, patch_cnn
@@ -19,7 +20,7 @@ from fibjax.models.patch_cnn import Dropout
 
 _INPUT = 'input'
 
-__all__ = ['Dropout', 'Model', 'count_weights', 'make_model']
+__all__ = ['Dropout', 'Model', 'count_weights', 'empty_params', 'make_model']
 
 
 class Model(NamedTuple):
@@ -51,6 +52,15 @@ class Model(NamedTuple):
   dense_bytes: Callable
   patch_bytes: int
   settings: dict
+
+  def image_px(self, out_px: int, symmetric: bool = False) -> int:
+    """Side of the image to cut for out_px voxels, before_px pixels before the first.
+
+    Args:
+      out_px: voxels.
+      symmetric: whether before_px pixels are wanted after the last one too.
+    """
+    return max(self.dense_px(out_px), symmetric * (out_px + 2 * self.before_px))
 
 
 def make_model(config) -> Model:
@@ -117,6 +127,13 @@ def make_model(config) -> Model:
 def _standardise(params, images: jax.Array) -> jax.Array:
   fixed = jax.lax.stop_gradient(params[_INPUT])
   return (images - fixed['mean']) / fixed['deviation']
+
+
+def empty_params(model: Model, *leading: int) -> dict:
+  """Zeros in the place of all weights, with further leading axes if wanted."""
+  shapes = jax.eval_shape(model.init, jax.random.key(0))
+  return jax.tree.map(lambda leaf: np.zeros((*leading, *leaf.shape), leaf.dtype),
+                      shapes)
 
 
 def count_weights(params) -> int:

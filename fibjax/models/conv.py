@@ -8,10 +8,12 @@ On CPU a k x k convolution is one matrix product: the k shifts along y of the ma
 side by side, [positions, k in] x [k in, k out], and the k blocks of the result are
 added up with a shift along x. That is as fast as a plain product of these sizes, also
 with a member axis over kernels, where `lax.conv` becomes a grouped convolution; but
-only while what is written in between stays in the cache, hence strips of rows. From
-32 channels up minimal filtering (filtering.py) is faster again; training does without.
-On other platforms cuDNN by `lax.conv` and whole maps are the better choice. All choices
-are made here, in `conv_valid` and `conv_layer`; `fibjax bench --only=conv` measures the
+only while what is written in between stays in the cache, hence strips of rows. The
+first block, of 16 channels and not dilated, is the exception: XLA's own convolution is
+2 to 4 times as fast there, gradient included (2026-11). From 32 channels up minimal
+filtering (filtering.py) is faster again on large maps; training does without. On other
+platforms cuDNN by `lax.conv` and whole maps are the better choice. All choices are made
+here, in `conv_valid` and `filtered_layer`; `fibjax bench --only=conv` measures the
 first.
 """
 import functools
@@ -24,6 +26,7 @@ from fibjax.models import filtering
 from fibjax.models.filtering import BLOCK
 
 FILTERED_CHANNELS = 32  # with fewer, minimal filtering gains nothing
+LAX_FEATURES = 16  # up to here XLA's own convolution is the faster, undilated
 STRIP_PX = 4096  # positions of a strip; half or twice as many are as fast
 
 
@@ -106,25 +109,22 @@ def conv_valid(maps_byxc: jax.Array, kernel_yxio: jax.Array,
   Returns:
     [b, y - (ky - 1) dilation, x - (kx - 1) dilation, o] maps.
   """
-  if jax.default_backend() == 'cpu':
+  few = dilation == 1 and kernel_yxio.shape[3] <= LAX_FEATURES
+  if jax.default_backend() == 'cpu' and not few:
     return conv_strips(maps_byxc, kernel_yxio, dilation)
   return conv_lax(maps_byxc, kernel_yxio, dilation)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
-def conv_layer(after, dilation: int, pooled: int, out_yx: tuple[int, int], weights,
-               maps_byxc: jax.Array):
+def whole_layer(after, dilation: int, pooled: int, out_yx: tuple[int, int], weights,
+                maps_byxc: jax.Array):
   """A convolution with what stands around it: after(weights, conv(max over rows)).
-
-  On CPU it is worked off in strips with minimal filtering (filtering.py), which is the
-  same within rounding; where a gradient is asked for, and elsewhere, on whole maps.
 
   Args:
     after: (weights, [b, rows, out_x, o]) -> [b, rows, x', o'], row by row, defined once
       per network (functions are compared by identity).
     dilation: pixels between two taps.
     pooled: rows y and y + pooled are replaced by their maximum before; 0: none.
-    out_yx: extent of the convolution's result; multiples of BLOCK dilation are fastest.
+    out_yx: extent of the convolution's result.
     weights: pytree with 'kernel', [k, k, c, o].
     maps_byxc: [b, y, x, c] maps, y >= out_y + pooled + (k - 1) dilation, x >= out_x +
       (k - 1) dilation; what is more is not read.
@@ -132,9 +132,25 @@ def conv_layer(after, dilation: int, pooled: int, out_yx: tuple[int, int], weigh
   Returns:
     [b, out_y, x', o'] maps.
   """
+  reach = (weights['kernel'].shape[0] - 1) * dilation
+  maps = maps_byxc[:, :out_yx[0] + reach + pooled, :out_yx[1] + reach]
+  if pooled:
+    maps = jnp.maximum(maps[:, :-pooled], maps[:, pooled:])
+  return after(weights, conv_valid(maps, weights['kernel'], dilation))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def filtered_layer(after, dilation: int, pooled: int, out_yx: tuple[int, int], weights,
+                   maps_byxc: jax.Array):
+  """`whole_layer` for large maps, the same within rounding.
+
+  On CPU it is worked off in strips with minimal filtering (filtering.py), best where
+  out_yx are multiples of BLOCK dilation; on whole maps elsewhere, and where a gradient
+  is asked for. Small maps gain nothing.
+  """
   kernel = weights['kernel']
   if jax.default_backend() != 'cpu' or kernel.shape[2] < FILTERED_CHANNELS:
-    return _whole_layer(after, dilation, pooled, out_yx, weights, maps_byxc)
+    return whole_layer(after, dilation, pooled, out_yx, weights, maps_byxc)
   step = BLOCK * dilation
   filled_yx = [-(-out // step) * step for out in out_yx]
   reach = (kernel.shape[0] - 1) * dilation
@@ -154,17 +170,9 @@ def conv_layer(after, dilation: int, pooled: int, out_yx: tuple[int, int], weigh
   return lax.map(one, maps_byxc)
 
 
-def _whole_layer(after, dilation, pooled, out_yx, weights, maps_byxc):
-  reach = (weights['kernel'].shape[0] - 1) * dilation
-  maps = maps_byxc[:, :out_yx[0] + reach + pooled, :out_yx[1] + reach]
-  if pooled:
-    maps = jnp.maximum(maps[:, :-pooled], maps[:, pooled:])
-  return after(weights, conv_valid(maps, weights['kernel'], dilation))
-
-
-conv_layer.defvjp(
+filtered_layer.defvjp(
     lambda after, dilation, pooled, out_yx, *arguments: jax.vjp(
-        functools.partial(_whole_layer, after, dilation, pooled, out_yx), *arguments),
+        functools.partial(whole_layer, after, dilation, pooled, out_yx), *arguments),
     lambda _, __, ___, ____, pull, gradient: pull(gradient))
 
 

@@ -65,14 +65,17 @@ def apply_dense(params, window_byxc: jax.Array, cells: int,
     cells: n of n_xy = 16 n + 1.
     dropout: None outside training. A channel is dropped for a whole image, an element
       of a dense layer per voxel.
-    out_yx: (ty, tx); None: as many as the window gives. With multiples of 64, and a
-      window as large as plan_extents(cells, t, conv.BLOCK), the bits of a logit do not
-      depend on the rest of the window.
+    out_yx: (ty, tx), worked off as is best for large windows; None: as many as the
+      window gives, best for small ones. With multiples of 64, and a window as large as
+      plan_extents(cells, t, conv.BLOCK), the bits of a logit do not depend on the rest
+      of the window.
 
   Returns:
     [b, ty, tx] logits.
   """
+  layer_of = conv.filtered_layer
   if out_yx is None:
+    layer_of = conv.whole_layer
     out_yx = tuple(n - window_px(cells, 0) for n in window_byxc.shape[1:3])
   fits = [plan_extents(cells, t, conv.BLOCK) for t in out_yx]
   if any(n < fit[0] for n, fit in zip(window_byxc.shape[1:3], fits, strict=True)):
@@ -81,7 +84,7 @@ def apply_dense(params, window_byxc: jax.Array, cells: int,
   maps, step = window_byxc, 1
   for block in range(1, len(WIDTHS) + 1):
     for part in 'ab':
-      maps = conv.conv_layer(
+      maps = layer_of(
           _after(step if part == 'b' else 0), step, step // 2 if part == 'a' else 0,
           extents.pop(0), params[f'conv{block}{part}'], maps)
     step *= 2
@@ -93,7 +96,7 @@ def apply_dense(params, window_byxc: jax.Array, cells: int,
     maps *= drop(spatial_key, jnp.ones(()), dropout.spatial,
                  (maps.shape[0], 1, 1, maps.shape[3]))
     head = functools.partial(_head, dropout=dropout._replace(key=dense_key))
-  logits = conv.conv_layer(head, step, step // 2, extents.pop(0), weights, maps)
+  logits = layer_of(head, step, step // 2, extents.pop(0), weights, maps)
   return logits[:, :out_yx[0], :out_yx[1], 0]
 
 

@@ -17,12 +17,12 @@ CURVES = ('epoch', 'train_bce', 'val_bce', 'train_accuracy', 'val_accuracy')
 _SCORES = ('val_bce', 'val_miou', 'seconds')
 
 
-def write_sweep_report(folder) -> Path:
+def write_sweep_report(folder, run_folder=None) -> Path:
   """Writes report.html, figures/ and tables.md of a sweep.
 
   Args:
-    folder: the sweep's workdir with members.csv; curves.csv, config.json and
-      versions.json are used where they are there.
+    folder: the sweep's folder with members.csv; curves.csv is used where it is there.
+    run_folder: its workdir, with config.json and versions.json; None: folder.
 
   Returns:
     path of report.html.
@@ -38,7 +38,7 @@ def write_sweep_report(folder) -> Path:
   sizes, winner = (sweep_tables.summarise_sizes(members),
                    sweep_tables.best_member(members))
   notes: list[str] = []
-  settings, versions = (sources.read_json_if_any(folder / name, [])
+  settings, versions = (sources.read_json_if_any(Path(run_folder or folder) / name, [])
                         for name in ('config.json', 'versions.json'))
   shown = [sweep_tables.sizes_table(members, sizes)]
   shown_figures = []

@@ -10,9 +10,10 @@ from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):
-  """Variants: base; tiny (a minute, used by the tests)."""
-  if variant not in ('base', 'tiny'):
-    raise unknown_variant(variant, ('base', 'tiny'))
+  """Variants: base; ensemble (8 seeds); each with tiny (a minute, for the tests)."""
+  known = ('base', 'tiny', 'ensemble', 'ensemble_tiny')
+  if variant not in known:
+    raise unknown_variant(variant, known)
   config = base()
   config.name = 'demo'
   config.data.source = 'simulate'
@@ -27,7 +28,11 @@ def get_config(variant: str = 'base'):
   config.train.dropout_dense = 0.1
   config.train.dropout_spatial = 0.05
   config.train.epochs = 30
-  if variant == 'tiny':
+  if variant.startswith('ensemble'):
+    config.model.n_z = 3
+    config.train.epochs = 12
+    config.sweep.members = config.ensemble.top = 8
+  if variant.endswith('tiny'):
     config.data.presets = ('HPC30',)
     config.data.shape_zyx = (16, 160, 160)
     config.data.regions_per_volume = 10
@@ -38,4 +43,5 @@ def get_config(variant: str = 'base'):
     config.train.epochs = 2
     config.train.steps_per_epoch = 4
     config.train.val_windows = 4
+    config.sweep.members = config.ensemble.top = 2
   return config

@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -44,7 +45,8 @@ _LAYERS = (('1b', 128, 1, 3, 16, 16), ('2b', 128, 2, 3, 32, 32),
 _USEFUL_FLOP = 2 * 685_552  # per voxel at (113, 3): weights without biases (§9.4)
 
 
-def _model(n_xy: int, n_z: int, padding: str):
+def bench_model(n_xy: int, n_z: int, padding: str):
+  """A network of the default settings but for its size and padding."""
   settings = config.base().model
   settings.update(n_xy=n_xy, n_z=n_z, padding=padding)
   return make_model(settings)
@@ -65,21 +67,21 @@ def median_seconds(functions: dict) -> dict[str, float]:
 
 def _training_step(n_xy: int, n_z: int, padding: str, crop_px: int, batch: int):
   """A step of training as a function of nothing, and the cutting of its samples."""
-  model = _model(n_xy, n_z, padding)
+  model = bench_model(n_xy, n_z, padding)
   optimizer = optim.make_optimizer('sgd', 0.99)
   state = train.init_state(model, optimizer, 0)
-  regions, samples = _training_data(model, crop_px, batch)
+  regions, samples = training_data(model, crop_px, batch)
   loss = losses.make_loss('bce')
   step = jax.jit(functools.partial(train.train_step, model=model, optimizer=optimizer,
                                    loss=loss, crop_px=crop_px))
   gather = jax.jit(lambda r, b: patches.gather_windows(
       r.context_ryxc, b.corners_b3, model.window_px))
-  moment = _moment(samples, loss)
-  return (functools.partial(step, state, moment, regions),
+  return (functools.partial(step, state, moment(samples, loss), regions),
           functools.partial(gather, regions, samples))
 
 
-def _training_data(model, crop_px: int, batch: int):
+def training_data(model, crop_px: int, batch: int):
+  """Regions of noise on the device, and a batch of their windows."""
   random = np.random.default_rng(0)
   side = 256 + 2 * model.before_px
   regions = sampling.put_regions(
@@ -89,7 +91,8 @@ def _training_data(model, crop_px: int, batch: int):
   return regions, sampling.Samples(jnp.asarray(corners, jnp.int32), jnp.ones(batch))
 
 
-def _moment(samples, loss, seed: int = 0) -> train.Moment:
+def moment(samples, loss, seed: int = 0) -> train.Moment:
+  """What a step needs besides its state and the regions."""
   hyper = train.Hyper(*(np.float32(0.1),) * 5, np.asarray(loss.factors, np.float32))
   return train.Moment(samples, np.uint32(seed), hyper, np.float32(0.01), np.float32(0))
 
@@ -112,7 +115,7 @@ def dense_forward(peer: str = '') -> dict[str, float]:
   work, the same scores; all three as `segment` runs them, several images in work. With
   peer 'torch' both forms of the context network in PyTorch as well.
   """
-  fast, paper = _model(_N_XY, _N_Z, 'context'), _model(_N_XY, _N_Z, 'same')
+  fast, paper = bench_model(_N_XY, _N_Z, 'context'), bench_model(_N_XY, _N_Z, 'same')
   params = jax.jit(fast.init)(jax.random.key(0))
   tile_yx = infer.choose_tile(_SHARD_YX, fast, HERE.memory_gb)
   random = np.random.default_rng(0)
@@ -204,17 +207,41 @@ def segment(_: str = '') -> dict[str, float]:
     # Two shards at least: one is read ahead while another is computed.
     for name, shape in (('1', (8, 1024, 2048)), ('4', (8, 2048, 4096)),
                         ('slice', (1, 2247, 3372))):
-      done = subprocess.run([sys.executable, '-m', 'fibjax.bench_segment', folder, name,
-                             *map(str, shape)], check=True, stdout=subprocess.PIPE)
-      figures[name] = json.loads(done.stdout)
+      figures[name] = _in_process('bench_segment', folder, name, *map(str, shape))
   return {'segment_peak_rss_gb': figures['1']['peak_rss_gb'],
           'segment_peak_rss_gb_4': figures['4']['peak_rss_gb'],
           'segment_io_overhead': figures['4']['wall_s'] / figures['4']['compute_s'],
           'segment_slice_s': figures['slice']['wall_s']}
 
 
+def members(_: str = '') -> dict[str, float]:
+  """Training 8 members at once over training one, on one CPU device and on two."""
+  figures = {}
+  for sampling_kind in ('patch', 'dense'):
+    for n_xy in (33, 65):
+      for devices in (1, 2):
+        found = _in_process('bench_members', sampling_kind, str(n_xy),
+                            JAX_NUM_CPU_DEVICES=str(devices))
+        name = f'members_over_solo_{sampling_kind}_{n_xy}'
+        figures[name + '_pmap' * (devices > 1)] = found['members_over_solo']
+  return figures
+
+
+def resume(_: str = '') -> dict[str, float]:
+  """A sweep stopped five times over one that is not; a quarter of an hour."""
+  with tempfile.TemporaryDirectory() as folder:
+    return _in_process('bench_members', 'resume', folder)
+
+
+def _in_process(module: str, *words: str, **environment: str) -> dict[str, float]:
+  done = subprocess.run([sys.executable, '-m', f'fibjax.{module}', *words], check=True,
+                        stdout=subprocess.PIPE, env={**os.environ, **environment})
+  return json.loads(done.stdout)
+
+
 GROUPS = {'gather': gather_share, 'dense': dense_forward, 'train': dense_train,
-          'conv': convolutions, 'segment': segment}
+          'conv': convolutions, 'members': members, 'resume': resume,
+          'segment': segment}
 
 
 def main(out=None, only: str | None = None, peer: str = '') -> dict[str, float]:

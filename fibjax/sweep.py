@@ -109,9 +109,9 @@ def run_sweep(config, folder, resources: Resources = HERE) -> dict:
 
 def train_all(config, folder: Path, resources: Resources) -> dict:
   """`run_sweep` in a workdir that is held already."""
+  units = plan_units(config)
   run.claim(config, folder)
   run.prepare(largest(config), folder)
-  units = plan_units(config)
   left = [unit for unit in units if not (_home(folder, unit) / 'members.json').exists()]
   shared = configs.to_dict(config), folder
   finished = cluster.run_units(_train_unit, shared, left, resources)

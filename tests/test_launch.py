@@ -50,22 +50,56 @@ def test_every_fibjax_command_in_the_readme_parses():
     assert all(word.startswith('--config.') for word in rest), rest
 
 
+needs_environment = pytest.mark.skipif(
+    not (ROOT / '.venv' / 'bin' / 'dask').exists(),
+    reason='needs the environment that launch/env.sh makes')
+
+
 @pytest.mark.long
-@pytest.mark.skipif(not (ROOT / '.venv' / 'bin' / 'dask').exists(),
-                    reason='needs the environment that launch/env.sh makes')
-def test_the_slurm_job_starts_a_cluster_and_ends_it(tmp_path):
-  # `srun` is replaced by one that runs the command here; the job itself is a mistake,
-  # whose status and message come through.
+@needs_environment
+def test_the_local_script_starts_a_sweep(tmp_path):
+  def start(*words):
+    return subprocess.run(
+        ['bash', ROOT / 'launch' / 'local.sh', 'sweep',
+         '--config=configs/skarberg2021.py:sweep_tiny', f'--workdir={tmp_path / "w"}',
+         *words], text=True, check=False, capture_output=True, cwd=tmp_path)
+
+  done = start('--config.sweep.members=0')
+  assert done.returncode == 2 and 'sweep.members=0' in done.stderr
+  done = start('--config.sweep.sizes=33x1', '--config.train.epochs=1')
+  assert done.returncode == 0, done.stderr
+  assert '"members": 3' in done.stdout
+
+
+def slurm(tmp_path, *words):
+  """The Slurm job with an `srun` that runs its command here."""
   (tmp_path / 'srun').write_text('#!/usr/bin/env bash\n'
                                  'while [[ $1 == --* ]]; do shift; done\nexec "$@"\n')
   (tmp_path / 'srun').chmod(0o755)
-  done = subprocess.run(
-      ['bash', ROOT / 'launch' / 'slurm.sbatch', 'segment',
-       f'--workdir={tmp_path / "none"}', '--volume=V', '--out=O'], text=True,
-      check=False, capture_output=True, timeout=120,
+  return subprocess.run(
+      ['bash', ROOT / 'launch' / 'slurm.sbatch', *words], text=True, check=False,
+      capture_output=True, timeout=300,
       env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}',
            'SLURM_SUBMIT_DIR': str(ROOT), 'SLURM_JOB_NUM_NODES': '1',
            'SLURM_JOB_ID': 'test'})
+
+
+@pytest.mark.long
+@needs_environment
+def test_the_slurm_job_trains_a_sweep_on_its_workers(tmp_path):
+  done = slurm(tmp_path, 'sweep', '--config=configs/skarberg2021.py:sweep_tiny',
+               f'--workdir={tmp_path / "w"}', '--config.train.epochs=1')
+  assert done.returncode == 0, done.stderr
+  assert '"members": 6' in done.stdout
+  assert not list(ROOT.glob('.slurm-test-*'))
+
+
+@pytest.mark.long
+@needs_environment
+def test_the_slurm_job_starts_a_cluster_and_ends_it(tmp_path):
+  # The job itself is a mistake, whose status and message come through.
+  done = slurm(tmp_path, 'segment', f'--workdir={tmp_path / "none"}', '--volume=V',
+               '--out=O')
   folder, = ROOT.glob('.slurm-test-*')
   try:
     assert done.returncode == 2

@@ -20,9 +20,10 @@ ROOMS = (
     'sampling', 'train', 'members', 'infer',
     'objects', 'postprocess', 'segment', 'analysis.porosity',
     'analysis.two_point', 'analysis.uncertainty', 'analysis.coverage', 'evaluate',
-    'report.tables', 'report.figures', 'report.sources', 'report.page',
-    'report.sweep_figures', 'report.sweep_tables', 'report.sweep_page',
-    'run', 'sweep', 'ensemble', 'torch_peer', 'bench_segment', 'bench', 'main')
+    'report.tables', 'report.figures', 'report.sources', 'report.sweep_figures',
+    'report.sweep_tables', 'report.page', 'report.sweep_page',
+    'run', 'sweep', 'ensemble', 'torch_peer', 'bench_segment', 'bench', 'bench_members',
+    'main')
 OUTSIDERS = {
     'ml_collections': {'config'}, 'tensorstore': {'data.volume'},
     'tifffile': {'data.stacks'}, 'imagecodecs': {'data.stacks'},

@@ -15,7 +15,7 @@ import numpy as np
 
 from fibjax import workdir
 from fibjax.checks import InputError
-from fibjax.report import figures, sources, tables
+from fibjax.report import figures, sources, sweep_figures, sweep_tables, tables
 
 
 class PageFigure(NamedTuple):
@@ -60,9 +60,27 @@ def write_report(folder) -> Path:
     post = workdir.read_json(folder / 'postprocess.json')
   shown_tables = _tables(scores, notes)
   shown_figures = _figures(folder, run_settings, notes)
+  if (folder / 'results.json').is_file():
+    _add_ensemble(workdir.read_json(folder / 'results.json'), shown_tables,
+                  shown_figures)
   return write_page(folder, 'report.html', shown_tables, shown_figures, notes=notes,
                     facts=_facts(run_settings, post), settings=run_settings,
                     versions=versions)
+
+
+def _add_ensemble(results, shown_tables, shown_figures) -> None:
+  """Adds the table of members and ensemble, and the reliability of the latter."""
+  rows = [*results['members'], {'name': 'mean member', **results['mean_member']},
+          results['ensemble']]
+  shown_tables.append(sweep_tables.ensemble_table(rows))
+  before, after = (tuple(map(np.asarray, results['ensemble']['reliability'][name]))
+                   for name in ('before', 'after'))
+  shown_figures.append(page_figure(
+      'reliability', 'Reliability of the scores.',
+      'Observed fraction of solid against the score of the ensemble, test regions, '
+      'before and after calibration by one temperature fitted on the validation '
+      'regions. On the diagonal a score is a probability.',
+      sweep_figures.reliability_figure(before, after)))
 
 
 def write_page(folder, template: str, shown_tables, shown_figures, *, notes, facts,

@@ -1,0 +1,149 @@
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from fibjax import config, members, models, patches, run, sweep
+from fibjax.checks import InputError
+
+ROOT = Path(__file__).parents[1]
+CONFIG = f'{ROOT}/configs/skarberg2021.py'
+
+
+def load(*overrides):
+  return config.load(f'{CONFIG}:sweep_tiny', overrides)
+
+
+def test_the_search_is_the_papers():
+  settings = config.load(f'{CONFIG}:sweep')
+  assert len(sweep.sizes_of(settings)) == 36 and settings.sweep.members == 100
+  drawn = [sweep.draw_member(settings, 113, 3, k) for k in range(400)]
+  values = {name: np.array([m.settings[name] for m in drawn]) for name in
+            members.SETTINGS}
+  for name, low, high in (('intensity_mean_sd', 0.025, 0.1),
+                          ('intensity_deviation_sd', 0.025, 0.1),
+                          ('dropout_dense', 0, 0.6), ('dropout_spatial', 0, 0.6)):
+    assert stats.kstest(values[name], 'uniform', (low, high - low)).pvalue > 1e-3
+  assert stats.kstest(np.log10(values['l2']), 'uniform', (-7, 2)).pvalue > 1e-3
+  for name, known in (('log10_learning_rate', (-2.5, -2.25, -2)),
+                      ('decay_epochs', range(4, 21, 2))):
+    counts = [int((values[name] == value).sum()) for value in known]
+    assert sum(counts) == 400 and stats.chisquare(counts).pvalue > 1e-3
+  assert abs(np.corrcoef(values['dropout_dense'], values['dropout_spatial'])[0, 1]) < .2
+
+
+def test_a_member_depends_on_its_size_and_number_only():
+  few, many = load('sweep.members=2'), load('sweep.members=50')
+  assert sweep.draw_member(few, 33, 1, 1) == sweep.draw_member(many, 33, 1, 1)
+  seeds = {sweep.draw_member(many, *size, k).seed for k in range(100)
+           for size in sweep.sizes_of(config.load(f'{CONFIG}:sweep'))}
+  assert len(seeds) == 3600
+  alike = load('sweep.draw=seeds', 'seed=7')
+  crew = [sweep.draw_member(alike, 33, 1, k) for k in range(3)]
+  assert [m.seed for m in crew] == [7, 8, 9]
+  assert all(m.settings == crew[0].settings for m in crew)
+
+
+def rows_of(folder):
+  with open(folder / 'sweep' / 'members.csv', encoding='utf-8') as file:
+    return [{k: v for k, v in row.items() if k != 'seconds'}
+            for row in csv.DictReader(file)]
+
+
+@pytest.fixture(scope='module')
+def swept(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('sweep') / 'w'
+  return folder, sweep.run_sweep(load(), folder)
+
+
+def test_every_size_and_member_is_in_the_table(swept):
+  folder, result = swept
+  rows = rows_of(folder)
+  assert result['members'] == len(rows) == 6 and result['finished'] == 6
+  assert [(r['n_xy'], r['n_z'], r['member']) for r in rows] == [
+      (n, '1', str(k)) for n in ('33', '49') for k in range(3)]
+  best = min(rows, key=lambda row: float(row['val_bce']))
+  assert result['best']['seed'] == int(best['seed'])
+  winner = json.loads((folder / 'sweep' / 'winners' / 'best.json').read_text())
+  assert str(winner['seed']) == best['seed']
+  assert (folder / 'sweep' / 'report.html').exists()
+  assert not list(folder.rglob('groups/*/*/checkpoints'))
+
+
+def test_a_winner_is_the_run_it_would_have_been_alone(swept, tmp_path):
+  folder, result = swept
+  winner = folder / 'sweep' / 'winners' / '33x1'
+  settings, _ = run.open_run(winner)
+  assert settings.model.n_xy == 33
+  assert float(settings.train.l2) == pytest.approx(
+      10 ** min((float(r['val_bce']), float(r['log10_l2'])) for r in rows_of(folder)
+                if r['n_xy'] == '33')[1])
+  inputs = run.prepare(sweep.largest(load()), folder)._replace(
+      model=models.make_model(settings.model))
+  best = members.train_and_evaluate(settings, inputs.model,
+                                    *run.put_sides(settings, inputs), tmp_path)
+  found = members.best_row(members.read_rows(winner))
+  assert best['val_bce'] == pytest.approx(found['val_bce'], abs=1e-5)
+  out = run.segment_other(winner, folder / 'data' / 'HPC30' / 'raw.ome.zarr',
+                          tmp_path / 'out', 'auto')
+  assert out.exists()
+
+
+def test_a_killed_sweep_goes_on_where_it_was(swept, tmp_path, monkeypatch):
+  folder, _ = swept
+  train, seen = sweep._train_unit, []
+
+  def dying(shared, unit):
+    seen.append(unit)
+    if len(seen) == 2:
+      raise KeyboardInterrupt
+    train(shared, unit)
+
+  monkeypatch.setattr(sweep, '_train_unit', dying)
+  with pytest.raises(KeyboardInterrupt):
+    sweep.run_sweep(load(), tmp_path / 'w')
+  assert len(rows_of(tmp_path / 'w')) == 2
+  sweep.run_sweep(load(), tmp_path / 'w')
+  assert rows_of(tmp_path / 'w') == rows_of(folder)
+  assert len(seen) == 2 + 3  # the finished group is not trained again
+
+
+def test_groups_change_nothing_and_follow_the_memory(swept, tmp_path, monkeypatch):
+  folder, _ = swept
+  sweep.run_sweep(load('sweep.group=3', 'sweep.sizes=33x1'), tmp_path / 'w')
+  for found, expected in zip(rows_of(tmp_path / 'w'), rows_of(folder)[:3],
+                             strict=True):
+    assert float(found.pop('val_bce')) == pytest.approx(float(expected.pop('val_bce')),
+                                                        abs=1e-5)
+    assert found['seed'] == expected['seed']
+  settings = load('sweep.group=0', 'sweep.members=40', 'sweep.sizes=33x1')
+  model = models.make_model(settings.model)
+  one = sweep.member_bytes(settings, model)
+  monkeypatch.setattr(patches, 'device_memory_bytes', lambda: 3.5 * one / 0.7)
+  units = sweep.plan_units(settings)
+  assert units[0].last - units[0].first + 1 == 3 * 2  # two devices
+  monkeypatch.setattr(patches, 'device_memory_bytes', lambda: 0.9 * one / 0.7)
+  with pytest.raises(InputError, match='a member of size 33x1.*lower config.train'):
+    sweep.run_sweep(settings, tmp_path / 'none')
+  shutil.rmtree(tmp_path / 'w')
+  assert not (tmp_path / 'none').exists()
+
+
+@pytest.mark.parametrize('override, message', [
+    ('sweep.members=0', 'sweep.members=0'), ('sweep.sizes=34x1', 'sweep.sizes'),
+    ('sweep.sizes=33x2', 'sweep.sizes'), ('sweep.sizes=33x1,33x1', 'sweep.sizes'),
+    ('sweep.draw=none', 'sweep.draw'), ('sweep.halving=(0,)', 'sweep.halving'),
+    ('train.border_weight=-1.0', 'train.border_weight')])
+def test_bad_settings_are_named(override, message):
+  with pytest.raises(InputError, match=message):
+    load(override)
+
+
+def test_an_unknown_loss_is_named_before_any_work(tmp_path):
+  with pytest.raises(InputError, match=r'config\.train\.loss.*hinge'):
+    sweep.run_sweep(load('train.loss=bce + hinge'), tmp_path / 'w')
+  assert not (tmp_path / 'w').exists()

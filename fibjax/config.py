@@ -85,6 +85,7 @@ def _data() -> ConfigDict:
       presets=('HPC22', 'HPC30', 'HPC45'),
       shape_zyx=(16, 320, 320),  # voxels of each film
       artefacts='mild',  # 'none' | 'mild' | 'real'
+      experts=0,  # who draw the training and validation regions of a film; 0: truth
       regions_per_volume=20,
       region_px=96,  # side of a simulated region
   )
@@ -106,6 +107,7 @@ def _train() -> ConfigDict:
       log10_learning_rate=-3.0,  # at the start
       decay_epochs=8,  # k of 'steps': the rate falls by 10^0.25 every k epochs
       loss='bce',  # e.g. 'bce + 0.5*ramp(0.6, 1)*jaccard' (losses.py)
+      consensus='mean',  # of several experts on one region: 'mean' | 'staple' (§8.1)
       border_weight=0.0,  # w0: voxels at the interface count 1 + w0 times; above -1
       border_sigma_px=5.0,  # width of the border
       l2=4.16e-6,  # c of the penalty c ||w||^2 on kernels
@@ -251,6 +253,8 @@ def _rules(config: ConfigDict):
   yield 'train.crop_px', train.crop_px, train.crop_px > 0 and train.crop_px % 16 == 0, (
       'a positive multiple of 16')
   yield one_of('train', 'balance', ('classes', 'natural'))
+  yield one_of('train', 'consensus', ('mean', 'staple'))
+  yield within('data', 'experts', 0, 100)
   yield one_of('train', 'optimizer', ('adam', 'sgd'))
   yield one_of('train', 'schedule', ('cosine', 'steps'))
   yield within('train', 'log10_learning_rate', -8, 1)

@@ -23,6 +23,9 @@ from fibjax.simulate import annotator as annotators
 from fibjax.simulate import films
 
 
+_AROUND_PX = 30  # what an expert sees around a region (annotator.py)
+
+
 def collect(config, window_zyx, folder) -> tuple[dict[str, Volume], Regions]:
   """Opens or makes the raw volumes and the table of regions of a run.
 
@@ -140,6 +143,7 @@ def _split(config, window_zyx, regions: Regions) -> Regions:
                      expected='a split in every row, or in none',
                      remedy="fill the table's column, or let "
                      "--config.split.mode=paper or blocked deal the regions out")
+  _check_experts(regions)
   missing = [split for split in SPLITS if split not in regions.split]
   if missing:
     raise InputError('regions', got=f'none in split {", ".join(missing)}',
@@ -154,6 +158,17 @@ def _split(config, window_zyx, regions: Regions) -> Regions:
                          expected='both classes', remedy='annotate a region with both '
                          'phases or split the regions otherwise')
   return regions
+
+
+def _check_experts(regions: Regions) -> None:
+  """Raises InputError when labels of one place stand in different splits."""
+  splits = {}
+  for name, z, y, x, split in zip(regions.volume, regions.z, regions.y, regions.x,
+                                  regions.split, strict=True):
+    if splits.setdefault((name, z, y, x), split) != split:
+      raise InputError(f'regions of volume {name} at {int(z)}, {int(y)}, {int(x)}',
+                       got='several splits', expected='all experts of a place in one',
+                       remedy="name splits in the table's column")
 
 
 def read_geometry(path, solid_code: int | None = None) -> np.ndarray | None:
@@ -252,9 +267,22 @@ def _simulated_regions(config, window_zyx, name: str, index: int,
       z = int(random.integers(low + half, high - half))
       y, x = (int(random.integers(m, extent - data.region_px - m + 1))
               for m, extent in zip(margins, (height, width), strict=True))
-      mask = volumes.read_box(truth, (z, y, x),
-                              (z + 1, y + data.region_px, x + data.region_px))[0]
-      positions.append((z, y, x))
-      masks.append(mask)
-      splits.append(split)
+      votes = _votes(truth, (z, y, x), data.region_px,
+                     0 if split == 'test' else data.experts,
+                     (data.seed, index, len(masks)))
+      positions += [(z, y, x)] * len(votes)
+      masks += votes
+      splits += [split] * len(votes)
   return region_tables.make_regions((name,) * len(masks), positions, masks, splits)
+
+
+def _votes(truth: Volume, start, side_px: int, experts: int, seed) -> list[np.ndarray]:
+  """[y, x] masks of a region by each expert; the truth where there is none."""
+  z, y, x = start
+  top, left = min(y, _AROUND_PX), min(x, _AROUND_PX)
+  stop = [min(a + side_px + _AROUND_PX, n)
+          for a, n in zip((y, x), truth.shape[1:], strict=True)]
+  around_yx = volumes.read_box(truth, (z, y - top, x - left), (z + 1, *stop))[0]
+  drawn = [annotators.annotate(around_yx, (*seed, j + 1)) for j in range(experts)]
+  return [mask_yx[top:top + side_px, left:left + side_px]
+          for mask_yx in drawn or [around_yx]]

@@ -12,6 +12,7 @@ weights, ensemble.json, what they are, results.json, members and ensemble with t
 calibration, and an interval for the porosity of each volume in porosity.json.
 """
 import functools
+import tempfile
 from pathlib import Path
 
 import jax
@@ -30,12 +31,13 @@ from fibjax import (
   sweep,
   workdir,
 )
-from fibjax.analysis import two_point, uncertainty
+from fibjax.analysis import coverage, two_point, uncertainty
 from fibjax.checks import InputError
 from fibjax.cluster import HERE, Resources
 from fibjax.data import regions as region_tables
 from fibjax.data import volume as volumes
 from fibjax.data.regions import Regions
+from fibjax.prep import intensity
 from fibjax.report import page
 
 _WINDOWS, _WINDOW_PX = 24, 256  # for the spread of the members in a volume
@@ -282,3 +284,56 @@ def _sampling(segmentation):
   start = [(n - s) // 2 for n, s in zip(segmentation.shape, sides, strict=True)]
   stop = [a + s for a, s in zip(start, sides, strict=True)]
   return two_point.sampling_sd(volumes.read_box(segmentation, start, stop) == 0)
+
+
+def check_coverage(folder, preset: str, shape_zyx, films: int, seed: int) -> dict:
+  """How often the porosity intervals of a finished ensemble hold what they promise.
+
+  Args:
+    folder: workdir of the ensemble.
+    preset, shape_zyx: films to make; their porosities scatter about the material's.
+    films: how many.
+    seed: of the films.
+
+  Returns:
+    As `coverage.coverage_experiment`, for nominal 90 %.
+
+  Raises:
+    InputError: when the workdir holds no finished ensemble, or films are too few.
+  """
+  config, folder = run.open_run(folder)
+  if not (folder / 'ensemble.json').exists():
+    raise InputError(str(folder), got='no ensemble', expected='a finished one',
+                     remedy='run `fibjax ensemble` with this workdir first')
+  predictor = run.open_predictor(config, folder)
+  chosen = workdir.read_json(folder / 'postprocess.json')
+  make_film, porosity = coverage.free_films(preset, shape_zyx,
+                                            artefacts=config.data.artefacts)
+  return coverage.coverage_experiment(
+      functools.partial(_label_film, config, predictor, chosen), make_film, porosity,
+      seed=seed, n_films=films)
+
+
+def _label_film(config, predictor: infer.Predictor, chosen: dict,
+                image_zyx: np.ndarray) -> np.ndarray:
+  """[m, z, y, x] labels of each member of a film in memory."""
+  with tempfile.TemporaryDirectory() as folder:
+    folder = Path(folder)
+    with volumes.new_volume(folder / 'raw', image_zyx.shape, image_zyx.dtype,
+                            None) as raw:
+      volumes.write_box(raw, (0, 0, 0), image_zyx)
+    intensity.prepare_volume(volumes.open_volume(folder / 'raw'), folder / 'film',
+                             scale=config.prepare.scale,
+                             gradient=config.prepare.gradient)
+    depth, *extent_yx = image_zyx.shape
+    slices = region_tables.make_regions(
+        ('film',) * depth, [(z, 0, 0) for z in range(depth)],
+        [np.zeros(extent_yx, np.uint8)] * depth, ['test'] * depth)
+    kernel = config.postprocess.kernel
+    margin = postprocess.margin_px(chosen['sigma_px'], kernel)
+    inside = slice(margin, -margin or None)
+    scores_mzyx = score_regions(
+        predictor, {'film': volumes.open_volume(folder / 'film')}, slices, margin)
+    return postprocess.double_threshold(
+        scores_mzyx, chosen['sigma_px'], chosen['threshold'],
+        kernel)[..., inside, inside]

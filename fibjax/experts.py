@@ -11,6 +11,7 @@ from scipy import ndimage, special
 
 from fibjax import metrics
 from fibjax.checks import InputError
+from fibjax.data.regions import Regions, make_regions, mask_of
 from fibjax.metrics import UNLABELLED
 
 _START = 0.99  # sensitivity and specificity before the first iteration (§8.1)
@@ -178,3 +179,35 @@ def _check_votes(votes) -> None:
     raise InputError('votes', got=f'codes {np.unique(votes)[:5].tolist()}',
                      expected='0 pore, 1 solid or 255 unlabelled',
                      remedy='convert the labels with a label profile first')
+
+
+def merge_regions(regions: Regions, consensus: str) -> tuple[Regions, np.ndarray]:
+  """Makes one region of all that experts labelled in one place.
+
+  Args:
+    regions: rows of the same volume, place and size are votes on one region.
+    consensus: 'mean' (share of votes) or 'staple' (weighted by quality).
+
+  Returns:
+    Regions, with the labels of the majority, and [r, y, x] float32 targets P(solid),
+    0 where nobody labelled.
+  """
+  places: dict[tuple, list[int]] = {}
+  for r, name in enumerate(regions.volume):
+    place = (name, *(int(axis[r]) for axis in (regions.z, regions.y, regions.x,
+                                               regions.heights, regions.widths)))
+    places.setdefault(place, []).append(r)
+  rows = [same[0] for same in places.values()]
+  targets_ryx = np.zeros((len(rows), *regions.masks_ryx.shape[1:]), np.float32)
+  masks = []
+  for k, same in enumerate(places.values()):
+    votes_jyx = np.stack([mask_of(regions, r) for r in same])
+    soft_yx, labelled_yx = mean_vote(votes_jyx)
+    if consensus == 'staple' and len(same) > 1:
+      soft_yx = np.where(labelled_yx, staple(votes_jyx, band_px=10.).truth, 0)
+    targets_ryx[k, :soft_yx.shape[0], :soft_yx.shape[1]] = soft_yx
+    masks.append(np.where(labelled_yx, soft_yx > 0.5, UNLABELLED).astype(np.uint8))
+  positions = np.stack([regions.z, regions.y, regions.x], 1)[rows]
+  merged = make_regions([regions.volume[r] for r in rows], positions, masks,
+                        [regions.split[r] for r in rows])
+  return merged, targets_ryx[:, :merged.masks_ryx.shape[1], :merged.masks_ryx.shape[2]]

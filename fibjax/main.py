@@ -96,6 +96,15 @@ def parser() -> argparse.ArgumentParser:
       ('evaluate', 'metrics of a finished run, as JSON', _evaluate),
       ('report', 'write report.html again', _report)):
     verb(name, help_text, function).add_argument('--workdir', required=True, type=Path)
+  sub = verb('coverage', 'how often the porosity intervals of an ensemble cover the '
+             'truth, on simulated films', _coverage)
+  sub.add_argument('--workdir', required=True, type=Path, help='of `fibjax ensemble`')
+  sub.add_argument('--preset', default='HPC30')
+  sub.add_argument('--shape', type=_numbers(int, 3), default=(16, 160, 160),
+                   metavar='Z,Y,X')
+  sub.add_argument('--films', type=int, default=60)
+  sub.add_argument('--seed', type=int, default=1000)
+  sub.add_argument('--out', required=True, type=Path, help='JSON file')
   sub = verb('bench', 'speed figures as JSON', _bench)
   sub.add_argument('--out', type=Path)
   sub.add_argument('--only', help='comma-separated names of groups of figures')
@@ -206,6 +215,14 @@ def _report(args, _):
   from fibjax.report import page
   run.open_run(args.workdir)
   print(page.write_report(args.workdir))
+
+
+def _coverage(args, _):
+  from fibjax import ensemble, workdir
+  found = ensemble.check_coverage(args.workdir, args.preset, args.shape, args.films,
+                                  args.seed)
+  workdir.write_json(args.out, found)
+  print(json.dumps({name: value for name, value in found.items() if name != 'films'}))
 
 
 def _bench(args, _):

@@ -13,6 +13,7 @@ from fibjax import (
   checkpoint,
   datasets,
   evaluate,
+  experts,
   infer,
   losses,
   members,
@@ -216,7 +217,9 @@ def prepare(config, folder: Path) -> Inputs:
   losses.make_loss(config.train.loss)  # a mistake in it is told before any work
   model = models.make_model(config.model)
   raw, regions = datasets.collect(config, _window_zyx(model), folder)
-  trained = [region_tables.select(regions, split=split) for split in ('train', 'val')]
+  trained = [experts.merge_regions(region_tables.select(regions, split=split),
+                                   config.train.consensus)[0]
+             for split in ('train', 'val')]
   patches.check_memory(region_tables.concatenate(trained), model.before_px, model.n_z)
   sampling.make_plan(config.train, config.data.seed,
                      *(side.masks_ryx for side in trained))
@@ -267,11 +270,12 @@ def put_sides(config, inputs: Inputs) -> list[DeviceRegions]:
   """Training and validation regions on the device, with the config's weights."""
   sides, settings = [], config.train
   for split in ('train', 'val'):
-    regions = region_tables.select(inputs.regions, split=split)
+    regions, targets_ryx = experts.merge_regions(
+        region_tables.select(inputs.regions, split=split), settings.consensus)
     context_ryxc = patches.cut_contexts(inputs.prepared, regions,
                                         inputs.model.before_px, inputs.model.n_z)
     sides.append(sampling.put_regions(
-        context_ryxc, regions.masks_ryx,
+        context_ryxc, regions.masks_ryx, targets_ryx=targets_ryx,
         balanced=settings.sampling == 'dense' and settings.balance == 'classes',
         border_weight=settings.border_weight,
         border_sigma_px=settings.border_sigma_px))

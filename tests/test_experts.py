@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from fibjax import experts, metrics
 from fibjax.checks import InputError
+from fibjax.data.regions import make_regions, mask_of
 
 SENSITIVITY = (0.97, 0.85, 0.75, 0.8, 0.7)
 SPECIFICITY = (0.95, 0.8, 0.85, 0.7, 0.75)
@@ -187,3 +188,41 @@ def test_one_expert_has_no_agreement_and_a_band_needs_an_image():
     experts.inter_expert_miou(np.zeros((1, 3, 3), np.uint8))
   with pytest.raises(InputError, match='band'):
     experts.staple(np.zeros((2, 9), np.uint8), band_px=10.)
+
+
+def test_regions_of_one_place_become_one_with_soft_targets():
+  random = np.random.default_rng(0)
+  votes = random.integers(0, 2, (3, 8, 6)).astype(np.uint8)
+  votes[0, 0, 0] = votes[1, 0, 0] = votes[2, 0, 0] = 255
+  votes[0, 1, 1], votes[1:, 1, 1] = 255, (0, 1)
+  other = random.integers(0, 2, (5, 9)).astype(np.uint8)
+  regions = make_regions(('a', 'b', 'a', 'a'), [(1, 2, 3), (1, 2, 3), (1, 2, 3),
+                                                (1, 2, 3)],
+                         [votes[0], other, votes[1], votes[2]], ['train'] * 4)
+  merged, targets = experts.merge_regions(regions, 'mean')
+  assert merged.volume == ('a', 'b') and merged.split == ('train', 'train')
+  mask = mask_of(merged, 0)
+  assert mask[0, 0] == 255 and targets[0, 0, 0] == 0
+  assert targets[0, 1, 1] == 0.5 and mask[1, 1] == 0  # a tie is pore, with its weight
+  agreed = (votes != 255).all(0)
+  np.testing.assert_allclose(targets[0, :8, :6][agreed], votes.mean(0)[agreed],
+                             rtol=1e-6)
+  np.testing.assert_array_equal(mask[agreed], (votes.sum(0) >= 2)[agreed])
+  np.testing.assert_array_equal(mask_of(merged, 1), other)
+  np.testing.assert_array_equal(targets[1, :5, :9], other)
+  assert (merged.masks_ryx[1, 5:] == 255).all() and (targets[1, 5:] == 0).all()
+
+
+def test_a_careless_expert_counts_less_with_staple():
+  random = np.random.default_rng(1)
+  truth = random.random((64, 64)) < 0.6
+  right = [0.98, 0.98, 0.98, 0.6, 0.6, 0.6, 0.6]
+  votes = [np.where(random.random(truth.shape) < p, truth, ~truth).astype(np.uint8)
+           for p in right]
+  regions = make_regions(('a',) * 7, [(0, 0, 0)] * 7, votes, ['train'] * 7)
+  wrong = {}
+  for consensus in ('mean', 'staple'):
+    merged, targets = experts.merge_regions(regions, consensus)
+    wrong[consensus] = (mask_of(merged, 0) != truth).mean()
+    assert ((targets >= 0) & (targets <= 1)).all()
+  assert wrong['staple'] < 0.7 * wrong['mean']

@@ -33,3 +33,31 @@ def test_no_more_images_are_made_than_are_in_work(monkeypatch):
   for i, _ in enumerate(parallel.map_images(scale)(np.float32(1), images())):
     assert len(made) <= i + parallel.count_in_work()
   assert len(made) == 6
+
+
+@pytest.mark.parametrize('devices', [1, 2])
+@pytest.mark.parametrize('count', [1, 2, 5])
+def test_members_get_their_own_and_what_is_shared(devices, count, monkeypatch):
+  monkeypatch.setattr(jax, 'local_devices', lambda: jax.devices()[:devices])
+  states = [{'a': np.float32(k), 'b': np.full(3, k, np.float32)} for k in range(count)]
+  each = [np.float32(10 * k) for k in range(count)]
+  held = parallel.put_members(states)
+  shared = parallel.put_shared(np.float32(100), count)
+
+  def step(state, own, constant):
+    return jax.tree.map(lambda x: x + own + constant, state), own
+
+  run = parallel.map_members(step, count, donate=True)
+  for _ in range(2):
+    held, report = parallel.unzip(run(held, parallel.put_members(each), shared))
+  found = parallel.fetch_members(held, count)
+  assert len(found) == count
+  for k, state in enumerate(found):
+    np.testing.assert_array_equal(state['b'], np.full(3, k + 20 * k + 200))
+    assert state['a'] == k + 20 * k + 200
+  assert [float(r) for r in parallel.fetch_members(report, count)] == each
+
+
+def test_one_member_uses_one_device():
+  assert isinstance(parallel.put_members([np.zeros(2)]), list)
+  assert len(jax.local_devices()) == 2

@@ -300,3 +300,27 @@ def test_a_damaged_shard_is_named(tmp_path, damage):
   with pytest.raises(InputError, match='v: got .*shard') as error:
     volumes.read_box(volume, (0, 0, 0), (5, 12, 14))
   assert 'tensorstore_spec' not in str(error.value) and '\n' not in str(error.value)
+
+
+def test_channels_are_written_together_and_read_one_by_one(tmp_path):
+  array = np.random.default_rng(0).random((2, 5, 9, 7)).astype(np.float32)
+  with volumes.new_volume(tmp_path / 'v', array.shape[1:], np.float32, (50, 10, 10),
+                          fill_value=None, channels=('a', 'b')) as made:
+    with pytest.raises(InputError, match='3-D float32 to write, expected 4-D'):
+      volumes.write_box(made, (0, 0, 0), array[0])
+    volumes.write_box(made, (0, 0, 0), array)
+  volume = volumes.open_volume(tmp_path / 'v')
+  assert (volume.channels, volume.shape) == (('a', 'b'), (5, 9, 7))
+  box = (1, 2, 3), (4, 9, 7)
+  inside = np.s_[:, 1:4, 2:9, 3:7]
+  np.testing.assert_array_equal(volumes.read_box(volume, *box), array[inside][0])
+  np.testing.assert_array_equal(volumes.read_box(volume, *box, channel=1),
+                                array[inside][1])
+  np.testing.assert_array_equal(volumes.read_box(volume, *box, channel=None),
+                                array[inside])
+  ome = json.loads((tmp_path / 'v' / 'zarr.json').read_text())['attributes']['ome']
+  assert [axis['name'] for axis in ome['multiscales'][0]['axes']] == list('czyx')
+  assert volumes.shard_shape(volume)[0] >= 5
+  volumes.discard_shard(volume, (0, 0, 0))
+  with pytest.raises(InputError):
+    volumes.read_box(volume, *box)

@@ -29,8 +29,9 @@ def get_config(variant: str = 'base'):
   config.train.dropout_spatial = 0.05
   config.train.epochs = 30
   if variant.startswith('ensemble'):
+    config.data.shape_zyx = (32, 256, 256)
     config.model.n_z = 3
-    config.train.epochs = 12
+    config.train.epochs = 8
     config.sweep.members = config.ensemble.top = 8
   if variant.endswith('tiny'):
     config.data.presets = ('HPC30',)

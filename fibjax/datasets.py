@@ -22,7 +22,6 @@ from fibjax.data.volume import Volume
 from fibjax.simulate import annotator as annotators
 from fibjax.simulate import films
 
-
 _AROUND_PX = 30  # what an expert sees around a region (annotator.py)
 
 
@@ -143,7 +142,8 @@ def _split(config, window_zyx, regions: Regions) -> Regions:
                      expected='a split in every row, or in none',
                      remedy="fill the table's column, or let "
                      "--config.split.mode=paper or blocked deal the regions out")
-  _check_experts(regions)
+  if config.data.source == 'volumes':
+    _check_experts(regions)
   missing = [split for split in SPLITS if split not in regions.split]
   if missing:
     raise InputError('regions', got=f'none in split {", ".join(missing)}',

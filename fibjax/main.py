@@ -59,6 +59,36 @@ def parser() -> argparse.ArgumentParser:
     if name == 'train':
       sub.add_argument('--resume', action='store_true',
                        help='go on from the newest checkpoint of the workdir')
+  _add_data_verbs(verb)
+  sub = verb('segment', 'apply a trained run to another volume', _segment)
+  sub.add_argument('--workdir', required=True, type=Path, help='the trained run')
+  sub.add_argument('--volume', required=True, type=Path)
+  sub.add_argument('--out', required=True, type=Path, help='folder for the result')
+  sub.add_argument('--mode', choices=('auto', 'dense', 'patch'), default='auto')
+  _add_resources(sub)
+  for name, help_text, function in (
+      ('evaluate', 'metrics of a finished run, as JSON', _evaluate),
+      ('report', 'write report.html again', _report)):
+    verb(name, help_text, function).add_argument('--workdir', required=True, type=Path)
+  sub = verb('coverage', 'how often the porosity intervals of an ensemble cover the '
+             'truth, on simulated films', _coverage)
+  sub.add_argument('--workdir', required=True, type=Path, help='of `fibjax ensemble`')
+  sub.add_argument('--preset', default='HPC30')
+  sub.add_argument('--shape', type=_numbers(int, 3), default=(16, 160, 160),
+                   metavar='Z,Y,X')
+  sub.add_argument('--films', type=int, default=60)
+  sub.add_argument('--seed', type=int, default=1000)
+  sub.add_argument('--out', required=True, type=Path, help='JSON file')
+  sub = verb('bench', 'speed figures as JSON', _bench)
+  sub.add_argument('--out', type=Path)
+  sub.add_argument('--only', help='comma-separated names of groups of figures')
+  sub.add_argument('--peer', choices=('torch',), default='',
+                   help='compare with another framework, if installed')
+  return top
+
+
+def _add_data_verbs(verb):
+  """Verbs that bring data in and out, or make them."""
   sub = verb('import', 'bring in a folder of slices or a TIFF stack', _import)
   sub.add_argument('source', type=Path)
   sub.add_argument('--out', required=True, type=Path, help='e.g. film.ome.zarr')
@@ -86,31 +116,6 @@ def parser() -> argparse.ArgumentParser:
   sub.add_argument('--annotator', action='store_true',
                    help="write an imperfect expert's labels beside the truth")
   sub.add_argument('--out', required=True, type=Path, help='folder to make')
-  sub = verb('segment', 'apply a trained run to another volume', _segment)
-  sub.add_argument('--workdir', required=True, type=Path, help='the trained run')
-  sub.add_argument('--volume', required=True, type=Path)
-  sub.add_argument('--out', required=True, type=Path, help='folder for the result')
-  sub.add_argument('--mode', choices=('auto', 'dense', 'patch'), default='auto')
-  _add_resources(sub)
-  for name, help_text, function in (
-      ('evaluate', 'metrics of a finished run, as JSON', _evaluate),
-      ('report', 'write report.html again', _report)):
-    verb(name, help_text, function).add_argument('--workdir', required=True, type=Path)
-  sub = verb('coverage', 'how often the porosity intervals of an ensemble cover the '
-             'truth, on simulated films', _coverage)
-  sub.add_argument('--workdir', required=True, type=Path, help='of `fibjax ensemble`')
-  sub.add_argument('--preset', default='HPC30')
-  sub.add_argument('--shape', type=_numbers(int, 3), default=(16, 160, 160),
-                   metavar='Z,Y,X')
-  sub.add_argument('--films', type=int, default=60)
-  sub.add_argument('--seed', type=int, default=1000)
-  sub.add_argument('--out', required=True, type=Path, help='JSON file')
-  sub = verb('bench', 'speed figures as JSON', _bench)
-  sub.add_argument('--out', type=Path)
-  sub.add_argument('--only', help='comma-separated names of groups of figures')
-  sub.add_argument('--peer', choices=('torch',), default='',
-                   help='compare with another framework, if installed')
-  return top
 
 
 def _add_resources(sub):

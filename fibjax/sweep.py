@@ -118,8 +118,9 @@ def train_all(config, folder: Path, resources: Resources) -> dict:
   for _ in progress.track(finished, 'sweep', 'group', len(left)):
     _write_tables(folder, units)
   found = _write_tables(folder, units)
-  _write_winners(config, folder, units)
-  sweep_page.write_sweep_report(folder / 'sweep', folder)
+  if left or not (folder / 'sweep' / 'report.html').exists():
+    _write_winners(config, folder, units)
+    sweep_page.write_sweep_report(folder / 'sweep', folder)
   best = sweep_tables.best_member(
       sweep_tables.read_members(folder / 'sweep' / 'members.csv'))
   return {'members': len(found),

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fibjax.checks import InputError
+from fibjax.data import ome_zarr
 from fibjax.data import volume as volumes
 from fibjax.data.voxel_size import check_voxel_size
 
@@ -62,7 +63,7 @@ def test_group_holds_every_must_of_ome_zarr_05(tmp_path):
 
 
 def test_default_shard_is_tens_of_mib_and_shallow():
-  chunk, shard = volumes._grid('v', [200, 2247, 3372], None)
+  chunk, shard = ome_zarr.choose_grid([200, 2247, 3372])
   assert 2**24 <= np.prod(shard) * 4 <= 2**26 and shard[0] <= 8
   assert np.prod(chunk) * 4 <= 2**19
 

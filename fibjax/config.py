@@ -54,7 +54,7 @@ def base() -> ConfigDict:
   )
   config.ensemble = create(
       top=8,  # members of lowest validation BCE, of all sizes
-      weights='best',  # 'best': of the best epoch | 'average': of the last ones (SWA)
+      weights='best',  # of the best epoch | 'average' of the last (SWA) | 'snapshots'
       dihedral=False,  # average over the 8 symmetries of the square; 8 times the work
   )
   config.segment = create(
@@ -103,7 +103,8 @@ def _train() -> ConfigDict:
       epochs=20,
       optimizer='adam',  # 'adam' | 'sgd' (Keras form)
       momentum=0.9,  # of sgd; b1 of adam
-      schedule='cosine',  # 'cosine' | 'steps' (paper)
+      schedule='cosine',  # 'cosine' | 'steps' (paper) | 'cycles' (snapshots)
+      cycles=4,  # of 'cycles'; the weights at the end of each are kept
       log10_learning_rate=-3.0,  # at the start
       decay_epochs=8,  # k of 'steps': the rate falls by 10^0.25 every k epochs
       loss='bce',  # e.g. 'bce + 0.5*ramp(0.6, 1)*jaccard' (losses.py)
@@ -256,7 +257,9 @@ def _rules(config: ConfigDict):
   yield one_of('train', 'consensus', ('mean', 'staple'))
   yield within('data', 'experts', 0, 100)
   yield one_of('train', 'optimizer', ('adam', 'sgd'))
-  yield one_of('train', 'schedule', ('cosine', 'steps'))
+  yield one_of('train', 'schedule', ('cosine', 'steps', 'cycles'))
+  yield ('train.cycles', train.cycles, 0 < train.cycles and not (
+      train.schedule == 'cycles' and train.cycles > train.epochs), '1 to train.epochs')
   yield within('train', 'log10_learning_rate', -8, 1)
   yield within('train', 'border_weight', -0.999, 1000)
   yield within('train', 'border_sigma_px', 0.1, 1000)
@@ -273,7 +276,10 @@ def _rules(config: ConfigDict):
   halving = config.sweep.halving
   yield 'sweep.halving', halving, min(halving, default=1) > 0, 'numbers of epochs'
   yield within('ensemble', 'top', 1, 99999)
-  yield one_of('ensemble', 'weights', ('best', 'average'))
+  yield one_of('ensemble', 'weights', ('best', 'average', 'snapshots'))
+  yield ('ensemble.weights', config.ensemble.weights,
+         config.ensemble.weights != 'snapshots' or train.schedule == 'cycles',
+         "train.schedule='cycles' for snapshots")
   yield one_of('segment', 'mode', ('auto', 'dense', 'patch'))
   yield within('postprocess', 'sigma_px', 0, 50)
   yield within('postprocess', 'threshold', 0, 0.9999)

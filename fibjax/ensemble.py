@@ -85,12 +85,13 @@ def choose_members(config, folder: Path) -> None:
                      expected=f'at most the {len(ranked)} members that finished',
                      remedy='lower it or train more members')
   chosen = []
-  for k, row in enumerate(ranked[:settings.top]):
-    model, params = sweep.load_member(config, folder, row, settings.weights)
-    checkpoint.replace_weights(folder / 'ensemble' / str(k), params)
-    chosen.append({'size': sweep.size_name(row['n_xy'], row['n_z']),
-                   'member': row['member'], 'seed': row['seed'],
-                   'val_bce': row['val_bce'], 'model': model.settings})
+  for row in ranked[:settings.top]:
+    model, weights = sweep.load_member(config, folder, row, settings.weights)
+    for params in weights:
+      checkpoint.replace_weights(folder / 'ensemble' / str(len(chosen)), params)
+      chosen.append({'size': sweep.size_name(row['n_xy'], row['n_z']),
+                     'member': row['member'], 'seed': row['seed'],
+                     'val_bce': row['val_bce'], 'model': model.settings})
   workdir.write_json(path, {'weights': settings.weights, 'dihedral': settings.dihedral,
                             'members': chosen})
 

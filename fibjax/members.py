@@ -93,7 +93,7 @@ def train_members(config, model: Model, members: list[Member], train: DeviceRegi
     members: what to train.
     train: training regions on the device.
     val: validation regions.
-    folder: gets checkpoints/.
+    folder: gets checkpoints/, and snapshots/<epoch> at the ends of cycles.
     halving: epochs after which the worse half of the members stops.
 
   Yields:
@@ -130,9 +130,18 @@ def train_members(config, model: Model, members: list[Member], train: DeviceRegi
       for k, state in zip(active, parallel.fetch_members(held, len(active)),
                           strict=True):
         states[k] = state
+      if _ends_a_cycle(config.train, epoch):
+        checkpoint.replace_weights(Path(folder) / 'snapshots' / str(epoch),
+                                   _stack([state.params for state in states]))
       checkpoint.save(manager, epoch, _stack(states),
                       {'rows': now.rows, 'ended': now.ended})
       yield now
+
+
+def _ends_a_cycle(settings, epoch: int) -> bool:
+  length = optim.cycle_epochs(settings.epochs, settings.cycles)
+  return settings.schedule == 'cycles' and (
+      (epoch + 1) % length == 0 or epoch + 1 == settings.epochs)
 
 
 def _plan_run(config, model: Model, optimizer, members, train, val) -> _Run:
@@ -231,7 +240,8 @@ def _take_steps(run: _Run, epoch: int, active: list[int], held, programs: _Progr
 
 def _rate(settings, member: Member, epoch: float) -> float:
   return optim.learning_rate(settings.schedule, member.settings['log10_learning_rate'],
-                             member.settings['decay_epochs'], epoch, settings.epochs)
+                             member.settings['decay_epochs'], epoch, settings.epochs,
+                             settings.cycles)
 
 
 def _validate(run: _Run, held, count: int, programs: _Programs) -> list[dict]:

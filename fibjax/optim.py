@@ -58,26 +58,36 @@ def make_optimizer(name: str, momentum: float) -> Optimizer:
 
 
 def learning_rate(schedule: str, log10_start: float, decay_epochs: float,
-                  epoch: float, epochs: int) -> float:
+                  epoch: float, epochs: int, cycles: int = 1) -> float:
   """Learning rate at an epoch.
 
   Args:
     schedule: 'steps': 10^(log10_start - 0.25 floor(epoch / decay_epochs)), the paper's
-      (§1.7); 'cosine': from 10^log10_start to 0 over all epochs.
+      (§1.7); 'cosine': from 10^log10_start to 0 over all epochs; 'cycles': that again
+      and again, for snapshots (Huang 2017, §8.7).
     log10_start: log10 of the rate at epoch 0.
     decay_epochs: k of the paper, unused by 'cosine'.
     epoch: epochs done, may be fractional.
     epochs: length of the training.
+    cycles: of 'cycles', of ceil(epochs / cycles) epochs each.
 
   Raises:
     InputError: for another schedule.
   """
   if schedule == 'steps':
     return 10. ** (log10_start - 0.25 * math.floor(epoch / decay_epochs))
-  if schedule == 'cosine':
-    return 10. ** log10_start * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+  if schedule in ('cosine', 'cycles'):
+    length = cycle_epochs(epochs, cycles) if schedule == 'cycles' else epochs
+    done = epoch % length / length
+    return 10. ** log10_start * 0.5 * (1 + math.cos(math.pi * done))
   raise InputError('config.train.schedule', got=repr(schedule),
-                   expected="'steps' or 'cosine'", remedy='choose one of these')
+                   expected="'steps', 'cosine' or 'cycles'",
+                   remedy='choose one of these')
+
+
+def cycle_epochs(epochs: int, cycles: int) -> int:
+  """Epochs of one of the cycles of a training."""
+  return -(-epochs // cycles)
 
 
 def global_norm(gradients) -> jax.Array:

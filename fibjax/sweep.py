@@ -253,15 +253,25 @@ def find_members(config, folder: Path) -> list[dict]:
   return sorted(finished, key=lambda row: row['val_bce'])
 
 
-def load_member(config, folder: Path, row: dict, which: str):
-  """(model, weights 'best' or 'average') of a row of `find_members`."""
+def load_member(config, folder: Path, row: dict, which: str) -> tuple[Model, list]:
+  """(model, weights) of a row of `find_members`: 'best', 'average' or 'snapshots'.
+
+  Weights are a list, of one but for snapshots: one for the end of each cycle.
+  """
   unit = row['unit']
   model = models.make_model(_config_of(config, unit.n_xy, unit.n_z).model)
   count = unit.last - unit.first + 1
   target = models.empty_params(model, count)
-  stacked = checkpoint.load_weights(_home(folder, unit) / 'weights',
-                                    {'best': target, 'average': target})
-  return model, jax.tree.map(lambda leaf: leaf[row['place']], stacked[which])
+  home = _home(folder, unit)
+  if which == 'snapshots':
+    epochs = sorted((path for path in (home / which).iterdir()),
+                    key=lambda path: int(path.name))
+    found = [checkpoint.load_weights(path, target) for path in epochs]
+  else:
+    found = [checkpoint.load_weights(home / 'weights', {
+        'best': target, 'average': target})[which]]
+  return model, [jax.tree.map(lambda leaf: leaf[row['place']], stacked)
+                 for stacked in found]
 
 
 def _write_winners(config, folder: Path, units) -> None:
@@ -271,8 +281,8 @@ def _write_winners(config, folder: Path, units) -> None:
     of_size = [row for row in ranked if (row['n_xy'], row['n_z']) == (n_xy, n_z)]
     home = folder / 'sweep' / 'winners' / size_name(n_xy, n_z)
     if of_size and not home.exists():
-      model, best = load_member(config, folder, of_size[0], 'best')
-      _, average = load_member(config, folder, of_size[0], 'average')
+      model, (best,) = load_member(config, folder, of_size[0], 'best')
+      _, (average,) = load_member(config, folder, of_size[0], 'average')
       own = _config_of(config, n_xy, n_z)
       member = of_size[0]['member_json']
       own.seed = member['seed']

@@ -1,5 +1,6 @@
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -44,7 +45,7 @@ def test_every_fibjax_command_in_the_readme_parses():
   commands = re.findall(r'^fibjax (\S.*)$', blocks, re.M)
   assert len(commands) >= 6
   for command in commands:
-    words = command.split('#')[0].split()
+    words = shlex.split(command, comments=True)
     args, rest = main.parser().parse_known_args(words)
     assert callable(args.function)
     assert all(word.startswith('--config.') for word in rest), rest

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from fibjax import members, sampling, train
+from fibjax import checkpoint, members, sampling, train
 from fibjax.members import Member
-from fibjax.models import make_model
+from fibjax.models import empty_params, make_model
 from tests.test_train import bright_is_solid, tiny_config
 
 CREW = [Member(5, {'intensity_mean_sd': 0.03, 'intensity_deviation_sd': 0.05,
@@ -140,6 +140,7 @@ def test_the_worse_half_stops(tmp_path, one_device, alone):
   jax.tree.map(np.testing.assert_array_equal, states[best], alone[best][1])
 
 
+@pytest.mark.long
 def test_best_and_average_weights_are_what_they_say(tmp_path, one_device):
   # Four epochs: the mean is over the last one only, the fourth quarter.
   now, (state,) = run(tmp_path / 'a', CREW[:1], epochs=4)
@@ -164,3 +165,16 @@ def run_until(folder, stop, epochs):
       loop.close()
       break
   return now, members.load_states(model, settings, folder)
+
+
+def test_snapshots_are_the_weights_at_the_ends_of_cycles(tmp_path, one_device):
+  run(tmp_path, CREW[:2], epochs=3, schedule='cycles', cycles=2)
+  kept = sorted(path.name for path in (tmp_path / 'snapshots').iterdir())
+  assert kept == ['1', '2']
+  settings = tiny_config(epochs=3, schedule='cycles', cycles=2)
+  model = make_model(settings.model)
+  last = checkpoint.load_weights(tmp_path / 'snapshots' / '2', empty_params(model, 2))
+  states = members.load_states(model, settings, tmp_path, 2)
+  for k, state in enumerate(states):
+    jax.tree.map(lambda a, b, k=k: np.testing.assert_array_equal(a[k], b), last,
+                 state.params)

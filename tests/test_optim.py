@@ -48,3 +48,9 @@ def test_unknown_names_are_refused():
 
 def test_global_norm():
   assert float(optim.global_norm({'a': jnp.asarray([3.]), 'b': jnp.asarray([4.])})) == 5
+
+
+def test_cycles_start_again_at_the_full_rate():
+  rates = [optim.learning_rate('cycles', -2., 8, epoch, 10, 3) for epoch in
+           (0, 2, 3.999, 4, 6, 8)]  # cycles of ceil(10 / 3) = 4 epochs
+  np.testing.assert_allclose(rates, [0.01, 0.005, 0, 0.01, 0.005, 0.01], atol=1e-8)

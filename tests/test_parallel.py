@@ -35,9 +35,11 @@ def test_no_more_images_are_made_than_are_in_work(monkeypatch):
   assert len(made) == 6
 
 
-@pytest.mark.parametrize('devices', [1, 2])
+@pytest.mark.parametrize('devices, unrolled', [(1, True), (2, True), (2, False)])
 @pytest.mark.parametrize('count', [1, 2, 5])
-def test_members_get_their_own_and_what_is_shared(devices, count, monkeypatch):
+def test_members_get_their_own_and_what_is_shared(devices, unrolled, count,
+                                                  monkeypatch):
+  monkeypatch.setattr(parallel, '_unrolled', lambda _: unrolled)
   monkeypatch.setattr(jax, 'local_devices', lambda: jax.devices()[:devices])
   states = [{'a': np.float32(k), 'b': np.full(3, k, np.float32)} for k in range(count)]
   each = [np.float32(10 * k) for k in range(count)]

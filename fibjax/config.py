@@ -227,7 +227,7 @@ def _rules(config: ConfigDict):
     value = config[section][key]
     return f'{section}.{key}', value, low <= value <= high, f'{low} to {high}'
 
-  data, train = config.data, config.train
+  data = config.data
   yield one_of('data', 'source', ('volumes', 'simulate', 'flyem'))
   yield one_of('data', 'artefacts', ('none', 'mild', 'real'))
   for key, seed in (('seed', config.seed), ('data.seed', data.seed)):
@@ -243,6 +243,34 @@ def _rules(config: ConfigDict):
          and all(f >= 0 for f in fractions) and abs(sum(fractions) - 1) < 1e-6,
          'three shares that add up to 1')
   yield one_of('prepare', 'scale', ('dtype', 'minmax_volume'))
+  yield from _training_rules(config, one_of, within)
+  sizes = config.sweep.sizes
+  yield ('sweep.sizes', sizes, set(sizes) <= set(_SIZES) and len(set(sizes)) == len(
+      sizes), f'different ones of {", ".join(_SIZES)}')
+  yield within('sweep', 'members', 1, 99999)
+  yield one_of('sweep', 'draw', ('seeds', 'random'))
+  yield within('sweep', 'group', 0, 99999)
+  halving = config.sweep.halving
+  yield 'sweep.halving', halving, min(halving, default=1) > 0, 'numbers of epochs'
+  yield within('ensemble', 'top', 1, 99999)
+  yield one_of('ensemble', 'weights', ('best', 'average', 'snapshots'))
+  yield ('ensemble.weights', config.ensemble.weights,
+         config.ensemble.weights != 'snapshots' or config.train.schedule == 'cycles',
+         "train.schedule='cycles' for snapshots")
+  yield one_of('segment', 'mode', ('auto', 'dense', 'patch'))
+  yield within('postprocess', 'sigma_px', 0, 50)
+  yield within('postprocess', 'threshold', 0, 0.9999)
+  yield one_of('postprocess', 'kernel', ('matlab', 'scipy4sigma'))
+  yield within('postprocess', 'min_size_vox', 0, 10 ** 9)
+  known = {2: (4, 8), 3: (6, 18, 26)}
+  ndim = config.postprocess.ndim
+  yield one_of('postprocess', 'ndim', (2, 3))
+  if ndim in known:
+    yield one_of('postprocess', 'connectivity', known[ndim])
+
+
+def _training_rules(config: ConfigDict, one_of, within):
+  train = config.train
   yield one_of('train', 'sampling', ('dense', 'patch'))
   yield ('train.sampling', train.sampling,
          not (train.sampling == 'dense' and config.model.padding == 'same'),
@@ -258,7 +286,7 @@ def _rules(config: ConfigDict):
   yield within('data', 'experts', 0, 100)
   yield one_of('train', 'optimizer', ('adam', 'sgd'))
   yield one_of('train', 'schedule', ('cosine', 'steps', 'cycles'))
-  yield ('train.cycles', train.cycles, 0 < train.cycles and not (
+  yield ('train.cycles', train.cycles, train.cycles > 0 and not (
       train.schedule == 'cycles' and train.cycles > train.epochs), '1 to train.epochs')
   yield within('train', 'log10_learning_rate', -8, 1)
   yield within('train', 'border_weight', -0.999, 1000)
@@ -267,29 +295,6 @@ def _rules(config: ConfigDict):
     yield within('train', key, 0, 1)
   for key in ('momentum', 'dropout_dense', 'dropout_spatial'):
     yield within('train', key, 0, 0.999)
-  sizes = config.sweep.sizes
-  yield ('sweep.sizes', sizes, set(sizes) <= set(_SIZES) and len(set(sizes)) == len(
-      sizes), f'different ones of {", ".join(_SIZES)}')
-  yield within('sweep', 'members', 1, 99999)
-  yield one_of('sweep', 'draw', ('seeds', 'random'))
-  yield within('sweep', 'group', 0, 99999)
-  halving = config.sweep.halving
-  yield 'sweep.halving', halving, min(halving, default=1) > 0, 'numbers of epochs'
-  yield within('ensemble', 'top', 1, 99999)
-  yield one_of('ensemble', 'weights', ('best', 'average', 'snapshots'))
-  yield ('ensemble.weights', config.ensemble.weights,
-         config.ensemble.weights != 'snapshots' or train.schedule == 'cycles',
-         "train.schedule='cycles' for snapshots")
-  yield one_of('segment', 'mode', ('auto', 'dense', 'patch'))
-  yield within('postprocess', 'sigma_px', 0, 50)
-  yield within('postprocess', 'threshold', 0, 0.9999)
-  yield one_of('postprocess', 'kernel', ('matlab', 'scipy4sigma'))
-  yield within('postprocess', 'min_size_vox', 0, 10 ** 9)
-  known = {2: (4, 8), 3: (6, 18, 26)}
-  ndim = config.postprocess.ndim
-  yield one_of('postprocess', 'ndim', (2, 3))
-  if ndim in known:
-    yield one_of('postprocess', 'connectivity', known[ndim])
 
 
 def validate(config: ConfigDict) -> None:

@@ -77,8 +77,8 @@ def learning_rate(schedule: str, log10_start: float, decay_epochs: float,
   if schedule == 'steps':
     return 10. ** (log10_start - 0.25 * math.floor(epoch / decay_epochs))
   if schedule in ('cosine', 'cycles'):
-    length = cycle_epochs(epochs, cycles) if schedule == 'cycles' else epochs
-    done = epoch % length / length
+    length = cycle_epochs(epochs, cycles)
+    done = epoch / epochs if schedule == 'cosine' else epoch % length / length
     return 10. ** log10_start * 0.5 * (1 + math.cos(math.pi * done))
   raise InputError('config.train.schedule', got=repr(schedule),
                    expected="'steps', 'cosine' or 'cycles'",

@@ -71,6 +71,8 @@ def _run_for(workdir: Path, limit_s: float | None) -> float:
     except subprocess.TimeoutExpired:
       process.send_signal(signal.SIGTERM)
       process.wait()
+  if process.returncode not in (0, 128 + signal.SIGTERM):
+    raise RuntimeError(f'the sweep ended with status {process.returncode}')
   return time.perf_counter() - start
 
 

@@ -251,7 +251,9 @@ def _rules(config: ConfigDict):
   yield one_of('sweep', 'draw', ('seeds', 'random'))
   yield within('sweep', 'group', 0, 99999)
   halving = config.sweep.halving
-  yield 'sweep.halving', halving, min(halving, default=1) > 0, 'numbers of epochs'
+  yield ('sweep.halving', halving, all(0 < epoch < config.train.epochs
+                                       for epoch in halving),
+         'numbers of epochs before the last')
   yield within('ensemble', 'top', 1, 99999)
   yield one_of('ensemble', 'weights', ('best', 'average', 'snapshots'))
   yield ('ensemble.weights', config.ensemble.weights,

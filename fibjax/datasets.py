@@ -142,7 +142,7 @@ def _split(config, window_zyx, regions: Regions) -> Regions:
                      expected='a split in every row, or in none',
                      remedy="fill the table's column, or let "
                      "--config.split.mode=paper or blocked deal the regions out")
-  if config.data.source == 'volumes':
+  if config.data.source == 'volumes' or config.data.experts:
     _check_experts(regions)
   missing = [split for split in SPLITS if split not in regions.split]
   if missing:

@@ -12,6 +12,8 @@ weights, ensemble.json, what they are, results.json, members and ensemble with t
 calibration, and an interval for the porosity of each volume in porosity.json.
 """
 import functools
+import json
+import math
 import tempfile
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from fibjax import (
   checkpoint,
   infer,
   metrics,
+  models,
   patches,
   postprocess,
   progress,
@@ -79,7 +82,7 @@ def choose_members(config, folder: Path) -> None:
   path, settings = folder / 'ensemble.json', config.ensemble
   if path.exists():
     return
-  ranked = sweep.find_members(config, folder)
+  ranked = sweep.find_members(folder)
   if len(ranked) < settings.top:
     raise InputError('config.ensemble.top', got=settings.top,
                      expected=f'at most the {len(ranked)} members that finished',
@@ -103,23 +106,44 @@ def score_regions(predictor: infer.Predictor, prepared, regions: Regions,
   Returns:
     [m, r, H + 2 margin, W + 2 margin] float32 P(solid).
   """
-  found, programs = [], {}
+  found, contexts = [], {}
   for model, params in zip(predictor.models, predictor.params, strict=True):
-    key = str(model.settings)
-    if key not in programs:
-      context_ryxc = patches.cut_contexts(prepared, regions,
-                                          model.before_px + margin_px, model.n_z)
-      out_yx = tuple(n - 2 * model.before_px for n in context_ryxc.shape[1:3])
-      programs[key] = context_ryxc, jax.jit(functools.partial(_score, model, out_yx))
-    context_ryxc, score = programs[key]
-    found.append(np.stack([score(params, image_yxc) for image_yxc in context_ryxc]))
+    sight = model.before_px + margin_px, model.n_z
+    if sight not in contexts:
+      contexts = {sight: patches.cut_contexts(prepared, regions, *sight)}
+    score = _score_program(json.dumps(model.settings, sort_keys=True))
+    found.append(np.stack([_score(score, model.before_px, params, image_yxc,
+                                  predictor.dihedral)
+                           for image_yxc in contexts[sight]]))
   return np.stack(found)
 
 
-def _score(model, out_yx, params, image_yxc):
-  rows, columns = (out + model.window_px - 1 for out in out_yx)
-  return jax.nn.sigmoid(model.apply_dense(
-      params, jnp.asarray(image_yxc)[None, :rows, :columns], out_yx=out_yx)[0])
+def _score(program, before_px: int, params, image_yxc, dihedral: bool) -> np.ndarray:
+  """[y, x] scores of an image with before_px more pixels on each side."""
+  total = 0
+  for transform in range(8 if dihedral else 1):
+    # As augment.dihedral, for images that need not be squares.
+    turned = image_yxc[::-1] if transform & 1 else image_yxc
+    turned = turned[:, ::-1] if transform & 2 else turned
+    turned = turned.swapaxes(0, 1) if transform & 4 else turned
+    out_yx = tuple(n - 2 * before_px for n in turned.shape[:2])
+    score_yx = np.asarray(program(params, turned, out_yx))
+    score_yx = score_yx.T if transform & 4 else score_yx
+    score_yx = score_yx[:, ::-1] if transform & 2 else score_yx
+    total = total + (score_yx[::-1] if transform & 1 else score_yx)
+  return total / np.float32(8 if dihedral else 1)
+
+
+@functools.lru_cache(8)
+def _score_program(settings: str):
+  """(weights, image, out_yx) -> scores, of the network with these settings."""
+  model = models.make_model(json.loads(settings))
+
+  def score(params, image_yxc, out_yx):
+    rows, columns = (out + model.window_px - 1 for out in out_yx)
+    return jax.nn.sigmoid(model.apply_dense(
+        params, jnp.asarray(image_yxc)[None, :rows, :columns], out_yx=out_yx)[0])
+  return jax.jit(score, static_argnums=2)
 
 
 def measure(config, predictor: infer.Predictor, inputs: run.Inputs, segmentations,
@@ -227,64 +251,79 @@ def volume_porosity(config, predictor: infer.Predictor, inputs: run.Inputs,
                     segmentation, name: str, chosen: dict) -> dict:
   """Porosity of a volume with its interval (analysis/uncertainty.py).
 
-  The bias is that of the segmentation on the volume's validation regions, each slice a
-  block; the members' spread that of their porosities in random windows; sampling comes
-  from the two-point function of the segmentation.
+  Each member's bias is that on the volume's validation regions, a slice being a block.
+  Its porosity is that of the ensemble's segmentation, plus what sets it apart from the
+  ensemble in random windows. Sampling comes from the two-point function of the
+  segmentation. All are post-processed with what was tuned for the ensemble, without the
+  removal of small objects.
   """
   regions = region_tables.select(inputs.regions, split='val', volume=name)
-  manual, automatic = [], []
   pores = total = 0
   for box in volumes.slab_boxes(segmentation):
     labels_zyx = volumes.read_box(segmentation, *box)
     pores, total = pores + int((labels_zyx == 0).sum()), total + labels_zyx.size
+  manual, automatic, slices = [], [], []
+  _, labels_mryx = _label_regions(config, predictor, inputs.prepared, regions, chosen)
   for r in range(len(regions.volume)):
     mask_yx = region_tables.mask_of(regions, r)
-    start = [int(axis[r]) for axis in (regions.z, regions.y, regions.x)]
-    stop = [a + n for a, n in zip(start, (1, *mask_yx.shape), strict=True)]
-    labels_yx = volumes.read_box(segmentation, start, stop)[0]
+    height, width = mask_yx.shape
     if (mask_yx != 255).any():
       manual.append(np.mean(mask_yx[mask_yx != 255] == 0))
-      automatic.append(np.mean(labels_yx[mask_yx != 255] == 0))
+      automatic.append((labels_mryx[:, r, :height, :width][:, mask_yx != 255] == 0
+                        ).mean(1))
+      slices.append(int(regions.z[r]))
   bias = None
-  slices = np.asarray(regions.z)[:len(manual)]
-  if len(set(slices.tolist())) > 1:
-    bias = uncertainty.region_bias(manual, automatic, config.data.seed,
+  if len(set(slices)) > 1:
+    bias = uncertainty.region_bias(manual, np.stack(automatic, 1), config.data.seed,
                                    groups_r=slices)
-  members_m = _window_porosities(config, predictor, inputs, name, chosen)
-  members_m += pores / total - members_m.mean()
+  windows = _random_windows(config, inputs.prepared[name].shape, name)
+  together_ryx, labels_mryx = _label_regions(config, predictor, inputs.prepared,
+                                             windows, chosen)
+  members_m = (labels_mryx == 0).mean((1, 2, 3))
+  members_m += pores / total - np.mean(together_ryx == 0)
   interval = uncertainty.porosity_interval(members_m, bias, _sampling(segmentation))
   return interval | {'members': members_m.tolist()}
 
 
-def _window_porosities(config, predictor, inputs, name: str, chosen) -> np.ndarray:
-  """[m] porosity of each member over the same random windows of a volume."""
+def _random_windows(config, shape_zyx, name: str) -> Regions:
+  """The same random windows of a volume for all members; without labels."""
   random = np.random.default_rng((config.data.seed, 3))
-  depth, *extent_yx = inputs.prepared[name].shape
+  depth, *extent_yx = shape_zyx
   side_yx = [min(_WINDOW_PX, extent) for extent in extent_yx]
   positions = [(int(random.integers(depth)),
                 *(int(random.integers(extent - side + 1))
                   for extent, side in zip(extent_yx, side_yx, strict=True)))
                for _ in range(_WINDOWS)]
-  windows = region_tables.make_regions(
+  return region_tables.make_regions(
       (name,) * _WINDOWS, positions, [np.zeros(side_yx, np.uint8)] * _WINDOWS,
       ['test'] * _WINDOWS)
+
+
+def _label_regions(config, predictor, prepared, regions: Regions, chosen):
+  """[r, y, x] labels of the ensemble and [m, r, y, x] of each member, in regions."""
   kernel = config.postprocess.kernel
   margin = postprocess.margin_px(chosen['sigma_px'], kernel)
   inside = slice(margin, -margin or None)
-  scores_mryx = score_regions(predictor, inputs.prepared, windows, margin)
-  return np.array([np.mean(postprocess.double_threshold(
-      scores_ryx, chosen['sigma_px'], chosen['threshold'],
-      kernel)[:, inside, inside] == 0) for scores_ryx in scores_mryx])
+  scores_mryx = score_regions(predictor, prepared, regions, margin)
+  return (postprocess.double_threshold(scores_ryx, chosen['sigma_px'],
+                                       chosen['threshold'], kernel)[..., inside, inside]
+          for scores_ryx in (scores_mryx.mean(0), scores_mryx))
 
 
-def _sampling(segmentation):
-  """Sampling error of the porosity, from as much of the volume as is practical."""
+def _sampling(segmentation) -> two_point.Sampling:
+  """Sampling error of the porosity, from as much of the volume as is practical.
+
+  The variance of a mean falls as one over the volume: what is found in a part is
+  scaled to the whole.
+  """
   depth, height, width = segmentation.shape
   side = max(1, int((_SAMPLING_VOX / depth) ** 0.5))
   sides = (depth, min(side, height), min(side, width))
   start = [(n - s) // 2 for n, s in zip(segmentation.shape, sides, strict=True)]
   stop = [a + s for a, s in zip(start, sides, strict=True)]
-  return two_point.sampling_sd(volumes.read_box(segmentation, start, stop) == 0)
+  found = two_point.sampling_sd(volumes.read_box(segmentation, start, stop) == 0)
+  share = math.prod(sides) / math.prod(segmentation.shape)
+  return found._replace(sd=found.sd * math.sqrt(share))
 
 
 def check_coverage(folder, preset: str, shape_zyx, films: int, seed: int) -> dict:
@@ -330,11 +369,5 @@ def _label_film(config, predictor: infer.Predictor, chosen: dict,
     slices = region_tables.make_regions(
         ('film',) * depth, [(z, 0, 0) for z in range(depth)],
         [np.zeros(extent_yx, np.uint8)] * depth, ['test'] * depth)
-    kernel = config.postprocess.kernel
-    margin = postprocess.margin_px(chosen['sigma_px'], kernel)
-    inside = slice(margin, -margin or None)
-    scores_mzyx = score_regions(
-        predictor, {'film': volumes.open_volume(folder / 'film')}, slices, margin)
-    return postprocess.double_threshold(
-        scores_mzyx, chosen['sigma_px'], chosen['threshold'],
-        kernel)[..., inside, inside]
+    film = {'film': volumes.open_volume(folder / 'film')}
+    return tuple(_label_regions(config, predictor, film, slices, chosen))[1]

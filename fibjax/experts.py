@@ -186,7 +186,8 @@ def merge_regions(regions: Regions, consensus: str) -> tuple[Regions, np.ndarray
 
   Args:
     regions: rows of the same volume, place and size are votes on one region.
-    consensus: 'mean' (share of votes) or 'staple' (weighted by quality).
+    consensus: 'mean' (share of votes) or 'staple' (weighted by quality; the mean of
+      two experts, who do not determine it).
 
   Returns:
     Regions, with the labels of the majority, and [r, y, x] float32 targets P(solid),
@@ -203,7 +204,7 @@ def merge_regions(regions: Regions, consensus: str) -> tuple[Regions, np.ndarray
   for k, same in enumerate(places.values()):
     votes_jyx = np.stack([mask_of(regions, r) for r in same])
     soft_yx, labelled_yx = mean_vote(votes_jyx)
-    if consensus == 'staple' and len(same) > 1:
+    if consensus == 'staple' and len(same) > 2:
       soft_yx = np.where(labelled_yx, staple(votes_jyx, band_px=10.).truth, 0)
     targets_ryx[k, :soft_yx.shape[0], :soft_yx.shape[1]] = soft_yx
     masks.append(np.where(labelled_yx, soft_yx > 0.5, UNLABELLED).astype(np.uint8))

@@ -96,7 +96,8 @@ def _open_steps(settings, params, dihedral: bool, path: Path, mode: str,
   @functools.cache
   def tile_of(extent_yx):
     if tile_px or mode == 'patch':
-      return tuple(tile_side(e, tile_px or e, stride) for e in extent_yx)
+      tile_yx = tuple(tile_side(e, tile_px or e, stride) for e in extent_yx)
+      return (min(tile_yx),) * 2 if dihedral else tile_yx
     return choose_tile(extent_yx, largest, memory_gb, stride, square=dihedral)
 
   @functools.cache

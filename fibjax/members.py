@@ -76,6 +76,7 @@ class _Run(NamedTuple):
   factors: list[tuple[float, ...]]
   programs: Callable[[int], _Programs]
   balanced: bool
+  may_diverge: bool
 
 
 def member_of(config) -> Member:
@@ -84,7 +85,8 @@ def member_of(config) -> Member:
 
 
 def train_members(config, model: Model, members: list[Member], train: DeviceRegions,
-                  val: DeviceRegions, folder, halving=()) -> Iterator[Progress]:
+                  val: DeviceRegions, folder, halving=(),
+                  may_diverge: bool = True) -> Iterator[Progress]:
   """Trains members, or goes on from the newest checkpoint in folder.
 
   Args:
@@ -95,16 +97,17 @@ def train_members(config, model: Model, members: list[Member], train: DeviceRegi
     val: validation regions.
     folder: gets checkpoints/, and snapshots/<epoch> at the ends of cycles.
     halving: epochs after which the worse half of the members stops.
+    may_diverge: whether a member whose loss is not finite ends and the others go on.
 
   Yields:
     Where they stand: as found in the checkpoint, then after every epoch, when it is in
     the checkpoint.
 
   Raises:
-    InputError: when the loss of an only member is not finite, naming epoch and step.
+    InputError: when a loss is not finite and may not be, naming epoch and step.
   """
   optimizer = optim.make_optimizer(config.train.optimizer, config.train.momentum)
-  run = _plan_run(config, model, optimizer, members, train, val)
+  run = _plan_run(config, model, optimizer, members, train, val, may_diverge)
   moments = ((jnp.mean(train.context_ryxc), jnp.std(train.context_ryxc))
              if config.model.standardise else (0., 1.))
   start = jax.jit(functools.partial(training.init_state, model, optimizer))
@@ -144,7 +147,8 @@ def _ends_a_cycle(settings, epoch: int) -> bool:
       (epoch + 1) % length == 0 or epoch + 1 == settings.epochs)
 
 
-def _plan_run(config, model: Model, optimizer, members, train, val) -> _Run:
+def _plan_run(config, model: Model, optimizer, members, train, val,
+              may_diverge: bool) -> _Run:
   loss = losses.make_loss(config.train.loss)
   plan = sampling.make_plan(config.train, config.data.seed,
                             *(sampling.hard_labels(side) for side in (train, val)))
@@ -157,7 +161,7 @@ def _plan_run(config, model: Model, optimizer, members, train, val) -> _Run:
   def close_epoch(state, shares, _):
     return training.close_epoch(state, *shares)
 
-  @functools.cache
+  @functools.lru_cache(1)  # the regions of another count are let go
   def programs(count: int) -> _Programs:
     return _Programs(parallel.map_members(step, count, donate=True),
                      parallel.map_members(evaluate, count),
@@ -166,7 +170,7 @@ def _plan_run(config, model: Model, optimizer, members, train, val) -> _Run:
 
   factors = [m.factors or loss.factors for m in members]
   return _Run(config.train, members, plan, factors, programs,
-              config.train.balance == 'classes')
+              config.train.balance == 'classes', may_diverge)
 
 
 def _train_epoch(run: _Run, epoch: int, active: list[int], held, now: Progress):
@@ -178,6 +182,8 @@ def _train_epoch(run: _Run, epoch: int, active: list[int], held, now: Progress):
   shares = []
   for k, mean, summary in zip(active, means, summaries, strict=True):
     rows, best = now.rows[k], False
+    if k not in lost and not math.isfinite(summary['val_bce']):
+      lost[k] = f'validation BCE {summary["val_bce"]} after epoch {epoch + 1}'
     if k in lost:
       now.ended[k] = 'diverged'
       progress.say(f'member {k} (seed {run.members[k].seed}): {lost[k]}; it ends here')
@@ -210,7 +216,7 @@ def _take_steps(run: _Run, epoch: int, active: list[int], held, programs: _Progr
       if k not in lost and not math.isfinite(report['loss'] + report['grad_norm']):
         lost[k] = (f'loss {report["loss"]}, gradient norm {report["grad_norm"]} at '
                    f'epoch {epoch + 1}, step {step + 1}')
-    if len(run.members) == 1 and lost:
+    if lost and not run.may_diverge:
       raise InputError(f'training at epoch {epoch + 1}, step {step + 1}',
                        got=lost[active[0]].partition(' at ')[0],
                        expected='finite values',
@@ -294,7 +300,8 @@ def train_and_evaluate(config, model: Model, train: DeviceRegions, val: DeviceRe
   folder = Path(folder)
   known = None
   with SummaryWriter(str(folder / 'events')) as events:
-    for now in train_members(config, model, [member_of(config)], train, val, folder):
+    for now in train_members(config, model, [member_of(config)], train, val, folder,
+                             may_diverge=False):
       rows = now.rows[0]
       write_rows(folder, rows)
       if known is not None:

@@ -36,6 +36,10 @@ from fibjax.report import page
 from fibjax.sampling import DeviceRegions
 from fibjax.segment import segment_scores
 
+# What only work can make again: trainings, scores and segmentations, begun ones too.
+_OF_WORTH = ('checkpoints', 'sweep/groups', '*scores.ome.zarr*',
+             '*segmentation.ome.zarr*')
+
 
 class Inputs(NamedTuple):
   """What the stages after the data work on.
@@ -81,14 +85,14 @@ def run(config, folder, resources: Resources = HERE) -> dict:
 def no_trace_of_mistakes(folder: Path):
   """Empties a new workdir again when a mistake ends the call before any training.
 
-  The corrected command can then use the same workdir.
+  The corrected command can then use the same workdir. What took work stays.
   """
   existed = folder.exists()
   new = not existed or (folder.is_dir() and not any(folder.iterdir()))
   try:
     yield
   except InputError:
-    if new and folder.is_dir() and not (folder / 'checkpoints').exists():
+    if new and folder.is_dir() and not any(any(folder.glob(k)) for k in _OF_WORTH):
       for child in folder.iterdir():
         shutil.rmtree(child) if child.is_dir() else child.unlink()
       if not existed:

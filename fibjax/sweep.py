@@ -7,6 +7,7 @@ device's memory, side by side; a group is a unit of work, here or on a cluster. 
 member of a size is the one with the lowest validation BCE of all its epochs (S2).
 
 What a workdir gets, beside what `run` makes of the data:
+* sweep/groups.json, which members are trained at once, whatever machine goes on;
 * sweep/groups/<size>/<first>-<last>/: members.json, weights/ (best and averaged ones of
   each member) when the group is finished, checkpoints/ before;
 * sweep/members.csv, curves.csv, report.html, tables.md, figures/: all members;
@@ -41,7 +42,7 @@ _LOG10_RATES = (-2.5, -2.25, -2.0)
 _DECAY_EPOCHS = tuple(range(4, 21, 2))
 _LARGEST_GROUP = 16  # per device; more gain nothing and lose more when interrupted
 _MAP_BYTES = 8000  # of all maps and their gradients, per pixel of a window
-_MEMORY_SHARE = 0.7  # of the device, for what a group needs
+_MEMORY_SHARE = 0.5  # of the device, for what a group needs beside the regions
 
 
 class Unit(NamedTuple):
@@ -102,15 +103,16 @@ def run_sweep(config, folder, resources: Resources = HERE) -> dict:
     InputError: when the workdir is in use or belongs to another config, or when not
       even one member fits the device.
   """
-  folder = Path(folder)
+  folder = Path(folder).resolve()  # workers may have another working directory
   with run.no_trace_of_mistakes(folder), workdir.lock(folder):
     return train_all(config, folder, resources)
 
 
 def train_all(config, folder: Path, resources: Resources) -> dict:
   """`run_sweep` in a workdir that is held already."""
-  units = plan_units(config)
+  units = known_units(folder) or plan_units(config, resources)
   run.claim(config, folder)
+  workdir.write_json(folder / 'sweep' / 'groups.json', units)
   run.prepare(largest(config), folder)
   left = [unit for unit in units if not (_home(folder, unit) / 'members.json').exists()]
   shared = configs.to_dict(config), folder
@@ -128,27 +130,36 @@ def train_all(config, folder: Path, resources: Resources) -> dict:
           'best': None if best is None else found[best]}
 
 
-def plan_units(config) -> list[Unit]:
+def plan_units(config, resources: Resources = HERE) -> list[Unit]:
   """Groups of members that fit the device, size by size.
 
   Raises:
     InputError: when not even one member fits.
   """
-  units = []
+  units, devices = [], jax.local_devices()
+  sharers = max(1, resources.workers)  # of the memory of a device
+  if devices[0].platform == 'cpu':
+    sharers *= len(devices)
+  memory = _MEMORY_SHARE * patches.device_memory_bytes() / sharers
   for n_xy, n_z in sizes_of(config):
     own = _config_of(config, n_xy, n_z)
     needed = member_bytes(own, models.make_model(own.model))
-    memory = _MEMORY_SHARE * patches.device_memory_bytes()
     if needed > memory:
       raise InputError(
           f'a member of size {n_xy}x{n_z}', got=f'about {needed / 2**30:.1f} GiB',
           expected=f'at most {memory / 2**30:.1f} GiB of the device',
           remedy='lower config.train.batch or crop_px')
     group = config.sweep.group or min(_LARGEST_GROUP, int(memory / needed))
-    group *= len(jax.local_devices())
+    group *= len(devices)
     units += [Unit(n_xy, n_z, first, min(first + group, config.sweep.members) - 1)
               for first in range(0, config.sweep.members, group)]
   return units
+
+
+def known_units(folder: Path) -> list[Unit]:
+  """The groups of a sweep that has begun, wherever it began; else none."""
+  path = folder / 'sweep' / 'groups.json'
+  return [Unit(*unit) for unit in workdir.read_json(path)] if path.exists() else []
 
 
 def member_bytes(config, model: Model) -> int:
@@ -238,13 +249,13 @@ def _member_row(unit: Unit, number: int, found: dict) -> dict:
   return row
 
 
-def find_members(config, folder: Path) -> list[dict]:
+def find_members(folder: Path) -> list[dict]:
   """The rows of members.csv with finished members only, best first.
 
   Each has its unit and its place in the unit's weights beside the columns.
   """
   found = []
-  for unit in plan_units(config):
+  for unit in known_units(folder):
     path = _home(folder, unit) / 'members.json'
     for k, member in enumerate(workdir.read_json(path)):
       row = _member_row(unit, unit.first + k, member)
@@ -276,7 +287,7 @@ def load_member(config, folder: Path, row: dict, which: str) -> tuple[Model, lis
 
 def _write_winners(config, folder: Path, units) -> None:
   """winners/<size>/ for each size, winners/best.json and curves.csv."""
-  ranked = find_members(config, folder)
+  ranked = find_members(folder)
   for n_xy, n_z in sizes_of(config):
     of_size = [row for row in ranked if (row['n_xy'], row['n_z']) == (n_xy, n_z)]
     home = folder / 'sweep' / 'winners' / size_name(n_xy, n_z)

@@ -167,7 +167,7 @@ def close_epoch(state: TrainState, is_best, averaged) -> TrainState:
     averaged: their share in the new mean, 1 / (number of epochs in it).
   """
   best, average = (
-      jax.tree.map(lambda new, old, share=share: share * new + (1 - share) * old,
-                   state.params, kept)
+      jax.tree.map(lambda new, old, share=share: jnp.where(
+          share > 0, share * new + (1 - share) * old, old), state.params, kept)
       for share, kept in ((is_best, state.best), (averaged, state.average)))
   return state._replace(best=best, average=average)

@@ -7,6 +7,7 @@ import pytest
 
 from fibjax import calibration, config, ensemble, infer, models, run
 from fibjax.checks import InputError
+from fibjax.data import regions as region_tables
 from fibjax.data import volume as volumes
 
 ROOT = Path(__file__).parents[1]
@@ -83,16 +84,18 @@ def test_a_mean_of_turned_patches_voxel_by_voxel(film, tmp_path):
     assert found[z, y, x] == pytest.approx(float(expected), abs=1e-5)
 
 
-def test_region_scores_are_those_of_the_volume(film, tmp_path):
-  from fibjax.data import regions as region_tables
+@pytest.mark.parametrize('dihedral', [
+    False, pytest.param(True, marks=pytest.mark.long)])
+def test_region_scores_are_those_of_the_volume(film, tmp_path, dihedral):
   _, volume = film
-  pairs = [make(33, 1, 0), make(49, 3, 1, 'same')]
-  alone = [score([pair], volume, tmp_path / f's{k}') for k, pair in enumerate(pairs)]
+  pairs = [make(33, 1, 0), make(33, 3, 1, 'same')]
+  alone = [score([pair], volume, tmp_path / f's{k}', dihedral)
+           for k, pair in enumerate(pairs)]
   regions = region_tables.make_regions(
       ('v', 'v'), [(1, 5, 4), (2, 9, 3)], [np.zeros((16, 12), np.uint8)] * 2,
       ['val', 'val'])
-  found = ensemble.score_regions(infer.Predictor(*zip(*pairs, strict=True)),
-                                 {'v': volume}, regions, 3)
+  found = ensemble.score_regions(
+      infer.Predictor(*zip(*pairs, strict=True), dihedral), {'v': volume}, regions, 3)
   for k, scores_zyx in enumerate(alone):
     np.testing.assert_allclose(found[k, 0], scores_zyx[1, 2:24, 1:19], atol=1e-5)
     np.testing.assert_allclose(found[k, 1], scores_zyx[2, 6:28, 0:18], atol=1e-5)
@@ -153,6 +156,8 @@ def test_more_members_than_there_are_is_an_error(done, tmp_path):
   few.ensemble.top = 3
   with pytest.raises(InputError, match='config.ensemble.top: got 3, expected at most'):
     ensemble.run_ensemble(few, tmp_path / 'w')
+  # A mistake that shows late costs no training.
+  assert len(list((tmp_path / 'w').glob('sweep/groups/*/*/members.json'))) == 1
 
 
 @pytest.mark.long

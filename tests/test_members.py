@@ -128,6 +128,9 @@ def test_a_diverging_member_ends_and_the_others_go_on(tmp_path, one_device, alon
   for leaf in jax.tree.leaves(states[1].params):  # as they were before
     assert np.isfinite(leaf).all()
   assert not states[1].alive
+  # Alone in a group too: a sweep does not stop for it.
+  now, _ = run(tmp_path / 'one', [wild])
+  assert now.ended == {0: 'diverged'}
 
 
 def test_the_worse_half_stops(tmp_path, one_device, alone):

@@ -107,6 +107,8 @@ def test_a_killed_sweep_goes_on_where_it_was(swept, tmp_path, monkeypatch):
   with pytest.raises(KeyboardInterrupt):
     sweep.run_sweep(load(), tmp_path / 'w')
   assert len(rows_of(tmp_path / 'w')) == 3  # of the first size, on two devices
+  # Also on a machine that would form other groups.
+  monkeypatch.setattr(sweep, 'plan_units', None)
   sweep.run_sweep(load(), tmp_path / 'w')
   assert rows_of(tmp_path / 'w') == rows_of(folder)
   assert len(seen) == 2 + 1  # the finished group is not trained again

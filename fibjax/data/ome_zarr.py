@@ -6,7 +6,7 @@ named channels (volume.py).
 AXES = ('z', 'y', 'x')
 VERSION = '0.5'
 # A shard is the unit of writing, an inner chunk that of reading: at most 32 MiB and
-# 256 KiB of float32.
+# 256 KiB of float32 per channel.
 SHARD_ZYX = (8, 1024, 1024)
 CHUNK_ZYX = (4, 128, 128)
 

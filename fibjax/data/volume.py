@@ -77,12 +77,13 @@ def open_volume(path) -> Volume:
     scale = next(t['scale'] for t in dataset['coordinateTransformations']
                  if t['type'] == 'scale')
     units = tuple(axis.get('unit') for axis in axes)
+    channels = ()
+    if names[:1] == ('c',):
+      channels = tuple(channel['label'] for channel in ome['omero']['channels'])
   except (KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
     raise _not_a_volume(path, f'incomplete OME metadata ({error!r})') from None
-  channels = ()
-  if names[:1] == ('c',):
+  if channels:
     names, units, scale = names[1:], units[1:], scale[1:]
-    channels = tuple(channel['label'] for channel in ome['omero']['channels'])
   if names != ome_zarr.AXES:
     raise _not_a_volume(path, f'axes {names}')
   spec = _array_spec(path / level)

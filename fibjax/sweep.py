@@ -112,7 +112,8 @@ def train_all(config, folder: Path, resources: Resources) -> dict:
   """`run_sweep` in a workdir that is held already."""
   units = known_units(folder) or plan_units(config, resources)
   run.claim(config, folder)
-  workdir.write_json(folder / 'sweep' / 'groups.json', units)
+  if not known_units(folder):
+    workdir.write_json(folder / 'sweep' / 'groups.json', units)
   run.prepare(largest(config), folder)
   left = [unit for unit in units if not (_home(folder, unit) / 'members.json').exists()]
   shared = configs.to_dict(config), folder

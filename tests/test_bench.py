@@ -34,13 +34,13 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch):
 
 def test_the_peer_computes_the_same_network():
   torch_peer = pytest.importorskip('fibjax.torch_peer', exc_type=ImportError)
-  model = bench._model(33, 1, 'context')
+  model = bench.bench_model(33, 1, 'context')
   params = jax.jit(model.init)(jax.random.key(0))
   window = np.random.default_rng(0).random((91 + 16, 91 + 32, 1), np.float32)
   np.testing.assert_allclose(
       torch_peer.apply_dense(torch_peer.convert(params, 2), window),
       jax.jit(model.apply_dense)(params, window[None])[0], atol=1e-4)
-  same = bench._model(33, 1, 'same')
+  same = bench.bench_model(33, 1, 'same')
   patches = np.random.default_rng(0).random((3, 33, 33, 1), np.float32)
   np.testing.assert_allclose(
       torch_peer.apply_patches(torch_peer.convert(params, 2), patches),

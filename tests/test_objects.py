@@ -10,6 +10,7 @@ from scipy import ndimage
 from fibjax import cluster, objects, shards
 from fibjax.checks import InputError
 from fibjax.cluster import HERE
+from fibjax.data import ome_zarr
 from fibjax.data import volume as volumes
 
 CONNECTIVITIES = ((3, 26), (3, 18), (3, 6), (2, 8), (2, 4))
@@ -104,8 +105,8 @@ def test_remove_small_of_one_phase_and_bad_input():
 
 @pytest.fixture
 def tiny_shards(monkeypatch):
-  monkeypatch.setattr(volumes, '_SHARD_ZYX', (2, 3, 4))
-  monkeypatch.setattr(volumes, '_CHUNK_ZYX', (1, 1, 2))
+  monkeypatch.setattr(ome_zarr, 'SHARD_ZYX', (2, 3, 4))
+  monkeypatch.setattr(ome_zarr, 'CHUNK_ZYX', (1, 1, 2))
 
 
 def save(path, labels_zyx, **options):

@@ -192,7 +192,7 @@ from fibjax.checks import InputError
 from fibjax.data import ome_zarr
 from fibjax.data import volume as volumes
 from tests.test_shards import make
-volumes._SHARD_ZYX = (4, 20, 13)  # a shard of 4 kB, then one of 1 kB
+ome_zarr.SHARD_ZYX = (4, 20, 13)  # a shard of 4 kB, then one of 1 kB
 folder = Path(sys.argv[1])
 source = volumes.open_volume(folder / 'film')
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)

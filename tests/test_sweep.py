@@ -125,10 +125,11 @@ def test_groups_change_nothing_and_follow_the_memory(swept, tmp_path, monkeypatc
   settings = load('sweep.group=0', 'sweep.members=40', 'sweep.sizes=33x1')
   model = models.make_model(settings.model)
   one = sweep.member_bytes(settings, model)
-  monkeypatch.setattr(patches, 'device_memory_bytes', lambda: 3.5 * one / 0.7)
+  two_cpus = 2 / sweep._MEMORY_SHARE  # they share the machine's memory
+  monkeypatch.setattr(patches, 'device_memory_bytes', lambda: 3.5 * one * two_cpus)
   units = sweep.plan_units(settings)
   assert units[0].last - units[0].first + 1 == 3 * 2  # two devices
-  monkeypatch.setattr(patches, 'device_memory_bytes', lambda: 0.9 * one / 0.7)
+  monkeypatch.setattr(patches, 'device_memory_bytes', lambda: 0.9 * one * two_cpus)
   with pytest.raises(InputError, match='a member of size 33x1.*lower config.train'):
     sweep.run_sweep(settings, tmp_path / 'none')
   shutil.rmtree(tmp_path / 'w')

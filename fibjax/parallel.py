@@ -8,6 +8,7 @@ faster than vmap, a loop or an unrolled program there (2026-11) and leaves every
 it is alone.
 """
 import collections
+import functools
 import itertools
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -64,14 +65,19 @@ def put_everywhere(tree: Any) -> Any:
 
 def _in_turn(function: Callable, images):
   """Yields function(image) in order, `count_in_work` images at a time."""
-  with ThreadPoolExecutor(count_in_work()) as pool:
-    waiting = collections.deque()
-    for image in images:
-      waiting.append(pool.submit(function, image))
-      if len(waiting) == count_in_work():
-        yield waiting.popleft().result()
-    while waiting:
+  pool, waiting = _pool(count_in_work()), collections.deque()
+  for image in images:
+    waiting.append(pool.submit(function, image))
+    if len(waiting) == count_in_work():
       yield waiting.popleft().result()
+  while waiting:
+    yield waiting.popleft().result()
+
+
+@functools.cache
+def _pool(count: int) -> ThreadPoolExecutor:
+  """Threads that stay: with new ones the C library's memory grows from call to call."""
+  return ThreadPoolExecutor(count)
 
 
 def put_members(trees: list) -> Any:

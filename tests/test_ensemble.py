@@ -4,6 +4,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from fibjax import calibration, config, ensemble, infer, models, run
 from fibjax.checks import InputError
@@ -193,3 +194,14 @@ def test_the_coverage_of_its_intervals_is_counted(done, tmp_path, capsys):
   found = json.loads(out.read_text())
   assert len(found['films']) == 10 and 0 <= printed['volume']['covered'] <= 1
   assert main.main(['coverage', f'--workdir={tmp_path}', f'--out={out}']) == 2
+
+
+def test_sampling_of_a_part_is_scaled_to_the_whole(tmp_path, monkeypatch):
+  noise = np.random.default_rng(0).normal(size=(16, 160, 160))
+  labels = (ndimage.gaussian_filter(noise, 1.5) > 0).astype(np.uint8)
+  with volumes.new_volume(tmp_path / 'v', labels.shape, np.uint8, None) as made:
+    volumes.write_box(made, (0, 0, 0), labels)
+  volume = volumes.open_volume(tmp_path / 'v')
+  whole = ensemble._sampling(volume).sd
+  monkeypatch.setattr(ensemble, '_SAMPLING_VOX', labels.size // 4)
+  assert ensemble._sampling(volume).sd == pytest.approx(whole, rel=0.25)

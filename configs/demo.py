@@ -6,7 +6,7 @@ SCORE     test mIoU after post-processing 0.835, 0.889, 0.878 for HPC22, HPC30, 
           (best grey threshold with the answer in hand: 0.524, 0.668, 0.542), porosity
           17.4, 36.0, 50.7 % where the truth is 17.1, 34.8, 50.5 % (2026-11-26)
 
-An ensemble of 8 seeds, trained more briefly on smaller films, is the variant `ensemble`:
+An ensemble of 8 seeds, trained more briefly on smaller films, is `demo.py:ensemble`:
 
 COMMAND   fibjax ensemble --config=configs/demo.py:ensemble --workdir=workdirs/ensemble
 HARDWARE  2 CPU cores, about 25 minutes

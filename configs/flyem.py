@@ -8,8 +8,8 @@ slices, repacked). Slices 0-119 train, 120-149 validate, 150-179 test.
 
 COMMAND   fibjax run --config=configs/flyem.py --config.data.root=DIR \
               --workdir=workdirs/flyem
-HARDWARE  2 CPU cores, 11 minutes
-SCORE     test mIoU 0.740 at score > 0.5, 0.755 after post-processing (2026-11-22); the
+HARDWARE  2 CPU cores, 5 min 30 s
+SCORE     test mIoU 0.739 at score > 0.5, 0.761 after post-processing (2026-11-26); the
           best grey threshold, chosen with the answer in hand, gets 0.625
 """
 from fibjax.config import base, unknown_variant

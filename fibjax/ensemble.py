@@ -24,6 +24,7 @@ import numpy as np
 from fibjax import (
   calibration,
   checkpoint,
+  evaluate,
   infer,
   metrics,
   models,
@@ -258,10 +259,6 @@ def volume_porosity(config, predictor: infer.Predictor, inputs: run.Inputs,
   removal of small objects.
   """
   regions = region_tables.select(inputs.regions, split='val', volume=name)
-  pores = total = 0
-  for box in volumes.slab_boxes(segmentation):
-    labels_zyx = volumes.read_box(segmentation, *box)
-    pores, total = pores + int((labels_zyx == 0).sum()), total + labels_zyx.size
   manual, automatic, slices = [], [], []
   _, labels_mryx = _label_regions(config, predictor, inputs.prepared, regions, chosen)
   for r in range(len(regions.volume)):
@@ -280,7 +277,8 @@ def volume_porosity(config, predictor: infer.Predictor, inputs: run.Inputs,
   together_ryx, labels_mryx = _label_regions(config, predictor, inputs.prepared,
                                              windows, chosen)
   members_m = (labels_mryx == 0).mean((1, 2, 3))
-  members_m += pores / total - np.mean(together_ryx == 0)
+  together = evaluate.whole_volume(segmentation, None)['porosity_automatic']
+  members_m += together - np.mean(together_ryx == 0)
   interval = uncertainty.porosity_interval(members_m, bias, _sampling(segmentation))
   return interval | {'members': members_m.tolist()}
 

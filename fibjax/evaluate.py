@@ -60,7 +60,7 @@ def evaluate(prepared: dict[str, Volume], regions: Regions, scores: dict[str, Vo
   result['threshold_baseline'] = {
       name: _threshold_baseline(prepared[name], regions, name) for name in names}
   result['whole_volume'] = {
-      name: _whole_volume(segmentations[name], truths[name]) for name in names}
+      name: whole_volume(segmentations[name], truths[name]) for name in names}
   table = [{k: v for k, v in row.items() if k not in ('before', 'after')}
            for row in rows]
   return result, workdir.to_csv(table, table[0])
@@ -99,7 +99,7 @@ def _threshold_baseline(image: Volume, regions: Regions, name: str) -> dict:
       [region_tables.mask_of(regions, r) for r in count])
 
 
-def _whole_volume(segmentation: Volume, truth: Volume | None) -> dict:
+def whole_volume(segmentation: Volume, truth: Volume | None) -> dict:
   """Metrics over all voxels where the truth is known, else the porosity alone."""
   counts, pores, total = np.zeros((2, 2), np.int64), 0, 0
   for start, stop in shards.shard_boxes(segmentation):

@@ -116,8 +116,8 @@ def train_members(config, model: Model, members: list[Member], train: DeviceRegi
   with checkpoint.open_manager(Path(folder) / 'checkpoints') as manager:
     if manager.latest_step() is not None:
       first = manager.latest_step() + 1
-      stacked, meta = checkpoint.restore(manager, first - 1, _stack(states))
-      states = _unstack(stacked, len(members))
+      stacked, meta = checkpoint.restore(manager, first - 1, parallel.stack(states))
+      states = parallel.unstack(stacked, len(members))
       now = Progress(meta['rows'], {int(k): why for k, why in meta['ended'].items()})
     yield now
     active, held = [], None
@@ -135,8 +135,8 @@ def train_members(config, model: Model, members: list[Member], train: DeviceRegi
         states[k] = state
       if _ends_a_cycle(config.train, epoch):
         checkpoint.replace_weights(Path(folder) / 'snapshots' / str(epoch),
-                                   _stack([state.params for state in states]))
-      checkpoint.save(manager, epoch, _stack(states),
+                                   parallel.stack([state.params for state in states]))
+      checkpoint.save(manager, epoch, parallel.stack(states),
                       {'rows': now.rows, 'ended': now.ended})
       yield now
 
@@ -267,14 +267,6 @@ def _worse_half(now: Progress) -> list[int]:
   return ranked[-(-len(ranked) // 2):]
 
 
-def _stack(states: list[TrainState]) -> TrainState:
-  return jax.tree.map(lambda *leaves: np.stack(leaves), *states)
-
-
-def _unstack(stacked: TrainState, count: int) -> list[TrainState]:
-  return [jax.tree.map(lambda leaf, k=k: leaf[k], stacked) for k in range(count)]
-
-
 def best_row(rows: list[dict]) -> dict:
   """The row with the lowest validation BCE."""
   return min(rows, key=lambda row: row['val_bce'])
@@ -342,7 +334,7 @@ def load_states(model: Model, config, folder, count: int = 1) -> list[TrainState
   Raises:
     InputError: when there is no checkpoint or it does not fit the model.
   """
-  target = _stack([_empty_state(model, config)] * count)
+  target = parallel.stack([_empty_state(model, config)] * count)
   checkpoints = Path(folder) / 'checkpoints'
   if not checkpoints.is_dir():
     raise InputError(str(folder), got='no checkpoints', expected='a trained run',
@@ -351,8 +343,8 @@ def load_states(model: Model, config, folder, count: int = 1) -> list[TrainState
     if manager.latest_step() is None:
       raise InputError(str(folder), got='no finished epoch', expected='a trained run',
                        remedy='run `fibjax train --resume` with this workdir')
-    return _unstack(checkpoint.restore(manager, manager.latest_step(), target)[0],
-                    count)
+    stacked, _ = checkpoint.restore(manager, manager.latest_step(), target)
+    return parallel.unstack(stacked, count)
 
 
 def _empty_state(model: Model, config) -> TrainState:
@@ -372,6 +364,6 @@ def save_single(model: Model, config, folder, best, average, rows: list[dict]) -
   start = _empty_state(model, config)
   state = start._replace(params=best, best=best, average=average)
   with checkpoint.open_manager(Path(folder) / 'checkpoints') as manager:
-    checkpoint.save(manager, config.train.epochs - 1, _stack([state]),
+    checkpoint.save(manager, config.train.epochs - 1, parallel.stack([state]),
                     {'rows': [rows], 'ended': {}})
   write_rows(Path(folder), rows)

@@ -95,8 +95,8 @@ def put_members(trees: list) -> Any:
     return [jax.device_put(tree, devices[0]) for tree in trees]
   local = -(-len(trees) // len(devices))
   filled = trees + trees[-1:] * (len(devices) * local - len(trees))
-  stacked = jax.tree.map(lambda *leaves: np.stack(leaves).reshape(
-      len(devices), local, *np.shape(leaves[0])), *filled)
+  stacked = jax.tree.map(
+      lambda leaf: leaf.reshape(len(devices), local, *leaf.shape[1:]), stack(filled))
   return jax.device_put(stacked, NamedSharding(_mesh(devices), PartitionSpec(_AXIS)))
 
 
@@ -111,9 +111,18 @@ def fetch_members(members: Any, count: int) -> list:
   """Host copies of the first `count` members, one pytree each."""
   if isinstance(members, list):
     return jax.device_get(members)
-  host = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[:count],
-                      jax.device_get(members))
-  return [jax.tree.map(lambda leaf, k=k: leaf[k], host) for k in range(count)]
+  return unstack(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]),
+                              jax.device_get(members)), count)
+
+
+def stack(trees: list) -> Any:
+  """One pytree of host arrays [member, ..] of one pytree per member."""
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def unstack(stacked: Any, count: int) -> list:
+  """The first `count` members of what `stack` gave, one pytree each."""
+  return [jax.tree.map(lambda leaf, k=k: leaf[k], stacked) for k in range(count)]
 
 
 def unzip(members: Any) -> tuple:

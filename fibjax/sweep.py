@@ -26,6 +26,7 @@ from fibjax import (
   cluster,
   members,
   models,
+  parallel,
   patches,
   progress,
   run,
@@ -122,7 +123,7 @@ def train_all(config, folder: Path, resources: Resources) -> dict:
     _write_tables(folder, units)
   found = _write_tables(folder, units)
   if left or not (folder / 'sweep' / 'report.html').exists():
-    _write_winners(config, folder, units)
+    _write_winners(config, folder)
     sweep_page.write_sweep_report(folder / 'sweep', folder)
   best = sweep_tables.best_member(
       sweep_tables.read_members(folder / 'sweep' / 'members.csv'))
@@ -203,8 +204,7 @@ def _train_unit(shared, unit: Unit) -> None:
     _say(unit, now, own.train.epochs)
   states = members.load_states(model, own, home, len(crew))
   checkpoint.replace_weights(home / 'weights', {
-      name: jax.tree.map(lambda *leaves: np.stack(leaves),
-                         *(getattr(state, name) for state in states))
+      name: parallel.stack([getattr(state, name) for state in states])
       for name in ('best', 'average')})
   workdir.write_json(home / 'members.json', [
       {'seed': member.seed, 'settings': member.settings, 'rows': rows,
@@ -225,16 +225,23 @@ def _say(unit: Unit, now: members.Progress, epochs: int) -> None:
 
 def _write_tables(folder: Path, units) -> list[dict]:
   """members.csv of all finished groups; returns its rows."""
-  table = []
-  for unit in units:
-    path = _home(folder, unit) / 'members.json'
-    if path.exists():
-      table += [_member_row(unit, unit.first + k, found)
-                for k, found in enumerate(workdir.read_json(path))]
+  table = [{name: row[name] for name in sweep_tables.COLUMNS}
+           for row in _read_members(folder, units)]
   if table:
     workdir.write_text(folder / 'sweep' / 'members.csv',
                        workdir.to_csv(table, sweep_tables.COLUMNS))
   return table
+
+
+def _read_members(folder: Path, units) -> list[dict]:
+  """Rows of members.csv of finished groups, each with its unit, place and record."""
+  found = []
+  for unit in units:
+    path = _home(folder, unit) / 'members.json'
+    for k, record in enumerate(workdir.read_json(path) if path.exists() else ()):
+      found.append(_member_row(unit, unit.first + k, record)
+                   | {'unit': unit, 'place': k, 'member_json': record})
+  return found
 
 
 def _member_row(unit: Unit, number: int, found: dict) -> dict:
@@ -255,12 +262,7 @@ def find_members(folder: Path) -> list[dict]:
 
   Each has its unit and its place in the unit's weights beside the columns.
   """
-  found = []
-  for unit in known_units(folder):
-    path = _home(folder, unit) / 'members.json'
-    for k, member in enumerate(workdir.read_json(path)):
-      row = _member_row(unit, unit.first + k, member)
-      found.append(row | {'unit': unit, 'place': k, 'member_json': member})
+  found = _read_members(folder, known_units(folder))
   finished = [row for row in found if row['state'] == 'finished']
   return sorted(finished, key=lambda row: row['val_bce'])
 
@@ -286,7 +288,7 @@ def load_member(config, folder: Path, row: dict, which: str) -> tuple[Model, lis
                  for stacked in found]
 
 
-def _write_winners(config, folder: Path, units) -> None:
+def _write_winners(config, folder: Path) -> None:
   """winners/<size>/ for each size, winners/best.json and curves.csv."""
   ranked = find_members(folder)
   for n_xy, n_z in sizes_of(config):

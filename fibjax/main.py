@@ -6,12 +6,12 @@ defect and keeps its traceback.
 """
 import argparse
 import json
-import signal
 import sys
 from pathlib import Path
 
 from fibjax.checks import InputError
 from fibjax.data.labels import LABEL_PROFILES
+from fibjax.signals import end_at_signals
 
 
 class _Parser(argparse.ArgumentParser):
@@ -237,7 +237,6 @@ def _bench(args, _):
 
 def main(argv: list[str] | None = None) -> int:
   """Runs one verb and returns the exit status."""
-  signal.signal(signal.SIGTERM, _terminate)
   args, rest = parser().parse_known_args(argv)
   prefix = '--config.'
   try:
@@ -245,16 +244,11 @@ def main(argv: list[str] | None = None) -> int:
       if not word.startswith(prefix) or 'config' not in args:
         raise InputError(word, got='an unknown flag', expected=f'a flag of {args.verb}',
                          remedy=f'see fibjax {args.verb} --help')
-    args.function(args, tuple(word.removeprefix(prefix) for word in rest))
+    with end_at_signals(_next_step(args.verb)):
+      args.function(args, tuple(word.removeprefix(prefix) for word in rest))
   except InputError as error:
     print(f'fibjax: {error}', file=sys.stderr)
     return 2
-  except KeyboardInterrupt:
-    print(f'fibjax: interrupted; {_next_step(args.verb)}', file=sys.stderr)
-    return 130
-  except SystemExit as stop:
-    print(f'fibjax: terminated; {_next_step(args.verb)}', file=sys.stderr)
-    return stop.code
   return 0
 
 
@@ -265,10 +259,6 @@ def _next_step(verb: str) -> str:
           'segment': 'the same command goes on from here',
           'train': 'the same command with --resume goes on from here'}.get(
               verb, 'nothing half-written is left')
-
-
-def _terminate(_, __):
-  sys.exit(143)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Top to bottom; a package stands for all its modules, in the order given where it is.
 ROOMS = (
-    'checks', 'geometry', 'workdir', 'progress', 'config',
+    'checks', 'geometry', 'workdir', 'progress', 'signals', 'config',
     'data.voxel_size', 'data.ome_zarr', 'data.volume', 'data.slice_names',
     'data.stacks', 'data.labels', 'data.regions', 'data.flyem',
     'prep.intensity',

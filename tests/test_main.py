@@ -218,6 +218,7 @@ def test_signals_leave_a_workdir_that_goes_on(tmp_path, sent, status):
   while not (tmp_path / 'preprocessing.json').exists():
     assert time.monotonic() < deadline and process.poll() is None
     time.sleep(0.1)
+  time.sleep(1)  # XLA compiles and trains in threads of its own by now
   process.send_signal(sent)
   _, error = process.communicate(timeout=120)
   assert process.returncode == status

@@ -154,21 +154,38 @@ def reliability(scores_n, labels_n, bins: int = 15) -> Reliability:
   Raises:
     InputError: for scores outside [0, 1], different shapes, another code, or bins < 1.
   """
-  if bins < 1:
-    raise InputError('bins', got=bins, expected='at least 1', remedy='15 is usual')
   scores_n, solid_n = _labelled('scores', scores_n, labels_n, 0, 1)
-  order = np.argsort(scores_n)
-  scores_n, solid_n = scores_n[order], solid_n[order]
-  starts = np.flatnonzero(np.diff(scores_n, prepend=-1.0))
-  stops = np.append(starts[1:], scores_n.size)[:starts.size]
-  # Twice the middle rank is an integer: no rounding at the edges of bins.
-  bin_u = (starts + stops) * bins // max(2 * scores_n.size, 1)
-  bin_n = np.repeat(bin_u, stops - starts)
+  bin_n = equal_mass_bins(scores_n, bins)
   count_b = np.bincount(bin_n, minlength=bins)
   used = count_b > 0
   score_b, solid_b = (np.bincount(bin_n, weights=v, minlength=bins)[used]
                       / count_b[used] for v in (scores_n, solid_n))
   return Reliability(score_b, solid_b, count_b[used])
+
+
+def equal_mass_bins(values_n: np.ndarray, bins: int) -> np.ndarray:
+  """Assigns values to bins of about as many each; equal values share a bin.
+
+  Args:
+    values_n: [n] finite values.
+    bins: number of bins, >= 1.
+
+  Returns:
+    [n] bin of each value, 0 .. bins - 1, ascending with the value.
+
+  Raises:
+    InputError: for bins < 1.
+  """
+  if bins < 1:
+    raise InputError('bins', got=bins, expected='at least 1', remedy='15 is usual')
+  order = np.argsort(values_n)
+  starts = np.flatnonzero(np.diff(values_n[order], prepend=-np.inf))
+  stops = np.append(starts[1:], values_n.size)[:starts.size]
+  # Twice the middle rank is an integer: no rounding at the edges of bins.
+  bin_u = (starts + stops) * bins // max(2 * values_n.size, 1)
+  bin_n = np.empty(values_n.size, np.int64)
+  bin_n[order] = np.repeat(bin_u, stops - starts)
+  return bin_n
 
 
 def ece(table: Reliability) -> float:

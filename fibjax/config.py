@@ -8,6 +8,7 @@ no other place where a default hides.
 import ast
 import importlib.util
 import json
+import re
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -19,7 +20,7 @@ SPLITS = ('train', 'val', 'test')
 _SIZES = tuple(f'{16 * n + 1}x{n_z}' for n_z in range(1, 12, 2) for n in range(2, 8))
 # Type of the members of every setting that is a tuple.
 _TUPLES = {'volumes': str, 'regions': str, 'presets': str, 'shape_zyx': int,
-           'fractions': (int, float), 'sizes': str, 'halving': int}
+           'fractions': (int, float), 'sizes': str, 'losses': str, 'halving': int}
 
 
 def base() -> ConfigDict:
@@ -50,6 +51,8 @@ def base() -> ConfigDict:
       members=8,  # of each size
       draw='seeds',  # 'seeds': equal but for the seed | 'random': the paper's (§1.7)
       group=0,  # members trained at once on a device; 0: as many as fit
+      losses=(),  # expressions like train.loss, compared with the first; (): train.loss
+      weights='best',  # of members when losses are compared: 'best' | 'average' (SWA)
       halving=(),  # epochs after which the worse half of a group stops
   )
   config.ensemble = create(
@@ -201,7 +204,7 @@ def _parse(key: str, text: str, default, leaf: str):
   if kind is str:
     return text
   if kind is tuple and _TUPLES[leaf] is str:
-    return tuple(text.split(','))
+    return tuple(part.strip() for part in re.split(r',(?![^(]*\))', text))
   if kind is bool and text.lower() in ('true', 'false'):
     return text.lower() == 'true'
   try:
@@ -249,6 +252,10 @@ def _rules(config: ConfigDict):
       sizes), f'different ones of {", ".join(_SIZES)}')
   yield within('sweep', 'members', 1, 99999)
   yield one_of('sweep', 'draw', ('seeds', 'random'))
+  yield one_of('sweep', 'weights', ('best', 'average'))
+  bare = [loss.replace(' ', '') for loss in config.sweep.losses]
+  yield ('sweep.losses', config.sweep.losses, len(set(bare)) == len(bare),
+         'different expressions')
   yield within('sweep', 'group', 0, 99999)
   halving = config.sweep.halving
   yield ('sweep.halving', halving, all(0 < epoch < config.train.epochs

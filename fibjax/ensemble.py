@@ -12,25 +12,19 @@ weights, ensemble.json, what they are, results.json, members and ensemble with t
 calibration, and an interval for the porosity of each volume in porosity.json.
 """
 import functools
-import json
 import math
 import tempfile
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from fibjax import (
-  calibration,
   checkpoint,
   evaluate,
   infer,
-  metrics,
-  models,
-  patches,
   postprocess,
   progress,
+  region_scores,
   run,
   sweep,
   workdir,
@@ -83,7 +77,7 @@ def choose_members(config, folder: Path) -> None:
   path, settings = folder / 'ensemble.json', config.ensemble
   if path.exists():
     return
-  ranked = sweep.find_members(folder)
+  ranked = sweep.find_members(config, folder)
   if len(ranked) < settings.top:
     raise InputError('config.ensemble.top', got=settings.top,
                      expected=f'at most the {len(ranked)} members that finished',
@@ -100,72 +94,20 @@ def choose_members(config, folder: Path) -> None:
                             'members': chosen})
 
 
-def score_regions(predictor: infer.Predictor, prepared, regions: Regions,
-                  margin_px: int) -> np.ndarray:
-  """Scores of all members on all regions, with a margin, mirrored at faces.
-
-  Returns:
-    [m, r, H + 2 margin, W + 2 margin] float32 P(solid).
-  """
-  found, contexts = [], {}
-  for model, params in zip(predictor.models, predictor.params, strict=True):
-    sight = model.before_px + margin_px, model.n_z
-    if sight not in contexts:
-      contexts = {sight: patches.cut_contexts(prepared, regions, *sight)}
-    score = _score_program(json.dumps(model.settings, sort_keys=True))
-    found.append(np.stack([_score(score, model.before_px, params, image_yxc,
-                                  predictor.dihedral)
-                           for image_yxc in contexts[sight]]))
-  return np.stack(found)
-
-
-def _score(program, before_px: int, params, image_yxc, dihedral: bool) -> np.ndarray:
-  """[y, x] scores of an image with before_px more pixels on each side."""
-  total = 0
-  for transform in range(8 if dihedral else 1):
-    # As augment.dihedral, for images that need not be squares.
-    turned = image_yxc[::-1] if transform & 1 else image_yxc
-    turned = turned[:, ::-1] if transform & 2 else turned
-    turned = turned.swapaxes(0, 1) if transform & 4 else turned
-    out_yx = tuple(n - 2 * before_px for n in turned.shape[:2])
-    score_yx = np.asarray(program(params, turned, out_yx))
-    score_yx = score_yx.T if transform & 4 else score_yx
-    score_yx = score_yx[:, ::-1] if transform & 2 else score_yx
-    total = total + (score_yx[::-1] if transform & 1 else score_yx)
-  return total / np.float32(8 if dihedral else 1)
-
-
-@functools.lru_cache(8)
-def _score_program(settings: str):
-  """(weights, image, out_yx) -> scores, of the network with these settings."""
-  model = models.make_model(json.loads(settings))
-
-  def score(params, image_yxc, out_yx):
-    rows, columns = (out + model.window_px - 1 for out in out_yx)
-    return jax.nn.sigmoid(model.apply_dense(
-        params, jnp.asarray(image_yxc)[None, :rows, :columns], out_yx=out_yx)[0])
-  return jax.jit(score, static_argnums=2)
-
-
 def measure(config, predictor: infer.Predictor, inputs: run.Inputs, segmentations,
             folder: Path) -> None:
   """Writes results.json and porosity.json: see the module docstring."""
-  settings = config.postprocess
-  margin = postprocess.margin_px(6., settings.kernel)
-  sides, scored = {}, {}
-  for split in ('train', 'val', 'test'):
-    sides[split] = region_tables.select(inputs.regions, split=split)
-    if split != 'train':
-      scored[split] = score_regions(predictor, inputs.prepared, sides[split], margin)
-  offset = _prior_offset(config, sides['train'])
+  setting = region_scores.make_setting(config, inputs.regions)
+  val_mryx, test_mryx = (region_scores.score_regions(predictor, inputs.prepared, side,
+                                                     setting.margin_px)
+                         for side in (setting.val, setting.test))
   kinds = {f'member {k}': scores for k, scores in enumerate(zip(
-      scored['val'], scored['test'], strict=True))}
-  kinds['ensemble'] = scored['val'].mean(0), scored['test'].mean(0)
+      val_mryx, test_mryx, strict=True))}
+  kinds['ensemble'] = val_mryx.mean(0), test_mryx.mean(0)
   rows = []
   for name, (val_ryx, test_ryx) in kinds.items():
-    chosen = _tune(settings, sides['val'], val_ryx, margin)
-    rows.append({'name': name, **_measure_one(
-        sides, val_ryx, test_ryx, margin, chosen, settings.kernel, offset)})
+    found, _ = region_scores.measure(setting, val_ryx, test_ryx)
+    rows.append({'name': name, **found})
     progress.say(f'{name}: test mIoU {rows[-1]["miou_after"]:.4f}, ECE '
                  f'{rows[-1]["ece"]:.4f}')
   workdir.write_json(folder / 'porosity.json', {
@@ -178,74 +120,8 @@ def measure(config, predictor: infer.Predictor, inputs: run.Inputs, segmentation
   deviation = {key: float(np.std([row[key] for row in alone], ddof=1))
                for key in mean} if len(alone) > 1 else {}
   workdir.write_json(folder / 'results.json', {
-      'prior_offset': offset, 'members': alone, 'mean_member': mean,
+      'prior_offset': setting.prior_offset, 'members': alone, 'mean_member': mean,
       'sd_of_members': deviation, 'ensemble': rows[-1]})
-
-
-def _prior_offset(config, train: Regions) -> float:
-  """What logits of a training with balanced classes lack of the natural prior."""
-  balanced = (config.train.sampling == 'patch' or config.train.balance == 'classes')
-  solid, pore = ((train.masks_ryx == code).sum() for code in (1, 0))
-  return calibration.prior_offset(solid / (solid + pore)) if balanced else 0.
-
-
-def _tune(settings, regions: Regions, scores_ryx, margin: int):
-  if not settings.tune:
-    return settings.sigma_px, settings.threshold
-  best = postprocess.tune(
-      [postprocess.RegionScore(_of_region(regions, r, score_yx, margin),
-                               region_tables.mask_of(regions, r), (margin, margin))
-       for r, score_yx in enumerate(scores_ryx)], kernel=settings.kernel)
-  return best.sigma_px, best.threshold
-
-
-def _of_region(regions: Regions, r: int, score_yx, margin: int):
-  """A region's scores with its margin: regions smaller than the largest are filled."""
-  height, width = (int(sizes[r]) for sizes in (regions.heights, regions.widths))
-  return score_yx[:height + 2 * margin, :width + 2 * margin]
-
-
-def _inside(regions: Regions, scores_ryx, margin: int) -> list[np.ndarray]:
-  return [_of_region(regions, r, score_yx, margin)[margin:-margin, margin:-margin]
-          for r, score_yx in enumerate(scores_ryx)]
-
-
-def _measure_one(sides, val_ryx, test_ryx, margin, chosen, kernel: str,
-                 offset: float) -> dict:
-  """mIoU and calibration of one set of scores; T is fitted on validation."""
-  flat = {}
-  for split, scores_ryx in (('val', val_ryx), ('test', test_ryx)):
-    masks = [region_tables.mask_of(sides[split], r) for r in range(len(scores_ryx))]
-    flat[split] = (np.concatenate([s.ravel() for s in _inside(sides[split], scores_ryx,
-                                                              margin)]),
-                   np.concatenate([mask.ravel() for mask in masks]))
-  (val_n, val_labels_n), (test_n, test_labels_n) = flat['val'], flat['test']
-  temperature = calibration.fit_temperature(calibration.to_logits(val_n), val_labels_n,
-                                            offset)
-  calibrated_n = calibration.calibrate(calibration.to_logits(test_n), temperature,
-                                       offset)
-  sigma_px, threshold = chosen
-  counts = np.zeros((2, 2), np.int64)
-  for r, score_yx in enumerate(test_ryx):
-    labels_yx = postprocess.double_threshold(
-        _of_region(sides['test'], r, score_yx, margin), sigma_px, threshold, kernel)
-    counts += metrics.confusion(region_tables.mask_of(sides['test'], r),
-                                labels_yx[margin:-margin, margin:-margin])
-  before = metrics.summarise(metrics.confusion(test_labels_n,
-                                               (test_n > 0.5).astype(np.uint8)))
-  after = metrics.summarise(counts)
-  raw, calibrated = (calibration.summarise(scores_n, test_labels_n)
-                     for scores_n in (test_n, calibrated_n))
-  return {'miou_before': before['miou'], 'miou_after': after['miou'],
-          **{name: float(raw[name]) for name in ('ece', 'brier', 'nll')},
-          **{f'{name}_calibrated': float(calibrated[name])
-             for name in ('ece', 'brier', 'nll')},
-          'temperature': float(temperature), 'sigma_px': float(sigma_px),
-          'threshold': float(threshold),
-          'reliability': {name: [part.tolist() for part in calibration.reliability(
-              scores_n, test_labels_n)]
-                          for name, scores_n in (('before', test_n),
-                                                 ('after', calibrated_n))}}
 
 
 def volume_porosity(config, predictor: infer.Predictor, inputs: run.Inputs,
@@ -302,7 +178,7 @@ def _label_regions(config, predictor, prepared, regions: Regions, chosen):
   kernel = config.postprocess.kernel
   margin = postprocess.margin_px(chosen['sigma_px'], kernel)
   inside = slice(margin, -margin or None)
-  scores_mryx = score_regions(predictor, prepared, regions, margin)
+  scores_mryx = region_scores.score_regions(predictor, prepared, regions, margin)
   return (postprocess.double_threshold(scores_ryx, chosen['sigma_px'],
                                        chosen['threshold'], kernel)[..., inside, inside]
           for scores_ryx in (scores_mryx.mean(0), scores_mryx))

@@ -4,9 +4,10 @@ A confusion matrix is `counts[label, prediction]`, int64 (2, 2), codes 0 pore an
 1 solid; voxels labelled 255 are not counted. Counts of regions, volumes and tiles add
 up, and every score is computed from the sum, so that a score of a split is pooled
 over its voxels and never an average of scores (Skarberg et al. 2021, Tables 2 and 3).
-Pure numpy; no files, no devices.
+Pure numpy and scipy; no files, no devices.
 """
 import numpy as np
+from scipy import ndimage
 
 from fibjax.checks import InputError, check_shape
 
@@ -93,6 +94,53 @@ def summarise(counts: np.ndarray) -> dict:
   is_count = np.issubdtype(counts.dtype, np.integer)
   return {**scores, 'n_voxels': int(n) if is_count else float(n),
           'undefined': undefined}
+
+
+def boundary_counts(label_yx: np.ndarray, prediction_yx: np.ndarray,
+                    tolerance_px: float = 2.) -> np.ndarray:
+  """Counts interface voxels that have a counterpart in the other image (§8.5).
+
+  Interface voxels are those of either phase with a labelled neighbour of the other
+  phase, across an edge. Unlabelled voxels are no interface, in neither image.
+
+  Args:
+    label_yx: [y, x] 0 pore, 1 solid, 255 unlabelled.
+    prediction_yx: [y, x] 0 or 1 where there is a label.
+    tolerance_px: greatest distance of a counterpart, between centres of voxels.
+
+  Returns:
+    [4] int64: matched and all of the prediction, matched and all of the labels.
+
+  Raises:
+    InputError: for different shapes.
+  """
+  check_shape('prediction', prediction_yx, label_yx.shape)
+  valid_yx = label_yx != UNLABELLED
+  found, counts = [], []
+  for image_yx in (prediction_yx, label_yx):
+    solid_yx, pore_yx = valid_yx & (image_yx == 1), valid_yx & (image_yx == 0)
+    found.append((solid_yx & ndimage.binary_dilation(pore_yx))
+                 | (pore_yx & ndimage.binary_dilation(solid_yx)))
+  for mine_yx, other_yx in (found, found[::-1]):
+    matched = 0
+    if other_yx.any():
+      distance_yx = ndimage.distance_transform_edt(~other_yx)
+      matched = np.count_nonzero(mine_yx & (distance_yx <= tolerance_px))
+    counts += [matched, np.count_nonzero(mine_yx)]
+  return np.array(counts, np.int64)
+
+
+def boundary_f1(counts) -> np.ndarray:
+  """F1 score of interfaces from sums of `boundary_counts`, [..., 4] -> [...].
+
+  Harmonic mean of the matched shares of prediction and labels: 1 without any interface
+  in either, 0 when only one has some.
+  """
+  matched_p, all_p, matched_l, all_l = np.moveaxis(np.asarray(counts, float), -1, 0)
+  precision = np.where(all_p > 0, matched_p / np.maximum(all_p, 1), all_l == 0)
+  recall = np.where(all_l > 0, matched_l / np.maximum(all_l, 1), all_p == 0)
+  total = precision + recall
+  return np.where(total > 0, 2 * precision * recall / np.where(total > 0, total, 1), 0.)
 
 
 def confusion_from_published(accuracy: float, porosity_manual: float,

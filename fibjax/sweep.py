@@ -6,13 +6,17 @@ the initialisation and the order. Members of one size are trained in groups that
 device's memory, side by side; a group is a unit of work, here or on a cluster. The best
 member of a size is the one with the lowest validation BCE of all its epochs (S2).
 
+Several losses (config.sweep.losses) are trained for each size with the same members,
+and compared with the first of them on the test regions, seed by seed.
+
 What a workdir gets, beside what `run` makes of the data:
 * sweep/groups.json, which members are trained at once, whatever machine goes on;
-* sweep/groups/<size>/<first>-<last>/: members.json, weights/ (best and averaged ones of
-  each member) when the group is finished, checkpoints/ before;
+* sweep/groups/<size>[-<loss>]/<first>-<last>/: members.json, weights/ (best and
+  averaged ones of each member) when the group is finished, checkpoints/ before;
 * sweep/members.csv, curves.csv, report.html, tables.md, figures/: all members;
-* sweep/winners/<size>/: the best member of a size, a workdir of its own for `segment`;
-  sweep/winners/best.json names the best of all.
+* sweep/losses.json: several losses compared, of each size;
+* sweep/winners/<size>[-<loss>]/: the best member of a size and loss, a workdir of its
+  own for `segment`; sweep/winners/best.json names the best of all.
 """
 import shutil
 from pathlib import Path
@@ -24,15 +28,19 @@ import numpy as np
 from fibjax import (
   checkpoint,
   cluster,
+  infer,
+  losses,
   members,
   models,
   parallel,
   patches,
   progress,
+  region_scores,
   run,
   workdir,
 )
 from fibjax import config as configs
+from fibjax.analysis import comparison
 from fibjax.checks import InputError
 from fibjax.cluster import HERE, Resources
 from fibjax.members import Member
@@ -46,10 +54,16 @@ _MAP_BYTES = 8000  # of all maps and their gradients, per pixel of a window
 _MEMORY_SHARE = 0.5  # of the device, for what a group needs beside the regions
 
 
-class Unit(NamedTuple):
-  """Members first .. last of a size: what is trained at once."""
+class Choice(NamedTuple):
+  """A size of the neighbourhood, and a loss by its expression."""
   n_xy: int
   n_z: int
+  loss: str
+
+
+class Unit(NamedTuple):
+  """Members first .. last of a choice: what is trained at once."""
+  choice: Choice
   first: int
   last: int
 
@@ -64,6 +78,20 @@ def sizes_of(config) -> list[tuple[int, int]]:
   if not config.sweep.sizes:
     return [(config.model.n_xy, config.model.n_z)]
   return [tuple(map(int, name.split('x'))) for name in config.sweep.sizes]
+
+
+def choices_of(config) -> list[Choice]:
+  """All sizes with all losses; the loss of config.train where sweep.losses is empty."""
+  return [Choice(*size, loss) for size in sizes_of(config)
+          for loss in config.sweep.losses or (config.train.loss,)]
+
+
+def _name_of(config, choice: Choice) -> str:
+  """Name of a choice as a folder, e.g. '33x3' or '33x3-bce+0.5xjaccard'."""
+  name = size_name(choice.n_xy, choice.n_z)
+  if config.sweep.losses:
+    name += '-' + choice.loss.replace(' ', '').replace('*', 'x')
+  return name
 
 
 def draw_member(config, n_xy: int, n_z: int, number: int) -> Member:
@@ -116,14 +144,17 @@ def train_all(config, folder: Path, resources: Resources) -> dict:
   if not known_units(folder):
     workdir.write_json(folder / 'sweep' / 'groups.json', units)
   run.prepare(largest(config), folder)
-  left = [unit for unit in units if not (_home(folder, unit) / 'members.json').exists()]
+  left = [unit for unit in units
+          if not (_home(config, folder, unit) / 'members.json').exists()]
   shared = configs.to_dict(config), folder
   finished = cluster.run_units(_train_unit, shared, left, resources)
   for _ in progress.track(finished, 'sweep', 'group', len(left)):
-    _write_tables(folder, units)
-  found = _write_tables(folder, units)
+    _write_tables(config, folder, units)
+  found = _write_tables(config, folder, units)
   if left or not (folder / 'sweep' / 'report.html').exists():
     _write_winners(config, folder)
+    if config.sweep.losses:
+      _compare_losses(config, folder)
     sweep_page.write_sweep_report(folder / 'sweep', folder)
   best = sweep_tables.best_member(
       sweep_tables.read_members(folder / 'sweep' / 'members.csv'))
@@ -143,17 +174,19 @@ def plan_units(config, resources: Resources = HERE) -> list[Unit]:
   if devices[0].platform == 'cpu':
     sharers *= len(devices)
   memory = _MEMORY_SHARE * patches.device_memory_bytes() / sharers
-  for n_xy, n_z in sizes_of(config):
-    own = _config_of(config, n_xy, n_z)
+  for choice in choices_of(config):
+    losses.make_loss(choice.loss)  # a mistake in it is told before any work
+    own = _config_of(config, choice)
     needed = member_bytes(own, models.make_model(own.model))
     if needed > memory:
       raise InputError(
-          f'a member of size {n_xy}x{n_z}', got=f'about {needed / 2**30:.1f} GiB',
+          f'a member of size {size_name(choice.n_xy, choice.n_z)}',
+          got=f'about {needed / 2**30:.1f} GiB',
           expected=f'at most {memory / 2**30:.1f} GiB of the device',
           remedy='lower config.train.batch or crop_px')
     group = config.sweep.group or min(_LARGEST_GROUP, int(memory / needed))
     group *= len(devices)
-    units += [Unit(n_xy, n_z, first, min(first + group, config.sweep.members) - 1)
+    units += [Unit(choice, first, min(first + group, config.sweep.members) - 1)
               for first in range(0, config.sweep.members, group)]
   return units
 
@@ -161,7 +194,8 @@ def plan_units(config, resources: Resources = HERE) -> list[Unit]:
 def known_units(folder: Path) -> list[Unit]:
   """The groups of a sweep that has begun, wherever it began; else none."""
   path = folder / 'sweep' / 'groups.json'
-  return [Unit(*unit) for unit in workdir.read_json(path)] if path.exists() else []
+  return [Unit(Choice(*choice), first, last) for choice, first, last in (
+      workdir.read_json(path) if path.exists() else ())]
 
 
 def member_bytes(config, model: Model) -> int:
@@ -174,34 +208,35 @@ def member_bytes(config, model: Model) -> int:
   return 4 * 7 * weights + config.train.batch * side ** 2 * maps
 
 
-def _config_of(config, n_xy: int, n_z: int):
+def _config_of(config, choice: Choice):
   own = configs.from_dict(configs.to_dict(config))
-  own.model.n_xy, own.model.n_z = n_xy, n_z
+  own.model.n_xy, own.model.n_z, own.train.loss = choice
   return own
 
 
 def largest(config):
   """The config whose windows hold those of all sizes, so that all share the regions."""
-  return _config_of(config, *map(max, zip(*sizes_of(config), strict=True)))
+  return _config_of(config, Choice(*map(max, zip(*sizes_of(config), strict=True)),
+                                   config.train.loss))
 
 
-def _home(folder: Path, unit: Unit) -> Path:
-  return (folder / 'sweep' / 'groups' / size_name(unit.n_xy, unit.n_z)
+def _home(config, folder: Path, unit: Unit) -> Path:
+  return (folder / 'sweep' / 'groups' / _name_of(config, unit.choice)
           / f'{unit.first:04}-{unit.last:04}')
 
 
 def _train_unit(shared, unit: Unit) -> None:
   content, folder = shared
   config = configs.from_dict(content)
-  own = _config_of(config, unit.n_xy, unit.n_z)
+  own = _config_of(config, unit.choice)
   model = models.make_model(own.model)
   inputs = run.prepare(largest(config), folder)._replace(model=model)
-  crew = [draw_member(config, unit.n_xy, unit.n_z, number)
+  crew = [draw_member(config, unit.choice.n_xy, unit.choice.n_z, number)
           for number in range(unit.first, unit.last + 1)]
-  home = _home(folder, unit)
+  home, name = _home(config, folder, unit), _name_of(config, unit.choice)
   for now in members.train_members(own, model, crew, *run.put_sides(own, inputs), home,
                                    config.sweep.halving):
-    _say(unit, now, own.train.epochs)
+    _say(f'{name}, members {unit.first} to {unit.last}', now, own.train.epochs)
   states = members.load_states(model, own, home, len(crew))
   checkpoint.replace_weights(home / 'weights', {
       name: parallel.stack([getattr(state, name) for state in states])
@@ -213,31 +248,30 @@ def _train_unit(shared, unit: Unit) -> None:
   shutil.rmtree(home / 'checkpoints')
 
 
-def _say(unit: Unit, now: members.Progress, epochs: int) -> None:
+def _say(name: str, now: members.Progress, epochs: int) -> None:
   rows = [rows[-1] for rows in now.rows if rows]
   if rows:
     epoch = 1 + max(row['epoch'] for row in rows)
     bce = [row['val_bce'] for row in rows]
-    size = size_name(unit.n_xy, unit.n_z)
-    progress.say(f'{size}, members {unit.first} to {unit.last}: epoch {epoch}/'
-                 f'{epochs}, validation BCE {np.mean(bce):.4f}, best {min(bce):.4f}')
+    progress.say(f'{name}: epoch {epoch}/{epochs}, validation BCE '
+                 f'{np.mean(bce):.4f}, best {min(bce):.4f}')
 
 
-def _write_tables(folder: Path, units) -> list[dict]:
+def _write_tables(config, folder: Path, units) -> list[dict]:
   """members.csv of all finished groups; returns its rows."""
   table = [{name: row[name] for name in sweep_tables.COLUMNS}
-           for row in _read_members(folder, units)]
+           for row in _read_members(config, folder, units)]
   if table:
     workdir.write_text(folder / 'sweep' / 'members.csv',
                        workdir.to_csv(table, sweep_tables.COLUMNS))
   return table
 
 
-def _read_members(folder: Path, units) -> list[dict]:
+def _read_members(config, folder: Path, units) -> list[dict]:
   """Rows of members.csv of finished groups, each with its unit, place and record."""
   found = []
   for unit in units:
-    path = _home(folder, unit) / 'members.json'
+    path = _home(config, folder, unit) / 'members.json'
     for k, record in enumerate(workdir.read_json(path) if path.exists() else ()):
       found.append(_member_row(unit, unit.first + k, record)
                    | {'unit': unit, 'place': k, 'member_json': record})
@@ -245,7 +279,7 @@ def _read_members(folder: Path, units) -> list[dict]:
 
 
 def _member_row(unit: Unit, number: int, found: dict) -> dict:
-  row = {'n_xy': unit.n_xy, 'n_z': unit.n_z, 'member': number, 'seed': found['seed'],
+  row = {**unit.choice._asdict(), 'member': number, 'seed': found['seed'],
          'state': found['state'], **found['settings'], 'best_epoch': '', 'val_bce': '',
          'val_accuracy': '', 'val_miou': '',
          'seconds': sum(epoch['seconds'] for epoch in found['rows'])}
@@ -257,12 +291,12 @@ def _member_row(unit: Unit, number: int, found: dict) -> dict:
   return row
 
 
-def find_members(folder: Path) -> list[dict]:
+def find_members(config, folder: Path) -> list[dict]:
   """The rows of members.csv with finished members only, best first.
 
   Each has its unit and its place in the unit's weights beside the columns.
   """
-  found = _read_members(folder, known_units(folder))
+  found = _read_members(config, folder, known_units(folder))
   finished = [row for row in found if row['state'] == 'finished']
   return sorted(finished, key=lambda row: row['val_bce'])
 
@@ -273,10 +307,10 @@ def load_member(config, folder: Path, row: dict, which: str) -> tuple[Model, lis
   Weights are a list, of one but for snapshots: one for the end of each cycle.
   """
   unit = row['unit']
-  model = models.make_model(_config_of(config, unit.n_xy, unit.n_z).model)
+  model = models.make_model(_config_of(config, unit.choice).model)
   count = unit.last - unit.first + 1
   target = models.empty_params(model, count)
-  home = _home(folder, unit)
+  home = _home(config, folder, unit)
   if which == 'snapshots':
     epochs = sorted((path for path in (home / which).iterdir()),
                     key=lambda path: int(path.name))
@@ -289,16 +323,16 @@ def load_member(config, folder: Path, row: dict, which: str) -> tuple[Model, lis
 
 
 def _write_winners(config, folder: Path) -> None:
-  """winners/<size>/ for each size, winners/best.json and curves.csv."""
-  ranked = find_members(folder)
-  for n_xy, n_z in sizes_of(config):
-    of_size = [row for row in ranked if (row['n_xy'], row['n_z']) == (n_xy, n_z)]
-    home = folder / 'sweep' / 'winners' / size_name(n_xy, n_z)
-    if of_size and not home.exists():
-      model, (best,) = load_member(config, folder, of_size[0], 'best')
-      _, (average,) = load_member(config, folder, of_size[0], 'average')
-      own = _config_of(config, n_xy, n_z)
-      member = of_size[0]['member_json']
+  """winners/<size>/ for each size and loss, winners/best.json and curves.csv."""
+  ranked = find_members(config, folder)
+  for choice in choices_of(config):
+    of_choice = [row for row in ranked if row['unit'].choice == choice]
+    home = folder / 'sweep' / 'winners' / _name_of(config, choice)
+    if of_choice and not home.exists():
+      model, (best,) = load_member(config, folder, of_choice[0], 'best')
+      _, (average,) = load_member(config, folder, of_choice[0], 'average')
+      own = _config_of(config, choice)
+      member = of_choice[0]['member_json']
       own.seed = member['seed']
       own.train.update(member['settings'])
       with workdir.new_folder(home) as partial:
@@ -307,8 +341,39 @@ def _write_winners(config, folder: Path) -> None:
   if ranked:
     best = ranked[0]
     workdir.write_json(folder / 'sweep' / 'winners' / 'best.json', {
-        'size': size_name(best['n_xy'], best['n_z']),
+        'size': size_name(best['n_xy'], best['n_z']), 'loss': best['loss'],
         'member': best['member'], 'seed': best['seed'], 'val_bce': best['val_bce']})
     workdir.write_text(folder / 'sweep' / 'curves.csv', workdir.to_csv(
         [{name: row[name] for name in sweep_page.CURVES}
          for row in best['member_json']['rows']], sweep_page.CURVES))
+
+
+def _compare_losses(config, folder: Path) -> None:
+  """losses.json: for each size and loss the scores of its members, mean and sd, and
+  the difference from the first loss with its interval."""
+  inputs = run.prepare(largest(config), folder)
+  setting = region_scores.make_setting(config, inputs.regions)
+  found, counts = [], {}
+  for choice in choices_of(config):
+    rows = [row for row in find_members(config, folder)
+            if row['unit'].choice == choice]
+    measured = {}
+    for row in sorted(rows, key=lambda row: row['seed']):
+      model, (params,) = load_member(config, folder, row, config.sweep.weights)
+      measured[row['seed']] = region_scores.measure(setting, *(
+          region_scores.score_regions(infer.Predictor((model,), (params,)),
+                                      inputs.prepared, side, setting.margin_px)[0]
+          for side in (setting.val, setting.test)))
+    counts[choice] = {seed: counted for seed, (_, counted) in measured.items()}
+    baseline = counts[choice._replace(loss=config.sweep.losses[0])]
+    common = [seed for seed in counts[choice] if seed in baseline]
+    found.append({
+        **choice._asdict(),
+        'members': [{'seed': seed} | scores for seed, (scores, _) in measured.items()],
+        'against_first': {
+            name: interval._asdict() for name, interval in comparison.compare(
+                *([side[seed] for seed in common]
+                  for side in (counts[choice], baseline)), config.data.seed).items()}
+        if common else None})
+    progress.say(f'compared {_name_of(config, choice)}')
+  workdir.write_json(folder / 'sweep' / 'losses.json', found)

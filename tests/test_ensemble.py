@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fibjax import calibration, config, ensemble, infer, models, run
+from fibjax import calibration, config, ensemble, infer, models, region_scores, run
 from fibjax.checks import InputError
 from fibjax.data import regions as region_tables
 from fibjax.data import volume as volumes
@@ -95,7 +95,7 @@ def test_region_scores_are_those_of_the_volume(film, tmp_path, dihedral):
   regions = region_tables.make_regions(
       ('v', 'v'), [(1, 5, 4), (2, 9, 3)], [np.zeros((16, 12), np.uint8)] * 2,
       ['val', 'val'])
-  found = ensemble.score_regions(
+  found = region_scores.score_regions(
       infer.Predictor(*zip(*pairs, strict=True), dihedral), {'v': volume}, regions, 3)
   for k, scores_zyx in enumerate(alone):
     np.testing.assert_allclose(found[k, 0], scores_zyx[1, 2:24, 1:19], atol=1e-5)

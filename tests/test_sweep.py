@@ -150,3 +150,40 @@ def test_an_unknown_loss_is_named_before_any_work(tmp_path):
   with pytest.raises(InputError, match=r'config\.train\.loss.*hinge'):
     sweep.run_sweep(load('train.loss=bce + hinge'), tmp_path / 'w')
   assert not (tmp_path / 'w').exists()
+
+
+@pytest.fixture(scope='module')
+def losses(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('losses') / 'w'
+  settings = config.load(f'{ROOT}/configs/losses.py:tiny')
+  sweep.run_sweep(settings, folder)
+  return settings, folder
+
+
+@pytest.mark.long
+def test_losses_are_trained_with_the_same_members_and_compared(losses):
+  settings, folder = losses
+  rows = rows_of(folder)
+  assert [(row['loss'], row['seed']) for row in rows] == [
+      (loss, str(seed)) for loss in ('bce', 'jaccard') for seed in (0, 1)]
+  assert len({row['val_bce'] for row in rows}) == 4
+  found = json.loads((folder / 'sweep' / 'losses.json').read_text())
+  assert [row['loss'] for row in found] == ['bce', 'jaccard']
+  first, second = ([m['ece'] for m in row['members']] for row in found)
+  assert found[1]['against_first']['ece']['difference'] == pytest.approx(
+      np.mean(second) - np.mean(first))
+  assert found[0]['against_first']['ece']['difference'] == 0
+  for loss in ('bce', 'jaccard'):
+    own, _ = run.open_run(folder / 'sweep' / 'winners' / f'33x1-{loss}')
+    assert own.train.loss == loss
+
+
+def test_losses_that_are_none_are_named(tmp_path):
+  path = f'{ROOT}/configs/losses.py:tiny'
+  settings = config.load(path, ('sweep.losses=bce,bce + 0.5*ramp(0.6, 1)*jaccard',))
+  assert settings.sweep.losses == ('bce', 'bce + 0.5*ramp(0.6, 1)*jaccard')
+  with pytest.raises(InputError, match='sweep.losses'):
+    config.load(path, ('sweep.losses=bce+dice,bce + dice',))
+  with pytest.raises(InputError, match='nonsense'):
+    sweep.run_sweep(config.load(path, ('sweep.losses=bce,nonsense',)), tmp_path / 'w')
+  assert not (tmp_path / 'w').exists()

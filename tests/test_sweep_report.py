@@ -17,8 +17,8 @@ CURVES = ('epoch,train_bce,val_bce,train_accuracy,val_accuracy\n'
 
 
 def member(n_xy, n_z, i, bce, miou, seconds=100.0, state='finished', **other):
-  return {'n_xy': n_xy, 'n_z': n_z, 'member': i, 'seed': 2 ** 60 + i, **PAPER_HYPERS,
-          'best_epoch': 2, 'val_bce': bce, 'val_accuracy': 0.9, 'val_miou': miou,
+  return {'n_xy': n_xy, 'n_z': n_z, 'loss': 'bce', 'member': i, 'seed': 2 ** 60 + i,
+          **PAPER_HYPERS, 'best_epoch': 2, 'val_bce': bce, 'val_accuracy': 0.9, 'val_miou': miou,
           'seconds': seconds, 'state': state, **other}
 
 
@@ -60,7 +60,7 @@ def visible_text(html):
 
 def test_columns_are_those_agreed_with_the_sweep():
   assert ','.join(sweep_tables.COLUMNS) == (
-      'n_xy,n_z,member,seed,intensity_mean_sd,intensity_deviation_sd,'
+      'n_xy,n_z,loss,member,seed,intensity_mean_sd,intensity_deviation_sd,'
       'log10_learning_rate,decay_epochs,log10_l2,dropout_dense,dropout_spatial,'
       'best_epoch,val_bce,val_accuracy,val_miou,seconds,state')
 
@@ -135,7 +135,7 @@ def test_winner_stands_beside_the_paper(tmp_path):
     ({'best_epoch': ''}, 'best_epoch of row 2'),
     ({'dropout_dense': ''}, 'dropout_dense of row 2'),
     ({'val_bce': 'low'}, 'val_bce: got .*low'),
-    ({'member': 1}, '33 x 1, member 1 twice')])
+    ({'member': 1}, '33 x 1, member 1 of bce twice')])
 def test_damaged_members_are_named(tmp_path, changes, message):
   rows = small_sweep()
   rows[0] |= changes
@@ -304,6 +304,36 @@ def test_page_is_complete_self_contained_and_the_same_again(tmp_path):
   assert '| 113 × 113 × 3 (selected) |' in (folder / 'tables.md').read_text('utf-8')
   sweep_page.write_sweep_report(folder)
   assert first == {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*.*')}
+
+
+def compared(loss, mious, against):
+  members = [{'seed': k, 'miou_after': miou, 'accuracy': 0.9, 'porosity_error': 0.0123,
+              'boundary_f1': 0.8, 'ece': 0.05, 'ece_calibrated': 0.01}
+             for k, miou in enumerate(mious)]
+  interval = {'difference': against, 'low': against - 0.01, 'high': against + 0.02}
+  return {'n_xy': 33, 'n_z': 3, 'loss': loss, 'members': members,
+          'against_first': dict.fromkeys(sweep_tables.LOSS_SCORES, interval)}
+
+
+def test_losses_stand_against_the_first(tmp_path):
+  rows = [compared('bce', [0.80, 0.82], 0.), compared('jaccard', [0.83, 0.85], 0.03)]
+  table = sweep_tables.loss_table(rows)
+  first, second, against = table.rows
+  assert first[:3] == ('bce at 33 × 33 × 3', '2', '0.8100 ± 0.0141')
+  assert second[2] == '0.8400 ± 0.0141' and second[4] == '1.23 ± 0.00'
+  assert against[2] == '+0.0300 [+0.0200, +0.0500]'
+  assert against[4] == '+3.00 [+2.00, +5.00]'  # percent
+  figure = sweep_figures.loss_figure(['jaccard'], [rows[1]['against_first']])
+  line = figure.axes[0].containers[0]
+  assert line.lines[0].get_xdata()[0] == pytest.approx(0.03)
+  (bar,) = line.lines[2][0].get_segments()
+  assert bar[:, 0] == pytest.approx([0.02, 0.05])
+  members = [member(33, 3, k, 0.3 + k / 10, 0.7, loss=loss)
+             for loss in ('bce', 'jaccard') for k in range(2)]
+  folder = write(tmp_path / 's', members)
+  workdir.write_json(folder / 'losses.json', rows)
+  text = visible_text(sweep_page.write_sweep_report(folder).read_text(encoding='utf-8'))
+  assert 'Losses compared' in text and '33 × 33 × 3, jaccard' in text
 
 
 def test_markup_in_names_is_inert(tmp_path):

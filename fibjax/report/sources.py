@@ -18,7 +18,7 @@ from fibjax.report.figures import RegionPanel
 
 SIZES_PX = (33, 49, 65, 81, 97, 113)  # the paper's neighbourhoods
 # Columns of text; a seed is one, so that it keeps all its digits.
-_TEXT_COLUMNS = ('volume', 'split', 'seed', 'state')
+_TEXT_COLUMNS = ('volume', 'split', 'loss', 'seed', 'state')
 _SPLIT_ORDER = ('test', 'val', 'train', '')
 _SURROUND = 1.35  # side of figure 1 over the largest neighbourhood in it
 
@@ -56,7 +56,7 @@ def read_json_if_any(path, notes: list[str]) -> dict:
 
 
 def read_columns(path) -> dict[str, np.ndarray]:
-  """Reads a CSV: columns as float arrays; volume, split, seed and state as text.
+  """Reads a CSV: columns as float arrays, names as text.
 
   Empty cells of a number column are NaN. A missing or empty file gives {}.
 

@@ -256,6 +256,34 @@ def _hyper_key(ax, kinds, has_diverged, has_selected):
   ax.legend(handles=handles, loc='center left')
 
 
+@styled
+def loss_figure(names: list[str], differences: list[dict]) -> Figure:
+  """Draws how losses differ from the first one, a panel for each score.
+
+  Args:
+    names: of the losses, top to bottom.
+    differences: for each, score -> {'difference', 'low', 'high'}.
+  """
+  panels = {'miou': 'mIoU', 'boundary_f1': 'boundary F1',
+            'porosity_error': 'porosity error', 'ece': 'ECE'}
+  figure = Figure(figsize=(9.4, 1.0 + 0.28 * max(len(names), 2)), layout='constrained')
+  rows = np.arange(len(names))
+  for ax, (key, label) in zip(figure.subplots(1, 4, sharey=True), panels.items(),
+                              strict=True):
+    middle, low, high = (np.array([d[key][part] for d in differences])
+                         for part in ('difference', 'low', 'high'))
+    ax.axvline(0, color='0.35', linestyle=':', linewidth=1.0)
+    ax.errorbar(middle, rows, xerr=[np.maximum(middle - low, 0),
+                                    np.maximum(high - middle, 0)],
+                fmt='o', color=COLOURS[0], **_BAR)
+    ax.set_xlabel(label)
+    ax.set_yticks(rows, names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.locator_params(axis='x', nbins=4)
+    _tidy(ax)
+  return figure
+
+
 def calibration_error(mean_score, observed, count) -> float:
   """Returns the expected calibration error: mean |observed - score|, bins by count."""
   weight = np.asarray(count, float)

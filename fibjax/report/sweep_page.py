@@ -1,14 +1,15 @@
 """The report of a sweep: a page like a run's, with its members' tables and figures.
 
-Input is the sweep's workdir: members.csv, one row per trained member, and, where it is
-there, curves.csv of the winner. A sweep that is not through is reported as it is: what
-is missing is named on the page. Same folder, same bytes.
+Input is the sweep's workdir: members.csv, one row per trained member, and, where they
+are there, curves.csv of the winner and losses.json. A sweep that is not through is
+reported as it is: what is missing is named on the page. Same folder, same bytes.
 """
 import math
 from pathlib import Path
 
 import numpy as np
 
+from fibjax import workdir
 from fibjax.checks import InputError
 from fibjax.report import figures, page, sources, sweep_figures, sweep_tables, tables
 from fibjax.report.sweep_figures import HYPERS
@@ -45,15 +46,35 @@ def write_sweep_report(folder, run_folder=None) -> Path:
   _note_sizes(sizes, notes)
   if winner is not None:
     shown.insert(0, sweep_tables.winner_table(members, winner))
-    shown_figures = _size_figures(members, sizes, winner)
+    if len({s.loss for s in sizes}) == 1:
+      shown_figures = _size_figures(members, sizes, winner)
     shown_figures += _curves(folder / 'curves.csv', members, winner, notes)
   shown_figures.append(_hypers(members, sizes, winner))
+  if (folder / 'losses.json').is_file():
+    compared = workdir.read_json(folder / 'losses.json')
+    shown.insert(0, sweep_tables.loss_table(compared))
+    shown_figures.insert(0, _losses(compared))
   return page.write_page(folder, 'sweep.html', shown, shown_figures, notes=notes,
                          facts=_facts(members, sizes, winner), settings=settings,
                          versions=versions)
 
 
+def _losses(compared):
+  against = [row for row in compared if row['against_first'] is not None
+             and row['loss'] != compared[0]['loss']]
+  several = len({(row['n_xy'], row['n_z']) for row in compared}) > 1
+  names = [row['loss'] + f', {row["n_xy"]} × {row["n_z"]}' * several for row in against]
+  return page.page_figure(
+      'losses', f'Losses against {compared[0]["loss"]}.',
+      'Difference of test scores, mean over pairs of one seed, with the 95 % interval '
+      'of a bootstrap over test regions and seeds. Above 0 is better for mIoU and '
+      'boundary F1, below 0 for the others.',
+      sweep_figures.loss_figure(names, [row['against_first'] for row in against]))
+
+
 def _note_sizes(sizes, notes):
+  if len({s.loss for s in sizes}) > 1:
+    return
   paper = {(x, z) for x in sources.SIZES_PX for z in sweep_figures.SIZES_Z}
   missing = sorted(paper - {(s.n_xy, s.n_z) for s in sizes})
   if missing:
@@ -149,10 +170,11 @@ def _curves(path, members, winner, notes):
 def _hypers(members, sizes, winner):
   """Draws the members of the winning size; without a winner, of the largest group."""
   if winner is None:
-    n_xy, n_z = max(sizes, key=lambda s: sum(s.counts.values()))[:2]
+    n_xy, n_z, loss = max(sizes, key=lambda s: sum(s.counts.values()))[:3]
   else:
-    n_xy, n_z = members['n_xy'][winner], members['n_z'][winner]
-  here = np.flatnonzero((members['n_xy'] == n_xy) & (members['n_z'] == n_z))
+    n_xy, n_z, loss = (members[name][winner] for name in ('n_xy', 'n_z', 'loss'))
+  here = np.flatnonzero((members['n_xy'] == n_xy) & (members['n_z'] == n_z)
+                        & (members['loss'] == loss))
   figure = sweep_figures.hyper_figure(
       {name: members[name][here] for name in HYPERS}, members['val_bce'][here],
       members['state'][here],

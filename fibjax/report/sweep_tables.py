@@ -14,8 +14,10 @@ import numpy as np
 from fibjax.checks import InputError
 from fibjax.report import sources, sweep_figures, tables
 from fibjax.report.sweep_figures import HYPERS
+from fibjax.report.tables import DASH
 
-COLUMNS = ('n_xy', 'n_z', 'member', 'seed', *HYPERS, 'best_epoch', 'val_bce',
+_NUMBERS = ('n_xy', 'n_z', 'member')  # whole ones
+COLUMNS = ('n_xy', 'n_z', 'loss', 'member', 'seed', *HYPERS, 'best_epoch', 'val_bce',
            'val_accuracy', 'val_miou', 'seconds', 'state')
 STATES = ('finished', 'diverged', 'stopped')
 PAPER_SIZE = (113, 3)  # of the paper's winner
@@ -27,10 +29,11 @@ _REMEDY = 'delete the row or run the sweep again'
 
 
 class Size(NamedTuple):
-  """The members of one neighbourhood size.
+  """The members of one neighbourhood size and loss.
 
   Attributes:
     n_xy, n_z: the size in voxels.
+    loss: expression of the loss.
     counts: state -> number of members.
     best: row of the selected member in members.csv, None without finished members.
     mean: column -> mean over finished members, of val_bce, val_miou and seconds.
@@ -38,6 +41,7 @@ class Size(NamedTuple):
   """
   n_xy: int
   n_z: int
+  loss: str
   counts: dict[str, int]
   best: int | None
   mean: dict[str, float]
@@ -51,7 +55,7 @@ def read_members(path) -> dict[str, np.ndarray]:
     path: CSV with COLUMNS, one row per member; others are passed on unseen.
 
   Returns:
-    columns [m]; seed and state are text, all others float64, NaN where empty.
+    columns [m]; loss, seed and state are text, all others float64, NaN where empty.
 
   Raises:
     InputError: for a missing, empty or damaged file, a missing column, an unknown
@@ -76,10 +80,12 @@ def read_members(path) -> dict[str, np.ndarray]:
     raise InputError(f'{path}: seed', got=repr(words[0]), expected='a whole number',
                      remedy=_REMEDY)
   _check_values(path, columns)
-  times = Counter(zip(*(columns[k].tolist() for k in COLUMNS[:3]), strict=True))
+  times = Counter(zip(*(columns[k].tolist() for k in (*_NUMBERS, 'loss')),
+                      strict=True))
   twice, n = times.most_common(1)[0]
   if n > 1:
-    raise InputError(str(path), got='{:g} x {:g}, member {:g} twice'.format(*twice),
+    raise InputError(str(path),
+                     got='{:g} x {:g}, member {:g} of {} twice'.format(*twice),
                      expected='each member once', remedy=_REMEDY)
   return columns
 
@@ -98,19 +104,19 @@ def _check_values(path, columns):
   finished = columns['state'] == 'finished'
   everyone = np.ones_like(finished)
   for name in COLUMNS:
-    if name in ('seed', 'state'):
+    if name in ('loss', 'seed', 'state'):
       continue
     values = columns[name]
-    needed = everyone if name in COLUMNS[:3] or name in HYPERS else finished
+    needed = everyone if name in _NUMBERS or name in HYPERS else finished
     low, high = _RANGES.get(name, (-math.inf, math.inf))
     bad = needed & ~np.isfinite(values)
     if name not in HYPERS:  # scores of diverged members may be anything
       bad |= needed & ~((values >= low) & (values <= high))
-    if name in COLUMNS[:3]:
+    if name in _NUMBERS:
       bad |= values != np.rint(values)
     if bad.any():
       i = int(np.argmax(bad))
-      kind = 'a whole number' if name in COLUMNS[:3] else 'a finite number'
+      kind = 'a whole number' if name in _NUMBERS else 'a finite number'
       reach = f' from {low:g}' * (low > -math.inf) + f' to {high:g}' * (high < math.inf)
       raise InputError(f'{path}: {name} of row {i + 2}', got=f'{values[i]:g}',
                        expected=kind + reach, remedy=_REMEDY)
@@ -133,21 +139,22 @@ def best_member(members: dict, where=True) -> int | None:
 
 
 def summarise_sizes(members: dict) -> list[Size]:
-  """Sums up the members of each size; sizes by n_z, then n_xy.
+  """Sums up the members of each size and loss; sizes by n_z, then n_xy.
 
   Args:
     members: columns of members.csv.
   """
-  pairs = sorted({*zip(members['n_z'].tolist(), members['n_xy'].tolist(),
-                       strict=True)})
+  keys = dict.fromkeys(zip(
+      *(members[name].tolist() for name in ('n_z', 'n_xy', 'loss')), strict=True))
   sizes = []
-  for n_z, n_xy in pairs:
-    here = (members['n_z'] == n_z) & (members['n_xy'] == n_xy)
+  for n_z, n_xy, loss in sorted(keys, key=lambda key: key[:2]):  # losses as they come
+    here = ((members['n_z'] == n_z) & (members['n_xy'] == n_xy)
+            & (members['loss'] == loss))
     done = here & (members['state'] == 'finished')
     values = {name: members[name][done] for name in _SCORES}
     n = int(done.sum())
     sizes.append(Size(
-        int(n_xy), int(n_z),
+        int(n_xy), int(n_z), loss,
         {s: int((here & (members['state'] == s)).sum()) for s in STATES},
         best_member(members, here),
         {k: float(v.mean()) if n else math.nan for k, v in values.items()},
@@ -173,14 +180,16 @@ def sizes_table(members: dict, sizes: list[Size]) -> tables.Table:
     sizes: of summarise_sizes.
   """
   winner = best_member(members)
+  several = len({s.loss for s in sizes}) > 1
   longest = max((s.mean['seconds'] for s in sizes if s.best is not None), default=0.0)
   unit_s, unit = sweep_figures.time_unit(longest)
   rows = []
   for s in sizes:
     best = {k: math.nan if s.best is None else members[k][s.best] for k in _SCORES}
     mark = ' (selected)' if s.best is not None and s.best == winner else ''
+    loss = f', {s.loss}' * several
     rows.append((
-        size_name(s.n_xy, s.n_z) + mark, *(str(s.counts[k]) for k in STATES),
+        size_name(s.n_xy, s.n_z) + loss + mark, *(str(s.counts[k]) for k in STATES),
         tables.number(best['val_bce']), _spread(s.mean['val_bce'], s.sd['val_bce']),
         tables.number(best['val_miou']), _spread(s.mean['val_miou'], s.sd['val_miou']),
         _spread(s.mean['seconds'] / unit_s, s.sd['seconds'] / unit_s, 1)))
@@ -195,6 +204,53 @@ def sizes_table(members: dict, sizes: list[Size]) -> tables.Table:
            'always by cross-entropy, and "of best" is the mIoU of that same member, '
            'not the highest. Mean and sample standard deviation are over finished '
            'members. Time: training time per finished member.')
+
+
+LOSS_SCORES = {  # key of losses.json -> heading, factor, digits
+    'miou': ('mIoU', 1, 4), 'accuracy': ('accuracy', 1, 4),
+    'porosity_error': ('porosity error, %', 100, 2),
+    'boundary_f1': ('boundary F1', 1, 4), 'ece': ('ECE', 1, 4),
+    'ece_calibrated': ('ECE, calibrated', 1, 4)}
+
+
+def loss_table(rows: list[dict]) -> tables.Table:
+  """Builds the comparison of losses: mean and sd over seeds, difference from the first.
+
+  Args:
+    rows: content of losses.json.
+  """
+  body = []
+  for row in rows:
+    scores, differences = [], []
+    for key, (_, factor, digits) in LOSS_SCORES.items():
+      values = factor * np.array([member['miou_after' if key == 'miou' else key]
+                                  for member in row['members']], float)
+      scores.append(DASH if not values.size else _spread(
+          values.mean(), values.std(ddof=1) if values.size > 1 else math.nan, digits))
+      against = row['against_first']
+      differences.append(DASH if against is None else _difference(
+          *(factor * against[key][part] for part in ('difference', 'low', 'high')),
+          digits))
+    name = f'{row["loss"]} at {size_name(row["n_xy"], row["n_z"])}'
+    body.append((name, str(len(row['members'])), *scores))
+    if row['loss'] != rows[0]['loss']:
+      body.append(('against the first', '', *differences))
+  return tables.Table(
+      title='Losses compared', groups=(),
+      columns=('Loss', 'Seeds', *(heading for heading, _, _ in LOSS_SCORES.values())),
+      rows=tuple(body),
+      note='Test regions, after post-processing tuned for each member; mean ± sample '
+           'standard deviation over seeds. Porosity error: mean over volumes of '
+           '|automatic − manual|. Boundary F1: interface voxels with a counterpart '
+           'within 2 px. ECE: of the scores as they are, and after prior and '
+           'temperature. Against the first: mean difference over pairs of one seed, '
+           'with the 95 % interval of a bootstrap over test regions and seeds.')
+
+
+def _difference(difference, low, high, digits):
+  return (f'{tables.number(difference, digits, sign=True)} '
+          f'[{tables.number(low, digits, sign=True)}, '
+          f'{tables.number(high, digits, sign=True)}]')
 
 
 def winner_table(members: dict, winner: int) -> tables.Table:

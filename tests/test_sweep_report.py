@@ -18,8 +18,8 @@ CURVES = ('epoch,train_bce,val_bce,train_accuracy,val_accuracy\n'
 
 def member(n_xy, n_z, i, bce, miou, seconds=100.0, state='finished', **other):
   return {'n_xy': n_xy, 'n_z': n_z, 'loss': 'bce', 'member': i, 'seed': 2 ** 60 + i,
-          **PAPER_HYPERS, 'best_epoch': 2, 'val_bce': bce, 'val_accuracy': 0.9, 'val_miou': miou,
-          'seconds': seconds, 'state': state, **other}
+          **PAPER_HYPERS, 'best_epoch': 2, 'val_bce': bce, 'val_accuracy': 0.9,
+          'val_miou': miou, 'seconds': seconds, 'state': state, **other}
 
 
 def small_sweep():

@@ -28,6 +28,8 @@ setup(
         'dask[distributed]>=2024.8',
         'matplotlib>=3.9',
         'jinja2>=3.1',
+        'scikit-learn>=1.5',
+        'scikit-image>=0.24',
         'tqdm>=4.66',
         'tensorboardX>=2.6',
     ],

@@ -39,10 +39,16 @@ def base() -> ConfigDict:
       gradient=True,  # remove the linear gradient along image rows (§1.2)
   )
   config.model = create(
-      name='patch_cnn',
+      name='patch_cnn',  # 'patch_cnn' | 'resunet' | 'unet'
+      n_z=3,  # slices seen: 1, 3, 5, 7, 9, 11
+      # name = 'patch_cnn'
       n_xy=33,  # neighbourhood in pixels: 33, 49, 65, 81, 97, 113
-      n_z=3,  # neighbourhood in slices: 1, 3, 5, 7, 9, 11
       padding='context',  # 'context' | 'same' (zeros, the published network)
+      # name = 'resunet', 'unet'
+      base=16,  # channels at full resolution; doubled with every halving of it
+      depth=3,  # halvings of the resolution
+      norm='group',  # 'group' | 'batch' | 'none' (layers.py)
+      # all
       standardise=True,  # input by mean and sd of the training images; paper: False
   )
   config.train = _train()
@@ -104,6 +110,8 @@ def _train() -> ConfigDict:
       val_windows=64,  # windows of crop_px in the validation set, 'dense' only
       balance='classes',  # 'classes': 50/50 | 'natural': as annotated; 'dense' only
       epochs=20,
+      patience=0,  # epochs without a lower validation BCE that end a training; 0: none
+      augment='dihedral',  # 'dihedral' and intensity (§1.6) | 'full', 'physical' (§3.5)
       optimizer='adam',  # 'adam' | 'sgd' (Keras form)
       momentum=0.9,  # of sgd; b1 of adam
       schedule='cosine',  # 'cosine' | 'steps' (paper) | 'cycles' (snapshots)
@@ -281,9 +289,15 @@ def _rules(config: ConfigDict):
 def _training_rules(config: ConfigDict, one_of, within):
   train = config.train
   yield one_of('train', 'sampling', ('dense', 'patch'))
-  yield ('train.sampling', train.sampling,
-         not (train.sampling == 'dense' and config.model.padding == 'same'),
+  by_patch = config.model.name == 'patch_cnn' and config.model.padding == 'same'
+  yield ('train.sampling', train.sampling, train.sampling == 'patch' or not by_patch,
          "'patch' where model.padding is 'same'")
+  yield ('train.sampling', train.sampling,
+         train.sampling == 'dense' or config.model.name == 'patch_cnn',
+         f"'dense' for a {config.model.name}")
+  yield ('sweep.sizes', config.sweep.sizes,
+         not config.sweep.sizes or config.model.name == 'patch_cnn',
+         f'() for a {config.model.name}')
   yield 'train.voxel_fraction', train.voxel_fraction, 0 < train.voxel_fraction <= 1, (
       'above 0, at most 1')
   for key in ('batch', 'steps_per_epoch', 'val_windows', 'epochs', 'decay_epochs'):
@@ -292,6 +306,8 @@ def _training_rules(config: ConfigDict, one_of, within):
       'a positive multiple of 16')
   yield one_of('train', 'balance', ('classes', 'natural'))
   yield one_of('train', 'consensus', ('mean', 'staple'))
+  yield one_of('train', 'augment', ('dihedral', 'full', 'physical'))
+  yield within('train', 'patience', 0, 10 ** 7)
   yield within('data', 'experts', 0, 100)
   yield one_of('train', 'optimizer', ('adam', 'sgd'))
   yield one_of('train', 'schedule', ('cosine', 'steps', 'cycles'))

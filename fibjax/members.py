@@ -52,8 +52,8 @@ class Progress(NamedTuple):
 
   Attributes:
     rows: per member one row of FIELDS per epoch that it finished.
-    ended: member -> 'diverged' (loss or gradient not finite) or 'stopped' (successive
-      halving), for those that do not go on.
+    ended: member -> 'diverged' (loss or gradient not finite), 'stopped' (successive
+      halving) or 'converged' (config.train.patience), for those that do not go on.
   """
   rows: list[list[dict]]
   ended: dict[int, str]
@@ -153,7 +153,8 @@ def _plan_run(config, model: Model, optimizer, members, train, val,
   plan = sampling.make_plan(config.train, config.data.seed,
                             *(sampling.hard_labels(side) for side in (train, val)))
   step = functools.partial(training.train_step, model=model, optimizer=optimizer,
-                           loss=loss, crop_px=plan.crop_px)
+                           loss=loss, crop_px=plan.crop_px,
+                           augmentation=config.train.augment)
 
   def evaluate(state, _, shared):
     return training.eval_step(state.params, *shared, model=model, crop_px=plan.crop_px)
@@ -191,6 +192,8 @@ def _train_epoch(run: _Run, epoch: int, active: list[int], held, now: Progress):
       best = all(summary['val_bce'] < row['val_bce'] for row in rows)
       row = mean | summary | {'epoch': epoch, 'seconds': seconds}
       rows.append({name: row[name] for name in FIELDS})
+      if _has_converged(run.settings, rows):
+        now.ended[k] = 'converged'
     averaged = max(0, epoch - math.floor(_AVERAGE_FROM * run.settings.epochs))
     shares.append((np.float32(best), np.float32(1 / (1 + averaged))))
   return programs.close_epoch(held, parallel.put_members(shares), None)
@@ -261,6 +264,13 @@ def _validate(run: _Run, held, count: int, programs: _Programs) -> list[dict]:
   return [training.summarise(one, run.balanced) for one in pooled]
 
 
+def _has_converged(settings, rows: list[dict]) -> bool:
+  """Whether the best epoch is config.train.patience epochs ago."""
+  if not settings.patience or not rows:
+    return False
+  return len(rows) - 1 - rows.index(best_row(rows)) >= settings.patience
+
+
 def _worse_half(now: Progress) -> list[int]:
   going = [k for k in range(len(now.rows)) if k not in now.ended]
   ranked = sorted(going, key=lambda k: best_row(now.rows[k])['val_bce'])
@@ -320,12 +330,16 @@ def read_rows(folder) -> list[dict]:
 
 
 def is_finished(config, folder) -> bool:
-  """Whether a run has all its epochs; reads the checkpoints only."""
+  """Whether a run has all its epochs, or has converged."""
   checkpoints = Path(folder) / 'checkpoints'
   if not checkpoints.is_dir():
     return False
   with checkpoint.open_manager(checkpoints) as manager:
-    return manager.latest_step() == config.train.epochs - 1
+    last = manager.latest_step()
+  if last == config.train.epochs - 1:
+    return True
+  rows = read_rows(folder) if (Path(folder) / 'metrics.csv').exists() else []
+  return len(rows) - 1 == last and _has_converged(config.train, rows)
 
 
 def load_states(model: Model, config, folder, count: int = 1) -> list[TrainState]:

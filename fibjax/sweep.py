@@ -243,7 +243,7 @@ def _train_unit(shared, unit: Unit) -> None:
       for name in ('best', 'average')})
   workdir.write_json(home / 'members.json', [
       {'seed': member.seed, 'settings': member.settings, 'rows': rows,
-       'state': now.ended.get(k, 'finished')}
+       'state': now.ended.get(k, 'finished').replace('converged', 'finished')}
       for k, (member, rows) in enumerate(zip(crew, now.rows, strict=True))])
   shutil.rmtree(home / 'checkpoints')
 

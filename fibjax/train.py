@@ -70,8 +70,10 @@ def predict(model: Model, params, images_byxc: jax.Array, crop_px: int,
   return model.apply(params, images_byxc, dropout)[:, None, None]
 
 
-def augment_sample(image_yxc, label_yx, weight_yx, key, hyper: Hyper):
-  """Applies the paper's two augmentations to one window and its labels (§1.6)."""
+def augment_sample(image_yxc, label_yx, weight_yx, key, hyper: Hyper, kind: str):
+  """Applies the augmentations of config.train.augment to one window and its labels."""
+  if kind != 'dihedral':
+    return augment.deform(image_yxc, label_yx, weight_yx, key, kind == 'physical')
   transform_key, intensity_key = jax.random.split(key)
   transform = jax.random.randint(transform_key, (), 0, 8)
   image_yxc = augment.intensity(image_yxc, intensity_key, hyper.intensity_mean_sd,
@@ -82,7 +84,7 @@ def augment_sample(image_yxc, label_yx, weight_yx, key, hyper: Hyper):
 
 def train_step(state: TrainState, moment: Moment, regions: DeviceRegions, *,
                model: Model, optimizer: optim.Optimizer, loss: losses.Loss,
-               crop_px: int):
+               crop_px: int, augmentation: str = 'dihedral'):
   """One update of one member; none where loss or gradient are not finite.
 
   Args:
@@ -93,6 +95,7 @@ def train_step(state: TrainState, moment: Moment, regions: DeviceRegions, *,
     optimizer: update rule.
     loss: what is minimised, with the penalty on kernels.
     crop_px: labelled side of a window; 1 for single voxels.
+    augmentation: as config.train.augment.
 
   Returns:
     The new state and {'loss', 'bce', 'accuracy', 'grad_norm'}.
@@ -102,8 +105,8 @@ def train_step(state: TrainState, moment: Moment, regions: DeviceRegions, *,
   augment_key, dropout_key = jax.random.split(key)
   batch = sampling.cut_samples(regions, samples, model.before_px, crop_px)
   keys_b = jax.random.split(augment_key, samples.valid_b.shape[0])
-  images, targets, weights = jax.vmap(augment_sample, (0, 0, 0, 0, None))(
-      *batch, keys_b, hyper)
+  images, targets, weights = jax.vmap(
+      functools.partial(augment_sample, hyper=hyper, kind=augmentation))(*batch, keys_b)
   dropout = Dropout(dropout_key, hyper.dropout_dense, hyper.dropout_spatial)
 
   def objective(params):
@@ -119,6 +122,8 @@ def train_step(state: TrainState, moment: Moment, regions: DeviceRegions, *,
   report['grad_norm'] = optim.global_norm(gradients)
   params, opt_state = optimizer.update(gradients, state.opt_state, state.params,
                                        learning_rate)
+  if model.follow is not None:
+    params = model.follow(params, images, dropout)
   alive = state.alive & jnp.isfinite(report['loss'] + report['grad_norm'])
   new = state._replace(step=state.step + 1, params=params, opt_state=opt_state)
   new = jax.tree.map(functools.partial(jnp.where, alive), new, state)

@@ -235,8 +235,8 @@ def test_image_and_labels_stay_together_through_cut_and_augmentation():
                              np.ones(12, np.float32))
   batch = sampling.cut_samples(regions, samples, model.before_px, 16)
   keys = jax.random.split(jax.random.key(0), 12)
-  images, labels, weights = jax.vmap(train.augment_sample, (0, 0, 0, 0, None))(
-      *batch, keys, hyper)
+  images, labels, weights = jax.vmap(functools.partial(
+      train.augment_sample, hyper=hyper, kind='dihedral'))(*batch, keys)
   centre = images[:, margin:-margin, margin:-margin, 0]
   np.testing.assert_array_equal(labels, (np.asarray(centre) > 0.5))
   assert (weights == 1).all()

@@ -4,7 +4,7 @@ A model is a pair of pure functions and the numbers a caller needs to cut its in
 Weights are nested dicts of arrays; nothing is mutable and nothing is hidden. Beside
 the layers a dict holds 'input', the grey value mean and standard deviation that every
 image is standardised with; they are constants of a training (0 and 1 for the published
-network) and no weights.
+network) and no weights. So are the running statistics of a batch normalisation.
 """
 import math
 from collections.abc import Callable
@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from fibjax.checks import InputError
-from fibjax.models import conv, dense, exact, patch_cnn
+from fibjax.models import conv, dense, exact, layers, patch_cnn, resunet, unet
 from fibjax.models.patch_cnn import Dropout
 
 _INPUT = 'input'
+_STATISTICS = layers.STATISTICS
+_UNET_MAPS = 16  # maps of base channels at full resolution held at once (measured)
 
 __all__ = ['Dropout', 'Model', 'count_weights', 'empty_params', 'make_model']
 
@@ -30,8 +32,9 @@ class Model(NamedTuple):
     init: (key, mean=0, deviation=1) -> params.
     apply: (params, patches_byxc, dropout=None) -> logits_b, one neighbourhood each.
     apply_dense: (params, window_byxc, dropout=None, out_yx=None) -> logits_byx, all
-      voxels of a window or its first (ty, tx), the same numbers as apply; only free of
-      padding it takes dropout.
+      voxels of a window or its first (ty, tx), the same numbers as apply (of a U-Net
+      for windows that start at the same place in its cells of 2^depth pixels); only
+      free of padding a patch_cnn takes dropout.
     n_z: number of slices (channels) read, centred on the voxel's slice.
     window_px: side of the window read for one voxel.
     before_px: pixels of that window before its voxel.
@@ -40,6 +43,8 @@ class Model(NamedTuple):
     dense_bytes: (ty, tx) -> about what apply_dense needs for so many voxels.
     patch_bytes: about what apply needs for one voxel.
     settings: config.model, from which make_model builds the same network.
+    follow: (params, window_byxc, dropout) -> params with the statistics of batch
+      normalisation moved towards those of the windows; None for networks without.
   """
   init: Callable
   apply: Callable
@@ -52,6 +57,7 @@ class Model(NamedTuple):
   dense_bytes: Callable
   patch_bytes: int
   settings: dict
+  follow: Callable | None = None
 
   def image_px(self, out_px: int, symmetric: bool = False) -> int:
     """Side of the image to cut for out_px voxels, before_px pixels before the first.
@@ -67,20 +73,28 @@ def make_model(config) -> Model:
   """Builds the network of config.model.
 
   Args:
-    config: mapping of name ('patch_cnn'), n_xy (33, 49, ... 113), n_z (odd, 1..11) and
-      padding ('same' or 'context').
+    config: mapping of name and n_z (odd, 1..11), and for 'patch_cnn' n_xy (33, 49, ...
+      113) and padding ('same' or 'context'), for 'resunet' and 'unet' base, depth and
+      norm.
 
   Raises:
-    InputError: for an unknown name, size or padding.
+    InputError: for an unknown name, size, padding or norm.
   """
-  if config['name'] != 'patch_cnn':
-    raise InputError('config.model.name', got=repr(config['name']),
-                     expected="'patch_cnn'", remedy='choose a known model')
-  for key, known in (('n_xy', patch_cnn.SIZES_XY), ('n_z', patch_cnn.SIZES_Z),
-                     ('padding', ('same', 'context'))):
-    if config[key] not in known:
-      raise InputError(f'config.model.{key}', got=repr(config[key]),
-                       expected=f'one of {known}', remedy='choose one of these')
+  builders = {'patch_cnn': _make_patch_cnn, 'resunet': _make_unet, 'unet': _make_unet}
+  _check_known(config, 'name', tuple(builders))
+  _check_known(config, 'n_z', patch_cnn.SIZES_Z)
+  return builders[config['name']](config)
+
+
+def _check_known(config, key: str, known: tuple) -> None:
+  if config[key] not in known:
+    raise InputError(f'config.model.{key}', got=repr(config[key]),
+                     expected=f'one of {known}', remedy='choose one of these')
+
+
+def _make_patch_cnn(config) -> Model:
+  _check_known(config, 'n_xy', patch_cnn.SIZES_XY)
+  _check_known(config, 'padding', ('same', 'context'))
   cells = config['n_xy'] // 16
   n_z, padding = config['n_z'], config['padding']
   window = patch_cnn.window_px(config['n_xy'], padding)
@@ -88,8 +102,7 @@ def make_model(config) -> Model:
 
   def init(key, mean=0., deviation=1.):
     layers = module.init(key, jnp.zeros((1, window, window, n_z)))['params']
-    return {_INPUT: {'mean': jnp.float32(mean), 'deviation': jnp.float32(deviation)},
-            **layers}
+    return _with_input(layers, mean, deviation)
 
   def apply(params, patches_byxc, dropout: Dropout | None = None):
     return module.apply({'params': params}, _standardise(params, patches_byxc), dropout)
@@ -124,6 +137,65 @@ def make_model(config) -> Model:
                settings=dict(config))
 
 
+def _make_unet(config) -> Model:
+  """A U-Net with the margin that holds all a voxel sees, cut off after evaluation."""
+  _check_known(config, 'norm', layers.NORMS)
+  for key, most in (('base', 256), ('depth', 6)):
+    if not 1 <= config[key] <= most:
+      raise InputError(f'config.model.{key}', got=config[key], expected=f'1 to {most}',
+                       remedy='choose one of these')
+  base, depth, n_z = config['base'], config['depth'], config['n_z']
+  network, reach = {'resunet': (resunet.ResUNet, resunet.reach_px),
+                    'unet': (unet.UNet, unet.reach_px)}[config['name']]
+  module = network(base=base, depth=depth, norm=config['norm'])
+  cell = 2 ** depth
+  margin = layers.margin_px(reach(depth), depth)
+  window = 2 * margin + 1
+
+  def init(key, mean=0., deviation=1.):
+    found = module.init(key, jnp.zeros((1, cell, cell, n_z)))
+    return _with_input(found['params'], mean, deviation) | (
+        {_STATISTICS: found[_STATISTICS]} if _STATISTICS in found else {})
+
+  def evaluate(params, window_byxc, dropout, mutable):
+    missing = [(0, -n % cell) for n in window_byxc.shape[1:3]]  # no voxel sees it
+    images = jnp.pad(_standardise(params, window_byxc), ((0, 0), *missing, (0, 0)))
+    variables = {'params': params}
+    if _STATISTICS in params:
+      variables[_STATISTICS] = jax.lax.stop_gradient(params[_STATISTICS])
+    return module.apply(variables, images, dropout, mutable=mutable)
+
+  def apply_dense(params, window_byxc, dropout: Dropout | None = None, out_yx=None):
+    values = evaluate(params, window_byxc, dropout, False)
+    rows, columns = out_yx or (n - 2 * margin for n in window_byxc.shape[1:3])
+    inside = values[:, margin:margin + rows, margin:margin + columns]
+    return inside[..., 1] - inside[..., 0]
+
+  def apply(params, patches_byxc, dropout: Dropout | None = None):
+    return apply_dense(params, patches_byxc, dropout, (1, 1))[:, 0, 0]
+
+  def follow(params, window_byxc, dropout: Dropout):
+    _, found = evaluate(params, window_byxc, dropout, [_STATISTICS])
+    return params | {_STATISTICS: found[_STATISTICS]}
+
+  def dense_px(out_px):
+    return math.ceil(out_px / cell) * cell + 2 * margin
+
+  def dense_bytes(tile_yx):
+    return _UNET_MAPS * 4 * base * math.prod(map(dense_px, tile_yx))
+
+  return Model(init=init, apply=apply, apply_dense=apply_dense, n_z=n_z,
+               window_px=window, before_px=margin, stride_px=cell, dense_px=dense_px,
+               dense_bytes=dense_bytes, patch_bytes=_UNET_MAPS * 4 * base * window ** 2,
+               settings=dict(config),
+               follow=follow if config['norm'] == 'batch' else None)
+
+
+def _with_input(weights, mean, deviation) -> dict:
+  return {_INPUT: {'mean': jnp.float32(mean), 'deviation': jnp.float32(deviation)},
+          **weights}
+
+
 def _standardise(params, images: jax.Array) -> jax.Array:
   fixed = jax.lax.stop_gradient(params[_INPUT])
   return (images - fixed['mean']) / fixed['deviation']
@@ -137,6 +209,7 @@ def empty_params(model: Model, *leading: int) -> dict:
 
 
 def count_weights(params) -> int:
-  """Number of weights, biases included, the two constants of the input not."""
-  layers = {name: layer for name, layer in params.items() if name != _INPUT}
-  return sum(leaf.size for leaf in jax.tree.leaves(layers))
+  """Number of weights, biases included; constants and statistics are none."""
+  weights = {name: layer for name, layer in params.items()
+             if name not in (_INPUT, _STATISTICS)}
+  return sum(leaf.size for leaf in jax.tree.leaves(weights))

@@ -31,11 +31,11 @@ STRIP_PX = 4096  # positions of a strip; half or twice as many are as fast
 
 
 def conv_lax(maps_byxc: jax.Array, kernel_yxio: jax.Array, dilation: int = 1,
-             padding: str = 'VALID') -> jax.Array:
+             padding: str = 'VALID', stride: int = 1) -> jax.Array:
   """Convolution by XLA's own operator; padding 'VALID' or 'SAME' (zeros)."""
   return lax.conv_general_dilated(
-      maps_byxc, kernel_yxio, (1, 1), padding, rhs_dilation=(dilation, dilation),
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+      maps_byxc, kernel_yxio, (stride, stride), padding,
+      rhs_dilation=(dilation, dilation), dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
 def conv_product(maps_byxc: jax.Array, kernel_yxio: jax.Array,
@@ -113,6 +113,29 @@ def conv_valid(maps_byxc: jax.Array, kernel_yxio: jax.Array,
   if jax.default_backend() == 'cpu' and not few:
     return conv_strips(maps_byxc, kernel_yxio, dilation)
   return conv_lax(maps_byxc, kernel_yxio, dilation)
+
+
+def conv_strided(maps_byxc: jax.Array, kernel_yxio: jax.Array,
+                 stride: int) -> jax.Array:
+  """Valid convolution at every stride-th pixel, as one matrix product on CPU.
+
+  Args:
+    maps_byxc: [b, y, x, c] maps.
+    kernel_yxio: [ky, kx, c, o] kernel.
+    stride: pixels between two results.
+
+  Returns:
+    [b, (y - ky) // stride + 1, (x - kx) // stride + 1, o] maps.
+  """
+  if jax.default_backend() != 'cpu':
+    return conv_lax(maps_byxc, kernel_yxio, stride=stride)
+  size_y, size_x, channels, features = kernel_yxio.shape
+  height, width = ((n - size) // stride * stride + 1 for n, size in
+                   zip(maps_byxc.shape[1:3], (size_y, size_x), strict=True))
+  taps = [maps_byxc[:, y:y + height:stride, x:x + width:stride]
+          for y in range(size_y) for x in range(size_x)]
+  kernel = kernel_yxio.reshape(size_y * size_x * channels, features)
+  return lax.dot_general(lax.concatenate(taps, 3), kernel, (((3,), (0,)), ((), ())))
 
 
 def whole_layer(after, dilation: int, pooled: int, out_yx: tuple[int, int], weights,

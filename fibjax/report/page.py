@@ -153,7 +153,10 @@ def _facts(run_settings, post) -> list[tuple[str, str]]:
   """Lists the few settings that a reader asks for first."""
   model = run_settings.get('model') or {}
   facts = []
-  if {'n_xy', 'n_z'} <= model.keys():
+  if _is_unet(model):
+    facts.append(('Network', f'{model["name"]}, {model["n_z"]} slices, depth '
+                  f'{model["depth"]}, base {model["base"]}, norm {model["norm"]}'))
+  elif {'n_xy', 'n_z'} <= model.keys():
     kind = ', '.join(str(model[k]) for k in ('name', 'padding') if k in model)
     facts.append(('Neighbourhood', f'{model["n_xy"]} × {model["n_xy"]} × '
                   f'{model["n_z"]} voxels' + (f' ({kind})' if kind else '')))
@@ -168,6 +171,10 @@ def _facts(run_settings, post) -> list[tuple[str, str]]:
   if 'seed' in run_settings:
     facts.append(('Seed', str(run_settings['seed'])))
   return facts
+
+
+def _is_unet(model: dict) -> bool:
+  return model.get('name') in ('resunet', 'unet')
 
 
 def _flatten(content, prefix='') -> list[tuple[str, str]]:
@@ -200,7 +207,10 @@ def page_figure(stem, title, caption, figure) -> PageFigure:
 
 
 def _neighbourhood(films, run_settings, notes):
-  found = sources.read_neighbourhood(films, run_settings.get('model') or {})
+  model = run_settings.get('model') or {}
+  if _is_unet(model):  # it has no neighbourhood of its own for each voxel
+    return None
+  found = sources.read_neighbourhood(films, model)
   if found is None:
     if films:
       notes.append('The volumes are smaller than the smallest neighbourhood.')

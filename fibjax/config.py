@@ -20,7 +20,8 @@ SPLITS = ('train', 'val', 'test')
 _SIZES = tuple(f'{16 * n + 1}x{n_z}' for n_z in range(1, 12, 2) for n in range(2, 8))
 # Type of the members of every setting that is a tuple.
 _TUPLES = {'volumes': str, 'regions': str, 'presets': str, 'shape_zyx': int,
-           'fractions': (int, float), 'sizes': str, 'losses': str, 'halving': int}
+           'fractions': (int, float), 'sizes': str, 'losses': str, 'halving': int,
+           'min_leaves': int}
 
 
 def base() -> ConfigDict:
@@ -39,7 +40,7 @@ def base() -> ConfigDict:
       gradient=True,  # remove the linear gradient along image rows (§1.2)
   )
   config.model = create(
-      name='patch_cnn',  # 'patch_cnn' | 'resunet' | 'unet'
+      name='patch_cnn',  # 'patch_cnn' | 'resunet' | 'unet' | 'forest'
       n_z=3,  # slices seen: 1, 3, 5, 7, 9, 11
       # name = 'patch_cnn'
       n_xy=33,  # neighbourhood in pixels: 33, 49, 65, 81, 97, 113
@@ -50,6 +51,11 @@ def base() -> ConfigDict:
       norm='group',  # 'group' | 'batch' | 'none' (layers.py)
       # all
       standardise=True,  # input by mean and sd of the training images; paper: False
+  )
+  config.forest = create(  # random forest (section 2); train.voxel_fraction of voxels
+      features='F1',  # 'F1': smoothed slices | 'F2': and derivatives | 'F3': and steps
+      trees=100,
+      min_leaves=(1, 5, 20, 50, 100),  # smallest leaves to choose from
   )
   config.train = _train()
   config.sweep = create(
@@ -255,6 +261,10 @@ def _rules(config: ConfigDict):
          'three shares that add up to 1')
   yield one_of('prepare', 'scale', ('dtype', 'minmax_volume'))
   yield from _training_rules(config, one_of, within)
+  yield one_of('forest', 'features', ('F1', 'F2', 'F3'))
+  yield within('forest', 'trees', 1, 10000)
+  leaves = config.forest.min_leaves
+  yield 'forest.min_leaves', leaves, leaves and min(leaves) > 0, 'positive integers'
   sizes = config.sweep.sizes
   yield ('sweep.sizes', sizes, set(sizes) <= set(_SIZES) and len(set(sizes)) == len(
       sizes), f'different ones of {", ".join(_SIZES)}')
@@ -289,11 +299,12 @@ def _rules(config: ConfigDict):
 def _training_rules(config: ConfigDict, one_of, within):
   train = config.train
   yield one_of('train', 'sampling', ('dense', 'patch'))
+  unet = config.model.name in ('resunet', 'unet')
   by_patch = config.model.name == 'patch_cnn' and config.model.padding == 'same'
   yield ('train.sampling', train.sampling, train.sampling == 'patch' or not by_patch,
          "'patch' where model.padding is 'same'")
   yield ('train.sampling', train.sampling,
-         train.sampling == 'dense' or config.model.name == 'patch_cnn',
+         train.sampling == 'dense' or not unet,
          f"'dense' for a {config.model.name}")
   yield ('sweep.sizes', config.sweep.sizes,
          not config.sweep.sizes or config.model.name == 'patch_cnn',

@@ -25,6 +25,8 @@ from fibjax import (
   workdir,
 )
 from fibjax import config as configs
+from fibjax.baselines import forest_run
+from fibjax.baselines.forest import Forest
 from fibjax.checks import InputError
 from fibjax.cluster import HERE, Resources
 from fibjax.data import regions as region_tables
@@ -37,7 +39,7 @@ from fibjax.sampling import DeviceRegions
 from fibjax.segment import segment_scores
 
 # What only work can make again: trainings, scores and segmentations, begun ones too.
-_OF_WORTH = ('checkpoints', 'sweep/groups', '*scores.ome.zarr*',
+_OF_WORTH = ('checkpoints', 'forest.npz', 'sweep/groups', '*scores.ome.zarr*',
              '*segmentation.ome.zarr*')
 
 
@@ -47,11 +49,11 @@ class Inputs(NamedTuple):
   Attributes:
     prepared: volumes by name, float32 in about [0, 1].
     regions: annotated regions with splits.
-    model: network of the config.
+    model: network of the config; None for a forest.
   """
   prepared: dict[str, Volume]
   regions: Regions
-  model: models.Model
+  model: models.Model | None
 
 
 def run(config, folder, resources: Resources = HERE) -> dict:
@@ -109,11 +111,15 @@ def train_only(config, folder, resume: bool) -> dict:
   folder = Path(folder)
   with no_trace_of_mistakes(folder), workdir.lock(folder):
     claim(config, folder)
-    if (folder / 'checkpoints').exists() and not resume:
+    begun = any((folder / name).exists() for name in ('checkpoints', 'forest.npz'))
+    if begun and not resume:
       raise InputError(str(folder), got='a training that has begun',
                        expected='an empty workdir, or --resume',
                        remedy='add --resume to go on, or choose another --workdir')
     fit(config, prepare(config, folder), folder)
+    if config.model.name == 'forest':
+      return max(workdir.read_json(folder / 'forest.json'),
+                 key=lambda row: row['val_miou'])
     return members.best_row(members.read_rows(folder))
 
 
@@ -145,8 +151,8 @@ def segment_other(folder, source, out, mode: str,
   chosen = _postprocess_of(config, folder)
   predictor = open_predictor(config, folder)
   raw = volumes.open_volume(Path(source).resolve())
-  for model in predictor.models:
-    datasets.check_window(str(source), raw.shape, _window_zyx(model))
+  for model in () if isinstance(predictor, Forest) else predictor.models:
+    datasets.check_window(str(source), raw.shape, _window_zyx(config, model))
   with no_trace_of_mistakes(Path(out)), workdir.lock(out) as out:
     prepared = out / 'prepared.ome.zarr'
     if not prepared.exists():
@@ -158,8 +164,8 @@ def segment_other(folder, source, out, mode: str,
                        expected=f'none, or those of {raw.path}',
                        remedy='choose another --out')
     workdir.write_json(out / 'preprocessing.json', record)
-    scores = infer.score_volume(predictor, volumes.open_volume(prepared),
-                                out / 'scores.ome.zarr', mode=mode, resources=resources)
+    scores = _score_volume(predictor, volumes.open_volume(prepared),
+                           out / 'scores.ome.zarr', mode, resources)
     result = out / 'segmentation.ome.zarr'
     segment_scores(scores, result, chosen['sigma_px'], chosen['threshold'],
                    config.postprocess, resources)
@@ -219,14 +225,13 @@ def _differences(found: dict, wanted: dict, prefix: str):
 def prepare(config, folder: Path) -> Inputs:
   """Data and pre-processing (§1.2): prepared.ome.zarr, preprocessing.json."""
   losses.make_loss(config.train.loss)  # a mistake in it is told before any work
-  model = models.make_model(config.model)
-  raw, regions = datasets.collect(config, _window_zyx(model), folder)
-  trained = [experts.merge_regions(region_tables.select(regions, split=split),
-                                   config.train.consensus)[0]
-             for split in ('train', 'val')]
-  patches.check_memory(region_tables.concatenate(trained), model.before_px, model.n_z)
-  sampling.make_plan(config.train, config.data.seed,
-                     *(side.masks_ryx for side in trained))
+  model = None if config.model.name == 'forest' else models.make_model(config.model)
+  raw, regions = datasets.collect(config, _window_zyx(config, model), folder)
+  if model is not None:
+    trained = _trained_regions(config, regions)
+    patches.check_memory(region_tables.concatenate(trained), model.before_px, model.n_z)
+    sampling.make_plan(config.train, config.data.seed,
+                       *(side.masks_ryx for side in trained))
   group = volumes.create_group(folder / 'prepared.ome.zarr')
   record_path = folder / 'preprocessing.json'
   records = workdir.read_json(record_path) if record_path.exists() else {}
@@ -242,22 +247,37 @@ def prepare(config, folder: Path) -> Inputs:
   return Inputs(prepared, regions, model)
 
 
-def _window_zyx(model: models.Model) -> tuple[int, int, int]:
+def _window_zyx(config, model: models.Model | None) -> tuple[int, int, int]:
+  if model is None:
+    return forest_run.window_zyx(config.forest)
   return model.n_z, model.window_px, model.window_px
+
+
+def _trained_regions(config, regions: Regions) -> list[Regions]:
+  """Training and validation regions, one per place."""
+  return [experts.merge_regions(region_tables.select(regions, split=split),
+                                config.train.consensus)[0]
+          for split in ('train', 'val')]
 
 
 def fit(config, inputs: Inputs, folder: Path) -> None:
   """Trains, or goes on training."""
-  if not members.is_finished(config, folder):
+  if config.model.name == 'forest':
+    forest_run.train(config, inputs.prepared, *_trained_regions(config, inputs.regions),
+                     folder)
+  elif not members.is_finished(config, folder):
     members.train_and_evaluate(config, inputs.model, *put_sides(config, inputs), folder)
 
 
-def open_predictor(config, folder: Path) -> infer.Predictor:
-  """What a workdir has trained: the members of its ensemble, else its best weights.
+def open_predictor(config, folder: Path) -> infer.Predictor | Forest:
+  """What a workdir has trained: its forest, the members of its ensemble, else its best
+  weights.
 
   Raises:
     InputError: when it has trained nothing.
   """
+  if config.model.name == 'forest':
+    return forest_run.load(folder)
   path = folder / 'ensemble.json'
   if not path.exists():
     model = models.make_model(config.model)
@@ -286,13 +306,20 @@ def put_sides(config, inputs: Inputs) -> list[DeviceRegions]:
   return sides
 
 
-def score(config, inputs: Inputs, predictor: infer.Predictor, folder: Path,
+def score(config, inputs: Inputs, predictor: infer.Predictor | Forest, folder: Path,
           resources: Resources) -> dict[str, Volume]:
   """Scores every voxel of every volume: scores.ome.zarr/<name>."""
   group = volumes.create_group(folder / 'scores.ome.zarr')
-  return {name: infer.score_volume(predictor, volume, group / name,
-                                   mode=config.segment.mode, resources=resources)
+  return {name: _score_volume(predictor, volume, group / name, config.segment.mode,
+                              resources)
           for name, volume in inputs.prepared.items()}
+
+
+def _score_volume(predictor: infer.Predictor | Forest, source: Volume, out, mode: str,
+                  resources: Resources) -> Volume:
+  if isinstance(predictor, Forest):
+    return forest_run.score_volume(predictor, source, out, resources)
+  return infer.score_volume(predictor, source, out, mode=mode, resources=resources)
 
 
 def segment(config, inputs: Inputs, scores, folder: Path,

@@ -18,8 +18,11 @@ ROOMS = (
     'models.exact_plan', 'models.exact', 'models.layers', 'models.resunet',
     'models.unet', 'models',
     'losses', 'metrics', 'calibration', 'experts', 'optim', 'state', 'checkpoint',
-    'sampling', 'train', 'members', 'infer',
-    'objects', 'postprocess', 'segment', 'analysis.porosity',
+    'sampling', 'train', 'members', 'infer', 'baselines.scale_space',
+    'baselines.forest', 'baselines.forest_run',
+    'objects', 'baselines.common', 'baselines.thresholds', 'baselines.level_set',
+    'baselines.profiles', 'baselines.watershed', 'baselines.optical_flow',
+    'postprocess', 'segment', 'analysis.porosity',
     'analysis.two_point', 'analysis.uncertainty', 'analysis.coverage',
     'analysis.comparison', 'evaluate', 'region_scores',
     'report.tables', 'report.figures', 'report.sources', 'report.sweep_figures',
@@ -33,6 +36,9 @@ OUTSIDERS = {
              'models.resunet', 'models.unet'},
     'optax': {'losses', 'optim'}, 'orbax': {'checkpoint'}, 'cc3d': {'objects'},
     'dask': {'cluster'}, 'distributed': {'cluster'}, 'torch': {'torch_peer'},
+    'sklearn': {'baselines.forest'},
+    'skimage': {'baselines.common', 'baselines.thresholds', 'baselines.level_set',
+                'baselines.profiles', 'baselines.watershed', 'baselines.optical_flow'},
     'matplotlib': {'report.figures', 'report.sweep_figures'}, 'jinja2': {'report.page'},
     'argparse': {'main'}, 'tqdm': {'progress'}, 'tensorboardX': {'members'}}
 

@@ -60,6 +60,8 @@ def write_report(folder) -> Path:
     post = workdir.read_json(folder / 'postprocess.json')
   shown_tables = _tables(scores, notes)
   shown_figures = _figures(folder, run_settings, notes)
+  if (folder / 'forest.json').is_file():
+    shown_tables.append(tables.forest_table(workdir.read_json(folder / 'forest.json')))
   if (folder / 'results.json').is_file():
     _add_ensemble(workdir.read_json(folder / 'results.json'), shown_tables,
                   shown_figures)
@@ -153,7 +155,11 @@ def _facts(run_settings, post) -> list[tuple[str, str]]:
   """Lists the few settings that a reader asks for first."""
   model = run_settings.get('model') or {}
   facts = []
-  if _is_unet(model):
+  if model.get('name') == 'forest':
+    forest = run_settings.get('forest') or {}
+    facts.append(('Random forest', f'{forest.get("trees")} trees, features '
+                  f'{forest.get("features")}'))
+  elif _is_unet(model):
     facts.append(('Network', f'{model["name"]}, {model["n_z"]} slices, depth '
                   f'{model["depth"]}, base {model["base"]}, norm {model["norm"]}'))
   elif {'n_xy', 'n_z'} <= model.keys():
@@ -208,7 +214,7 @@ def page_figure(stem, title, caption, figure) -> PageFigure:
 
 def _neighbourhood(films, run_settings, notes):
   model = run_settings.get('model') or {}
-  if _is_unet(model):  # it has no neighbourhood of its own for each voxel
+  if _is_unet(model) or model.get('name') == 'forest':  # no square for each voxel
     return None
   found = sources.read_neighbourhood(films, model)
   if found is None:
@@ -224,6 +230,8 @@ def _neighbourhood(films, run_settings, notes):
 
 
 def _curves(folder, notes):
+  if (folder / 'forest.json').exists():
+    return None
   columns = sources.read_columns(folder / 'metrics.csv')
   if 'epoch' not in columns:
     notes.append('metrics.csv is missing or empty: no training curves.')

@@ -187,3 +187,23 @@ def to_markdown(table: Table) -> str:
 def _cell(text):
   escaped = text.replace('\\', '\\\\').replace('|', '\\|').replace('<', '&lt;')
   return ' '.join(escaped.split())
+
+
+def forest_table(rows: list[dict]) -> Table:
+  """Builds the table of the smallest leaves that a random forest was tried with.
+
+  Args:
+    rows: content of forest.json.
+  """
+  best = max(row['val_miou'] for row in rows)
+  return Table(
+      title='Random forest', groups=(('', 2), ('mIoU', 2), ('Accuracy', 2)),
+      columns=('Smallest leaf', 'nodes', 'training', 'validation', 'training',
+               'validation'),
+      rows=tuple((f'{row["min_leaf"]}' + ' (kept)' * (row['val_miou'] == best),
+                  str(row['nodes']),
+                  *(number(row[key]) for key in ('train_miou', 'val_miou',
+                                                 'train_accuracy', 'val_accuracy')))
+                 for row in rows),
+      note='On voxels drawn balanced by class, before post-processing. Kept: the '
+           'smallest leaf of highest validation mIoU.')

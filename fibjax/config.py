@@ -21,7 +21,7 @@ _SIZES = tuple(f'{16 * n + 1}x{n_z}' for n_z in range(1, 12, 2) for n in range(2
 # Type of the members of every setting that is a tuple.
 _TUPLES = {'volumes': str, 'regions': str, 'presets': str, 'shape_zyx': int,
            'fractions': (int, float), 'sizes': str, 'losses': str, 'halving': int,
-           'min_leaves': int}
+           'min_leaves': int, 'methods': str, 'shine_through': (int, float)}
 
 
 def base() -> ConfigDict:
@@ -40,7 +40,7 @@ def base() -> ConfigDict:
       gradient=True,  # remove the linear gradient along image rows (§1.2)
   )
   config.model = create(
-      name='patch_cnn',  # 'patch_cnn' | 'resunet' | 'unet' | 'forest'
+      name='patch_cnn',  # | 'resunet' | 'unet' | 'forest' | one of classical.METHODS
       n_z=3,  # slices seen: 1, 3, 5, 7, 9, 11
       # name = 'patch_cnn'
       n_xy=33,  # neighbourhood in pixels: 33, 49, 65, 81, 97, 113
@@ -49,7 +49,6 @@ def base() -> ConfigDict:
       base=16,  # channels at full resolution; doubled with every halving of it
       depth=3,  # halvings of the resolution
       norm='group',  # 'group' | 'batch' | 'none' (layers.py)
-      # all
       standardise=True,  # input by mean and sd of the training images; paper: False
   )
   config.forest = create(  # random forest (section 2); train.voxel_fraction of voxels
@@ -71,6 +70,10 @@ def base() -> ConfigDict:
       top=8,  # members of lowest validation BCE, of all sizes
       weights='best',  # of the best epoch | 'average' of the last (SWA) | 'snapshots'
       dihedral=False,  # average over the 8 symmetries of the square; 8 times the work
+  )
+  config.compare = create(
+      methods=(),  # values of model.name; fibjax run compares them on the same films
+      shine_through=(0.0, 0.5, 1.0),  # of the films
   )
   config.segment = create(
       mode='auto',  # 'auto' | 'dense' | 'patch'
@@ -100,6 +103,7 @@ def _data() -> ConfigDict:
       presets=('HPC22', 'HPC30', 'HPC45'),
       shape_zyx=(16, 320, 320),  # voxels of each film
       artefacts='mild',  # 'none' | 'mild' | 'real'
+      shine_through=1.0,  # factor of the brightness of pore-backs; 0: none
       experts=0,  # who draw the training and validation regions of a film; 0: truth
       regions_per_volume=20,
       region_px=96,  # side of a simulated region
@@ -247,6 +251,9 @@ def _rules(config: ConfigDict):
   data = config.data
   yield one_of('data', 'source', ('volumes', 'simulate', 'flyem'))
   yield one_of('data', 'artefacts', ('none', 'mild', 'real'))
+  yield within('data', 'shine_through', 0, 10)
+  yield ('compare.shine_through', config.compare.shine_through,
+         min(config.compare.shine_through, default=-1) >= 0, 'numbers from 0')
   for key, seed in (('seed', config.seed), ('data.seed', data.seed)):
     yield key, seed, 0 <= seed < 2 ** 31, '0 to 2147483647'
   shape = data.shape_zyx
@@ -263,8 +270,8 @@ def _rules(config: ConfigDict):
   yield from _training_rules(config, one_of, within)
   yield one_of('forest', 'features', ('F1', 'F2', 'F3'))
   yield within('forest', 'trees', 1, 10000)
-  leaves = config.forest.min_leaves
-  yield 'forest.min_leaves', leaves, leaves and min(leaves) > 0, 'positive integers'
+  yield ('forest.min_leaves', config.forest.min_leaves,
+         min(config.forest.min_leaves, default=0) > 0, 'positive integers')
   sizes = config.sweep.sizes
   yield ('sweep.sizes', sizes, set(sizes) <= set(_SIZES) and len(set(sizes)) == len(
       sizes), f'different ones of {", ".join(_SIZES)}')

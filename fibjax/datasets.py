@@ -203,13 +203,13 @@ def read_geometry(path, solid_code: int | None = None) -> np.ndarray | None:
 
 def simulate(preset: str, shape_zyx, seed: int, artefacts: str, folder, *,
              geometry: np.ndarray | None = None, geometry_scale: int = 4,
-             annotator: bool = False) -> None:
+             shine_through: float = 1., annotator: bool = False) -> None:
   """Writes a simulated film: folder/truth.ome.zarr and folder/raw.ome.zarr.
 
   raw comes last and vouches for the rest: what a killed call left is made again.
 
   Args:
-    preset, shape_zyx, seed, artefacts, geometry, geometry_scale: as for
+    preset, shape_zyx, seed, artefacts, geometry, geometry_scale, shine_through: as for
       `films.simulate_film`.
     folder: folder to write to; made if need be.
     annotator: also write folder/annotated.ome.zarr, one expert's labels (uint8).
@@ -220,7 +220,8 @@ def simulate(preset: str, shape_zyx, seed: int, artefacts: str, folder, *,
   folder = Path(folder)
   workdir.check_absent(folder / 'raw.ome.zarr')
   film = films.simulate_film(preset, tuple(shape_zyx), seed, artefacts=artefacts,
-                             geometry=geometry, geometry_scale=geometry_scale)
+                             geometry=geometry, geometry_scale=geometry_scale,
+                             shine_through=shine_through)
   arrays = {'truth': film.truth_zyx, 'raw': film.image_zyx}
   if annotator:
     arrays = {'annotated': annotators.annotate_stack(film.truth_zyx, seed), **arrays}
@@ -236,7 +237,8 @@ def simulate(preset: str, shape_zyx, seed: int, artefacts: str, folder, *,
 def _simulated(config, name: str, index: int, folder: Path) -> Volume:
   data = config.data
   if not (folder / 'raw.ome.zarr').exists():
-    simulate(name, data.shape_zyx, data.seed + index, data.artefacts, folder)
+    simulate(name, data.shape_zyx, data.seed + index, data.artefacts, folder,
+             shine_through=data.shine_through)
     progress.say(f'simulated {name}')
   return volumes.open_volume(folder / 'raw.ome.zarr')
 

@@ -22,6 +22,7 @@ from fibjax import (
   checkpoint,
   evaluate,
   infer,
+  methods,
   postprocess,
   progress,
   region_scores,
@@ -60,7 +61,7 @@ def run_ensemble(config, folder, resources: Resources = HERE) -> dict:
   with run.no_trace_of_mistakes(folder), workdir.lock(folder):
     sweep.train_all(config, folder, resources)
     choose_members(config, folder)
-    predictor = run.open_predictor(config, folder)
+    predictor = methods.open_predictor(config, folder)
     inputs = run.prepare(sweep.largest(config), folder)
     scores = run.score(config, inputs, predictor, folder, resources)
     segmentations = run.segment(config, inputs, scores, folder, resources)
@@ -219,7 +220,7 @@ def check_coverage(folder, preset: str, shape_zyx, films: int, seed: int) -> dic
   if not (folder / 'ensemble.json').exists():
     raise InputError(str(folder), got='no ensemble', expected='a finished one',
                      remedy='run `fibjax ensemble` with this workdir first')
-  predictor = run.open_predictor(config, folder)
+  predictor = methods.open_predictor(config, folder)
   chosen = workdir.read_json(folder / 'postprocess.json')
   make_film, porosity = coverage.free_films(preset, shape_zyx,
                                             artefacts=config.data.artefacts)

@@ -151,9 +151,12 @@ def _load(args, overrides):
 
 
 def _run(args, overrides):
-  from fibjax import run
-  print(json.dumps(run.run(_load(args, overrides), args.workdir,
-                           _resources(args))['test']))
+  from fibjax import compare, run
+  config = _load(args, overrides)
+  if config.compare.methods:
+    print(json.dumps(compare.run_compare(config, args.workdir)['findings']))
+  else:
+    print(json.dumps(run.run(config, args.workdir, _resources(args))['test']))
   print(f'report: {args.workdir / "report.html"}', file=sys.stderr)
 
 

@@ -9,14 +9,14 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
+from fibjax import config as configs
 from fibjax import (
-  checkpoint,
   datasets,
   evaluate,
   experts,
-  infer,
   losses,
   members,
+  methods,
   models,
   patches,
   postprocess,
@@ -24,9 +24,7 @@ from fibjax import (
   sampling,
   workdir,
 )
-from fibjax import config as configs
-from fibjax.baselines import forest_run
-from fibjax.baselines.forest import Forest
+from fibjax.baselines import classical, forest_run
 from fibjax.checks import InputError
 from fibjax.cluster import HERE, Resources
 from fibjax.data import regions as region_tables
@@ -49,7 +47,7 @@ class Inputs(NamedTuple):
   Attributes:
     prepared: volumes by name, float32 in about [0, 1].
     regions: annotated regions with splits.
-    model: network of the config; None for a forest.
+    model: network of the config; None for other methods.
   """
   prepared: dict[str, Volume]
   regions: Regions
@@ -75,12 +73,27 @@ def run(config, folder, resources: Resources = HERE) -> dict:
     claim(config, folder)
     inputs = prepare(config, folder)
     fit(config, inputs, folder)
-    scores = score(config, inputs, open_predictor(config, folder), folder, resources)
-    segmentations = segment(config, inputs, scores, folder, resources)
+    scores, segmentations = segment_all(config, inputs, folder, resources)
     if not (folder / 'metrics.json').exists():
       write_metrics(config, inputs, scores, segmentations, folder)
     page.write_report(folder)
     return workdir.read_json(folder / 'metrics.json')
+
+
+def segment_all(config, inputs: Inputs, folder: Path,
+                resources: Resources = HERE) -> tuple[dict, dict]:
+  """Scores and segmentations of all volumes by name.
+
+  A classical method has no scores: its labels stand for both.
+  """
+  if methods.is_classical(config):
+    group = volumes.create_group(folder / 'segmentation.ome.zarr')
+    labels = {name: classical.segment_volume(config.model.name, volume, group / name)
+              for name, volume in inputs.prepared.items()}
+    return labels, labels
+  scores = score(config, inputs, methods.open_predictor(config, folder), folder,
+                 resources)
+  return scores, segment(config, inputs, scores, folder, resources)
 
 
 @contextlib.contextmanager
@@ -111,13 +124,15 @@ def train_only(config, folder, resume: bool) -> dict:
   folder = Path(folder)
   with no_trace_of_mistakes(folder), workdir.lock(folder):
     claim(config, folder)
+    if methods.is_classical(config):
+      methods.open_predictor(config, folder)  # says that there is none
     begun = any((folder / name).exists() for name in ('checkpoints', 'forest.npz'))
     if begun and not resume:
       raise InputError(str(folder), got='a training that has begun',
                        expected='an empty workdir, or --resume',
                        remedy='add --resume to go on, or choose another --workdir')
     fit(config, prepare(config, folder), folder)
-    if config.model.name == 'forest':
+    if config.model.name == methods.FOREST:
       return max(workdir.read_json(folder / 'forest.json'),
                  key=lambda row: row['val_miou'])
     return members.best_row(members.read_rows(folder))
@@ -149,10 +164,10 @@ def segment_other(folder, source, out, mode: str,
   """
   config, folder = open_run(folder)
   chosen = _postprocess_of(config, folder)
-  predictor = open_predictor(config, folder)
+  predictor = methods.open_predictor(config, folder)
   raw = volumes.open_volume(Path(source).resolve())
-  for model in () if isinstance(predictor, Forest) else predictor.models:
-    datasets.check_window(str(source), raw.shape, _window_zyx(config, model))
+  for network in predictor.models if methods.is_network(config) else (None,):
+    datasets.check_window(str(source), raw.shape, methods.window_zyx(config, network))
   with no_trace_of_mistakes(Path(out)), workdir.lock(out) as out:
     prepared = out / 'prepared.ome.zarr'
     if not prepared.exists():
@@ -164,8 +179,8 @@ def segment_other(folder, source, out, mode: str,
                        expected=f'none, or those of {raw.path}',
                        remedy='choose another --out')
     workdir.write_json(out / 'preprocessing.json', record)
-    scores = _score_volume(predictor, volumes.open_volume(prepared),
-                           out / 'scores.ome.zarr', mode, resources)
+    scores = methods.score_volume(predictor, volumes.open_volume(prepared),
+                                  out / 'scores.ome.zarr', mode, resources)
     result = out / 'segmentation.ome.zarr'
     segment_scores(scores, result, chosen['sigma_px'], chosen['threshold'],
                    config.postprocess, resources)
@@ -185,10 +200,11 @@ def _postprocess_of(config, folder: Path) -> dict:
 def evaluate_again(folder) -> dict:
   """Writes metrics.json of a run whose segmentation is there, and returns it."""
   config, folder = open_run(folder)
+  scored = 'segmentation' if methods.is_classical(config) else 'scores'
   with workdir.lock(folder):
     inputs = prepare(config, folder)
     opened = [{name: volumes.open_volume(folder / f'{kind}.ome.zarr' / name)
-               for name in inputs.prepared} for kind in ('scores', 'segmentation')]
+               for name in inputs.prepared} for kind in (scored, 'segmentation')]
     return write_metrics(config, inputs, *opened, folder)
 
 
@@ -225,8 +241,8 @@ def _differences(found: dict, wanted: dict, prefix: str):
 def prepare(config, folder: Path) -> Inputs:
   """Data and pre-processing (§1.2): prepared.ome.zarr, preprocessing.json."""
   losses.make_loss(config.train.loss)  # a mistake in it is told before any work
-  model = None if config.model.name == 'forest' else models.make_model(config.model)
-  raw, regions = datasets.collect(config, _window_zyx(config, model), folder)
+  model = methods.make_network(config)
+  raw, regions = datasets.collect(config, methods.window_zyx(config, model), folder)
   if model is not None:
     trained = _trained_regions(config, regions)
     patches.check_memory(region_tables.concatenate(trained), model.before_px, model.n_z)
@@ -247,12 +263,6 @@ def prepare(config, folder: Path) -> Inputs:
   return Inputs(prepared, regions, model)
 
 
-def _window_zyx(config, model: models.Model | None) -> tuple[int, int, int]:
-  if model is None:
-    return forest_run.window_zyx(config.forest)
-  return model.n_z, model.window_px, model.window_px
-
-
 def _trained_regions(config, regions: Regions) -> list[Regions]:
   """Training and validation regions, one per place."""
   return [experts.merge_regions(region_tables.select(regions, split=split),
@@ -261,33 +271,12 @@ def _trained_regions(config, regions: Regions) -> list[Regions]:
 
 
 def fit(config, inputs: Inputs, folder: Path) -> None:
-  """Trains, or goes on training."""
-  if config.model.name == 'forest':
+  """Trains, or goes on training; a classical method has nothing to train."""
+  if config.model.name == methods.FOREST:
     forest_run.train(config, inputs.prepared, *_trained_regions(config, inputs.regions),
                      folder)
-  elif not members.is_finished(config, folder):
+  elif methods.is_network(config) and not members.is_finished(config, folder):
     members.train_and_evaluate(config, inputs.model, *put_sides(config, inputs), folder)
-
-
-def open_predictor(config, folder: Path) -> infer.Predictor | Forest:
-  """What a workdir has trained: its forest, the members of its ensemble, else its best
-  weights.
-
-  Raises:
-    InputError: when it has trained nothing.
-  """
-  if config.model.name == 'forest':
-    return forest_run.load(folder)
-  path = folder / 'ensemble.json'
-  if not path.exists():
-    model = models.make_model(config.model)
-    return infer.Predictor((model,), (members.load_best(model, config, folder),))
-  content = workdir.read_json(path)
-  networks = [models.make_model(member['model']) for member in content['members']]
-  params = [checkpoint.load_weights(folder / 'ensemble' / str(k),
-                                    models.empty_params(model))
-            for k, model in enumerate(networks)]
-  return infer.Predictor(tuple(networks), tuple(params), content['dihedral'])
 
 
 def put_sides(config, inputs: Inputs) -> list[DeviceRegions]:
@@ -306,20 +295,14 @@ def put_sides(config, inputs: Inputs) -> list[DeviceRegions]:
   return sides
 
 
-def score(config, inputs: Inputs, predictor: infer.Predictor | Forest, folder: Path,
+def score(config, inputs: Inputs, predictor, folder: Path,
           resources: Resources) -> dict[str, Volume]:
-  """Scores every voxel of every volume: scores.ome.zarr/<name>."""
+  """Scores every voxel of every volume by what `methods.open_predictor` gave:
+  scores.ome.zarr/<name>."""
   group = volumes.create_group(folder / 'scores.ome.zarr')
-  return {name: _score_volume(predictor, volume, group / name, config.segment.mode,
-                              resources)
+  return {name: methods.score_volume(predictor, volume, group / name,
+                                     config.segment.mode, resources)
           for name, volume in inputs.prepared.items()}
-
-
-def _score_volume(predictor: infer.Predictor | Forest, source: Volume, out, mode: str,
-                  resources: Resources) -> Volume:
-  if isinstance(predictor, Forest):
-    return forest_run.score_volume(predictor, source, out, resources)
-  return infer.score_volume(predictor, source, out, mode=mode, resources=resources)
 
 
 def segment(config, inputs: Inputs, scores, folder: Path,
@@ -360,8 +343,9 @@ def write_metrics(config, inputs: Inputs, scores, segmentations, folder: Path) -
   truths = {name: datasets.open_truth(name, folder) for name in scores}
   result, rows = evaluate.evaluate(inputs.prepared, inputs.regions, scores,
                                    segmentations, truths, config.data.seed)
-  chosen = workdir.read_json(folder / 'postprocess.json')
-  result['postprocess'] = {k: chosen[k] for k in ('sigma_px', 'threshold')}
+  if not methods.is_classical(config):
+    chosen = workdir.read_json(folder / 'postprocess.json')
+    result['postprocess'] = {k: chosen[k] for k in ('sigma_px', 'threshold')}
   workdir.write_text(folder / 'porosities.csv', rows)
   workdir.write_json(folder / 'metrics.json', result)
   return result

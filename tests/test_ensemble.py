@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fibjax import calibration, config, ensemble, infer, models, region_scores, run
+from fibjax import (
+  calibration,
+  config,
+  ensemble,
+  infer,
+  methods,
+  models,
+  region_scores,
+  run,
+)
 from fibjax.checks import InputError
 from fibjax.data import regions as region_tables
 from fibjax.data import volume as volumes
@@ -164,7 +173,7 @@ def test_more_members_than_there_are_is_an_error(done, tmp_path):
 @pytest.mark.long
 def test_labels_of_a_film_in_memory_are_those_of_the_volume(done):
   settings, folder, _ = done
-  predictor = run.open_predictor(settings, folder)
+  predictor = methods.open_predictor(settings, folder)
   chosen = json.loads((folder / 'postprocess.json').read_text())
   raw = volumes.open_volume(folder / 'data' / 'HPC30' / 'raw.ome.zarr')
   image = volumes.read_box(raw, (0, 0, 0), raw.shape)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fibjax import config, run
+from fibjax import config, methods, run
 from fibjax.baselines import forest as forests
 from fibjax.checks import InputError
 from fibjax.data import volume as volumes
@@ -70,7 +70,7 @@ def test_another_volume_is_segmented_alike(done, tmp_path):
 def test_a_workdir_without_a_forest_is_named(tmp_path):
   settings = config.load(f'{ROOT}/configs/demo.py:tiny', SMALL)
   with pytest.raises(InputError, match='no forest'):
-    run.open_predictor(settings, tmp_path)
+    methods.open_predictor(settings, tmp_path)
 
 
 @pytest.mark.parametrize('override', ['forest.features=F4', 'forest.trees=0',

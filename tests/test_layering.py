@@ -22,13 +22,13 @@ ROOMS = (
     'baselines.forest', 'baselines.forest_run',
     'objects', 'baselines.common', 'baselines.thresholds', 'baselines.level_set',
     'baselines.profiles', 'baselines.watershed', 'baselines.optical_flow',
-    'postprocess', 'segment', 'analysis.porosity',
+    'baselines.classical', 'postprocess', 'segment', 'analysis.porosity',
     'analysis.two_point', 'analysis.uncertainty', 'analysis.coverage',
     'analysis.comparison', 'evaluate', 'region_scores',
     'report.tables', 'report.figures', 'report.sources', 'report.sweep_figures',
     'report.sweep_tables', 'report.page', 'report.sweep_page',
-    'run', 'sweep', 'ensemble', 'torch_peer', 'bench_segment', 'bench', 'bench_members',
-    'main')
+    'report.compare_page', 'methods', 'run', 'compare', 'sweep', 'ensemble',
+    'torch_peer', 'bench_segment', 'bench', 'bench_members', 'main')
 OUTSIDERS = {
     'ml_collections': {'config'}, 'tensorstore': {'data.volume'},
     'tifffile': {'data.stacks'}, 'imagecodecs': {'data.stacks'},

@@ -18,11 +18,12 @@ from fibjax.checks import InputError
 from fibjax.models import conv, dense, exact, layers, patch_cnn, resunet, unet
 from fibjax.models.patch_cnn import Dropout
 
+NAMES = ('patch_cnn', 'resunet', 'unet')
 _INPUT = 'input'
 _STATISTICS = layers.STATISTICS
 _UNET_MAPS = 16  # maps of base channels at full resolution held at once (measured)
 
-__all__ = ['Dropout', 'Model', 'count_weights', 'empty_params', 'make_model']
+__all__ = ['NAMES', 'Dropout', 'Model', 'count_weights', 'empty_params', 'make_model']
 
 
 class Model(NamedTuple):
@@ -80,10 +81,9 @@ def make_model(config) -> Model:
   Raises:
     InputError: for an unknown name, size, padding or norm.
   """
-  builders = {'patch_cnn': _make_patch_cnn, 'resunet': _make_unet, 'unet': _make_unet}
-  _check_known(config, 'name', tuple(builders))
+  _check_known(config, 'name', NAMES)
   _check_known(config, 'n_z', patch_cnn.SIZES_Z)
-  return builders[config['name']](config)
+  return (_make_patch_cnn if config['name'] == NAMES[0] else _make_unet)(config)
 
 
 def _check_known(config, key: str, known: tuple) -> None:

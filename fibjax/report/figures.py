@@ -358,3 +358,31 @@ def porosity_figure(manual: dict, automatic: dict) -> Figure:
   for text in legend.get_texts():
     text.set_parse_math(False)
   return figure
+
+
+@styled
+def bars_figure(names: list[str], series: list[str], values_sn, label: str) -> Figure:
+  """Draws a group of horizontal bars for each name, one bar per series.
+
+  Args:
+    names: n groups, top to bottom.
+    series: s names of bars in a group.
+    values_sn: [s, n] values from 0; None for none.
+    label: of the axis of values.
+  """
+  count = len(series)
+  figure = Figure(figsize=(8.0, 1.0 + 0.16 * (count + 1) * len(names)),
+                  layout='constrained')
+  ax = figure.subplots()
+  rows = np.arange(len(names))
+  for s, (name, values) in enumerate(zip(series, values_sn, strict=True)):
+    ax.barh(rows + (s - (count - 1) / 2) * 0.8 / count,
+            [0 if value is None else value for value in values], 0.8 / count,
+            color=COLOURS[s % len(COLOURS)], label=name)
+  ax.set_yticks(rows, names)
+  ax.set_ylim(len(names) - 0.4, -0.6)
+  ax.set_xlabel(label)
+  ax.grid(axis='x', color='0.9', linewidth=0.6)
+  ax.set_axisbelow(True)
+  figure.legend(loc='outside upper center', ncols=count)
+  return figure

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jinja2
 import numpy as np
 
-from fibjax import workdir
+from fibjax import models, workdir
 from fibjax.checks import InputError
 from fibjax.report import figures, sources, sweep_figures, sweep_tables, tables
 
@@ -159,9 +159,11 @@ def _facts(run_settings, post) -> list[tuple[str, str]]:
     forest = run_settings.get('forest') or {}
     facts.append(('Random forest', f'{forest.get("trees")} trees, features '
                   f'{forest.get("features")}'))
-  elif _is_unet(model):
+  elif model.get('name') in models.NAMES[1:]:
     facts.append(('Network', f'{model["name"]}, {model["n_z"]} slices, depth '
                   f'{model["depth"]}, base {model["base"]}, norm {model["norm"]}'))
+  elif model.get('name') not in ('patch_cnn', None):
+    facts.append(('Method', str(model.get('name'))))
   elif {'n_xy', 'n_z'} <= model.keys():
     kind = ', '.join(str(model[k]) for k in ('name', 'padding') if k in model)
     facts.append(('Neighbourhood', f'{model["n_xy"]} × {model["n_xy"]} × '
@@ -177,10 +179,6 @@ def _facts(run_settings, post) -> list[tuple[str, str]]:
   if 'seed' in run_settings:
     facts.append(('Seed', str(run_settings['seed'])))
   return facts
-
-
-def _is_unet(model: dict) -> bool:
-  return model.get('name') in ('resunet', 'unet')
 
 
 def _flatten(content, prefix='') -> list[tuple[str, str]]:
@@ -200,7 +198,9 @@ def _figures(folder, run_settings, notes) -> list[PageFigure]:
   if not films:
     notes.append('There are no volumes in this folder, so no image is shown.')
   regions = sources.load_regions_if_any(folder, notes)
-  found = (_neighbourhood(films, run_settings, notes), _curves(folder, notes),
+  name = (run_settings.get('model') or {}).get('name', 'patch_cnn')
+  curves = _curves(folder, notes) if name in models.NAMES else None
+  found = (_neighbourhood(films, run_settings, notes), curves,
            _porosities(folder), _regions(films, regions, notes),
            *(_slice(i, film) for i, film in enumerate(films)))
   return [figure for figure in found if figure is not None]
@@ -214,7 +214,7 @@ def page_figure(stem, title, caption, figure) -> PageFigure:
 
 def _neighbourhood(films, run_settings, notes):
   model = run_settings.get('model') or {}
-  if _is_unet(model) or model.get('name') == 'forest':  # no square for each voxel
+  if model.get('name') not in ('patch_cnn', None):  # no square for each voxel
     return None
   found = sources.read_neighbourhood(films, model)
   if found is None:
@@ -230,8 +230,6 @@ def _neighbourhood(films, run_settings, notes):
 
 
 def _curves(folder, notes):
-  if (folder / 'forest.json').exists():
-    return None
   columns = sources.read_columns(folder / 'metrics.csv')
   if 'epoch' not in columns:
     notes.append('metrics.csv is missing or empty: no training curves.')

@@ -27,7 +27,8 @@ ROOMS = (
     'analysis.comparison', 'evaluate', 'region_scores',
     'report.tables', 'report.figures', 'report.sources', 'report.sweep_figures',
     'report.sweep_tables', 'report.page', 'report.sweep_page',
-    'report.compare_page', 'methods', 'run', 'compare', 'sweep', 'ensemble',
+    'training_slices', 'report.compare_page', 'methods', 'run', 'compare', 'sweep',
+    'ensemble',
     'torch_peer', 'bench_segment', 'bench', 'bench_members', 'main')
 OUTSIDERS = {
     'ml_collections': {'config'}, 'tensorstore': {'data.volume'},

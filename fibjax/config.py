@@ -14,14 +14,15 @@ from pathlib import Path
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
+from fibjax import config_rules
 from fibjax.checks import InputError
 
 SPLITS = ('train', 'val', 'test')
-_SIZES = tuple(f'{16 * n + 1}x{n_z}' for n_z in range(1, 12, 2) for n in range(2, 8))
 # Type of the members of every setting that is a tuple.
 _TUPLES = {'volumes': str, 'regions': str, 'presets': str, 'shape_zyx': int,
            'fractions': (int, float), 'sizes': str, 'losses': str, 'halving': int,
-           'min_leaves': int, 'methods': str, 'shine_through': (int, float)}
+           'min_leaves': int, 'methods': str, 'shine_through': (int, float),
+           'counts': int, 'placements': str, 'test_slices': int}
 
 
 def base() -> ConfigDict:
@@ -57,15 +58,7 @@ def base() -> ConfigDict:
       min_leaves=(1, 5, 20, 50, 100),  # smallest leaves to choose from
   )
   config.train = _train()
-  config.sweep = create(
-      sizes=(),  # '33x1', ...: n_xy x n_z; (): that of config.model
-      members=8,  # of each size
-      draw='seeds',  # 'seeds': equal but for the seed | 'random': the paper's (§1.7)
-      group=0,  # members trained at once on a device; 0: as many as fit
-      losses=(),  # expressions like train.loss, compared with the first; (): train.loss
-      weights='best',  # of members when losses are compared: 'best' | 'average' (SWA)
-      halving=(),  # epochs after which the worse half of a group stops
-  )
+  config.sweep = _sweep()
   config.ensemble = create(
       top=8,  # members of lowest validation BCE, of all sizes
       weights='best',  # of the best epoch | 'average' of the last (SWA) | 'snapshots'
@@ -75,18 +68,11 @@ def base() -> ConfigDict:
       methods=(),  # values of model.name; fibjax run compares them on the same films
       shine_through=(0.0, 0.5, 1.0),  # of the films
   )
+  config.study = _study()
   config.segment = create(
       mode='auto',  # 'auto' | 'dense' | 'patch'
   )
-  config.postprocess = create(
-      tune=True,  # choose sigma and threshold on the validation regions (§1.10)
-      sigma_px=2.63,  # used as they are where tune is False (the paper's values)
-      threshold=0.402,
-      kernel='matlab',  # 'matlab' | 'scipy4sigma' (PP1)
-      min_size_vox=100,  # smaller objects of either phase are removed
-      ndim=3,  # 3 | 2: objects in the volume or in each slice (PP4)
-      connectivity=26,  # 26, 18, 6 in 3-D; 8, 4 in 2-D
-  )
+  config.postprocess = _postprocess()
   return config
 
 
@@ -137,6 +123,42 @@ def _train() -> ConfigDict:
       dropout_spatial=0.1,  # p_sd
       intensity_mean_sd=0.048,  # a of the intensity augmentation (§1.6)
       intensity_deviation_sd=0.056,  # b
+  )
+
+
+def _sweep() -> ConfigDict:
+  return create(
+      sizes=(),  # '33x1', ...: n_xy x n_z; (): that of config.model
+      members=8,  # of each size
+      draw='seeds',  # 'seeds': equal but for the seed | 'random': the paper's (§1.7)
+      group=0,  # members trained at once on a device; 0: as many as fit
+      losses=(),  # expressions like train.loss, compared with the first; (): train.loss
+      weights='best',  # of members when losses are compared: 'best' | 'average' (SWA)
+      halving=(),  # epochs after which the worse half of a group stops
+  )
+
+
+def _study() -> ConfigDict:
+  return create(
+      counts=(),  # numbers of training slices; fibjax run then does the study (§3)
+      placements=('initial', 'distributed'),  # | 'uncertain'
+      test_slices=(47, 434, 598),
+      painted=8,  # partly painted slices that train the forest
+      painted_share=0.25,
+      correction=0.8,  # share of pore-backs corrected, emulated; or
+      labels='',  # a label volume corrected by hand
+  )
+
+
+def _postprocess() -> ConfigDict:
+  return create(
+      tune=True,  # choose sigma and threshold on the validation regions (§1.10)
+      sigma_px=2.63,  # used as they are where tune is False (the paper's values)
+      threshold=0.402,
+      kernel='matlab',  # 'matlab' | 'scipy4sigma' (PP1)
+      min_size_vox=100,  # smaller objects of either phase are removed
+      ndim=3,  # 3 | 2: objects in the volume or in each slice (PP4)
+      connectivity=26,  # 26, 18, 6 in 3-D; 8, 4 in 2-D
   )
 
 
@@ -238,108 +260,6 @@ def _parse(key: str, text: str, default, leaf: str):
   return value
 
 
-def _rules(config: ConfigDict):
-  """Yields (key, value, holds, expectation) for every setting with a rule."""
-  def one_of(section, key, known):
-    value = config[section][key]
-    return f'{section}.{key}', value, value in known, f'one of {known}'
-
-  def within(section, key, low, high):
-    value = config[section][key]
-    return f'{section}.{key}', value, low <= value <= high, f'{low} to {high}'
-
-  data = config.data
-  yield one_of('data', 'source', ('volumes', 'simulate', 'flyem'))
-  yield one_of('data', 'artefacts', ('none', 'mild', 'real'))
-  yield within('data', 'shine_through', 0, 10)
-  yield ('compare.shine_through', config.compare.shine_through,
-         min(config.compare.shine_through, default=-1) >= 0, 'numbers from 0')
-  for key, seed in (('seed', config.seed), ('data.seed', data.seed)):
-    yield key, seed, 0 <= seed < 2 ** 31, '0 to 2147483647'
-  shape = data.shape_zyx
-  yield ('data.shape_zyx', shape, len(shape) == 3 and min(shape) > 0,
-         'three positive integers')
-  yield within('data', 'regions_per_volume', 1, 100000)
-  yield within('data', 'region_px', 1, 100000)
-  yield one_of('split', 'mode', ('table', 'paper', 'blocked'))
-  fractions = config.split.fractions
-  yield ('split.fractions', fractions, len(fractions) == 3
-         and all(f >= 0 for f in fractions) and abs(sum(fractions) - 1) < 1e-6,
-         'three shares that add up to 1')
-  yield one_of('prepare', 'scale', ('dtype', 'minmax_volume'))
-  yield from _training_rules(config, one_of, within)
-  yield one_of('forest', 'features', ('F1', 'F2', 'F3'))
-  yield within('forest', 'trees', 1, 10000)
-  yield ('forest.min_leaves', config.forest.min_leaves,
-         min(config.forest.min_leaves, default=0) > 0, 'positive integers')
-  sizes = config.sweep.sizes
-  yield ('sweep.sizes', sizes, set(sizes) <= set(_SIZES) and len(set(sizes)) == len(
-      sizes), f'different ones of {", ".join(_SIZES)}')
-  yield within('sweep', 'members', 1, 99999)
-  yield one_of('sweep', 'draw', ('seeds', 'random'))
-  yield one_of('sweep', 'weights', ('best', 'average'))
-  bare = [loss.replace(' ', '') for loss in config.sweep.losses]
-  yield ('sweep.losses', config.sweep.losses, len(set(bare)) == len(bare),
-         'different expressions')
-  yield within('sweep', 'group', 0, 99999)
-  halving = config.sweep.halving
-  yield ('sweep.halving', halving, all(0 < epoch < config.train.epochs
-                                       for epoch in halving),
-         'numbers of epochs before the last')
-  yield within('ensemble', 'top', 1, 99999)
-  yield one_of('ensemble', 'weights', ('best', 'average', 'snapshots'))
-  yield ('ensemble.weights', config.ensemble.weights,
-         config.ensemble.weights != 'snapshots' or config.train.schedule == 'cycles',
-         "train.schedule='cycles' for snapshots")
-  yield one_of('segment', 'mode', ('auto', 'dense', 'patch'))
-  yield within('postprocess', 'sigma_px', 0, 50)
-  yield within('postprocess', 'threshold', 0, 0.9999)
-  yield one_of('postprocess', 'kernel', ('matlab', 'scipy4sigma'))
-  yield within('postprocess', 'min_size_vox', 0, 10 ** 9)
-  known = {2: (4, 8), 3: (6, 18, 26)}
-  ndim = config.postprocess.ndim
-  yield one_of('postprocess', 'ndim', (2, 3))
-  if ndim in known:
-    yield one_of('postprocess', 'connectivity', known[ndim])
-
-
-def _training_rules(config: ConfigDict, one_of, within):
-  train = config.train
-  yield one_of('train', 'sampling', ('dense', 'patch'))
-  unet = config.model.name in ('resunet', 'unet')
-  by_patch = config.model.name == 'patch_cnn' and config.model.padding == 'same'
-  yield ('train.sampling', train.sampling, train.sampling == 'patch' or not by_patch,
-         "'patch' where model.padding is 'same'")
-  yield ('train.sampling', train.sampling,
-         train.sampling == 'dense' or not unet,
-         f"'dense' for a {config.model.name}")
-  yield ('sweep.sizes', config.sweep.sizes,
-         not config.sweep.sizes or config.model.name == 'patch_cnn',
-         f'() for a {config.model.name}')
-  yield 'train.voxel_fraction', train.voxel_fraction, 0 < train.voxel_fraction <= 1, (
-      'above 0, at most 1')
-  for key in ('batch', 'steps_per_epoch', 'val_windows', 'epochs', 'decay_epochs'):
-    yield within('train', key, 1, 10 ** 7)
-  yield 'train.crop_px', train.crop_px, train.crop_px > 0 and train.crop_px % 16 == 0, (
-      'a positive multiple of 16')
-  yield one_of('train', 'balance', ('classes', 'natural'))
-  yield one_of('train', 'consensus', ('mean', 'staple'))
-  yield one_of('train', 'augment', ('dihedral', 'full', 'physical'))
-  yield within('train', 'patience', 0, 10 ** 7)
-  yield within('data', 'experts', 0, 100)
-  yield one_of('train', 'optimizer', ('adam', 'sgd'))
-  yield one_of('train', 'schedule', ('cosine', 'steps', 'cycles'))
-  yield ('train.cycles', train.cycles, train.cycles > 0 and not (
-      train.schedule == 'cycles' and train.cycles > train.epochs), '1 to train.epochs')
-  yield within('train', 'log10_learning_rate', -8, 1)
-  yield within('train', 'border_weight', -0.999, 1000)
-  yield within('train', 'border_sigma_px', 0.1, 1000)
-  for key in ('l2', 'intensity_mean_sd', 'intensity_deviation_sd'):
-    yield within('train', key, 0, 1)
-  for key in ('momentum', 'dropout_dense', 'dropout_spatial'):
-    yield within('train', key, 0, 0.999)
-
-
 def validate(config: ConfigDict) -> None:
   """Checks keys, types and ranges against `base()` and each other.
 
@@ -349,7 +269,8 @@ def validate(config: ConfigDict) -> None:
   problems = list(_schema_problems(config, base(), ''))
   if not problems:
     problems = [f'{key}={value!r} (expected {expected})'
-                for key, value, holds, expected in _rules(config) if not holds]
+                for key, value, holds, expected in config_rules.rules(config)
+                if not holds]
   if problems:
     raise InputError('config', got='; '.join(problems), expected='valid settings',
                      remedy='change them in the file or by --config.KEY=VALUE')

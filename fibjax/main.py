@@ -151,10 +151,13 @@ def _load(args, overrides):
 
 
 def _run(args, overrides):
-  from fibjax import compare, run
+  from fibjax import compare, run, study
   config = _load(args, overrides)
   if config.compare.methods:
     print(json.dumps(compare.run_compare(config, args.workdir)['findings']))
+  elif config.study.counts:
+    print(json.dumps(study.run_study(config, args.workdir,
+                                     _resources(args))['interaction']))
   else:
     print(json.dumps(run.run(config, args.workdir, _resources(args))['test']))
   print(f'report: {args.workdir / "report.html"}', file=sys.stderr)

@@ -37,8 +37,8 @@ from fibjax.sampling import DeviceRegions
 from fibjax.segment import segment_scores
 
 # What only work can make again: trainings, scores and segmentations, begun ones too.
-_OF_WORTH = ('checkpoints', 'forest.npz', 'sweep/groups', '*scores.ome.zarr*',
-             '*segmentation.ome.zarr*')
+_OF_WORTH = ('checkpoints', 'forest.npz', 'sweep/groups', 'runs/*', 'forest/*',
+             '*scores.ome.zarr*', '*segmentation.ome.zarr*')
 
 
 class Inputs(NamedTuple):

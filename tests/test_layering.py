@@ -7,7 +7,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # Top to bottom; a package stands for all its modules, in the order given where it is.
 ROOMS = (
-    'checks', 'geometry', 'workdir', 'progress', 'signals', 'config',
+    'checks', 'geometry', 'workdir', 'progress', 'signals',
+    'config_rules', 'config',
     'data.voxel_size', 'data.ome_zarr', 'data.volume', 'data.slice_names',
     'data.stacks', 'data.labels', 'data.regions', 'data.flyem',
     'prep.intensity',
@@ -27,7 +28,8 @@ ROOMS = (
     'analysis.comparison', 'evaluate', 'region_scores',
     'report.tables', 'report.figures', 'report.sources', 'report.sweep_figures',
     'report.sweep_tables', 'report.page', 'report.sweep_page',
-    'training_slices', 'report.compare_page', 'methods', 'run', 'compare', 'sweep',
+    'training_slices', 'report.compare_page', 'report.study_page', 'methods', 'run',
+    'compare', 'sweep', 'study',
     'ensemble',
     'torch_peer', 'bench_segment', 'bench', 'bench_members', 'main')
 OUTSIDERS = {
@@ -40,7 +42,8 @@ OUTSIDERS = {
     'sklearn': {'baselines.forest'},
     'skimage': {'baselines.common', 'baselines.thresholds', 'baselines.level_set',
                 'baselines.profiles', 'baselines.watershed', 'baselines.optical_flow'},
-    'matplotlib': {'report.figures', 'report.sweep_figures'}, 'jinja2': {'report.page'},
+    'matplotlib': {'report.figures', 'report.sweep_figures',
+                                   'report.study_page'}, 'jinja2': {'report.page'},
     'argparse': {'main'}, 'tqdm': {'progress'}, 'tensorboardX': {'members'}}
 
 
@@ -107,7 +110,7 @@ def test_no_config_default_hides_in_code():
 def test_every_config_key_is_read_somewhere():
   from fibjax import config
   trees = [ast.parse(path.read_text()) for name, path in MODULES.items()
-           if name != 'config']
+           if name not in ('config', 'config_rules')]
   used = {node.attr for tree in trees for node in ast.walk(tree)
           if isinstance(node, ast.Attribute)}
   used |= {node.arg for tree in trees for node in ast.walk(tree)

@@ -88,6 +88,10 @@ PRESETS = {
               dark=0.15, texture=0.06, electrons=80.0, read_noise=0.05, trend=0.10),
       voxel_size_zyx_nm=(30.0, 10.0, 10.0)),
 }
+PRESETS['MEM80FLAT'] = replace(  # the same without trends along z
+    PRESETS['MEM80'], name='MEM80FLAT',
+    geometry=replace(PRESETS['MEM80'].geometry, porosity_trend=0.0),
+    imaging=replace(PRESETS['MEM80'].imaging, trend=0.0))
 
 
 def find_preset(preset: str | FilmPreset) -> FilmPreset:

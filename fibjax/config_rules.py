@@ -1,0 +1,108 @@
+"""What values settings may have, alone and beside each other (config.py)."""
+
+_SIZES = tuple(f'{16 * n + 1}x{n_z}' for n_z in range(1, 12, 2) for n in range(2, 8))
+
+
+def rules(config):
+  """Yields (key, value, holds, expectation) for every setting with a rule."""
+  def one_of(section, key, known):
+    value = config[section][key]
+    return f'{section}.{key}', value, value in known, f'one of {known}'
+
+  def within(section, key, low, high):
+    value = config[section][key]
+    return f'{section}.{key}', value, low <= value <= high, f'{low} to {high}'
+
+  data = config.data
+  yield one_of('data', 'source', ('volumes', 'simulate', 'flyem'))
+  yield one_of('data', 'artefacts', ('none', 'mild', 'real'))
+  yield within('data', 'shine_through', 0, 10)
+  yield ('compare.shine_through', config.compare.shine_through,
+         min(config.compare.shine_through, default=-1) >= 0, 'numbers from 0')
+  for key, seed in (('seed', config.seed), ('data.seed', data.seed)):
+    yield key, seed, 0 <= seed < 2 ** 31, '0 to 2147483647'
+  shape = data.shape_zyx
+  yield ('data.shape_zyx', shape, len(shape) == 3 and min(shape) > 0,
+         'three positive integers')
+  yield within('data', 'regions_per_volume', 1, 100000)
+  yield within('data', 'region_px', 1, 100000)
+  yield one_of('split', 'mode', ('table', 'paper', 'blocked'))
+  fractions = config.split.fractions
+  yield ('split.fractions', fractions, len(fractions) == 3
+         and all(f >= 0 for f in fractions) and abs(sum(fractions) - 1) < 1e-6,
+         'three shares that add up to 1')
+  yield one_of('prepare', 'scale', ('dtype', 'minmax_volume'))
+  yield from _training_rules(config, one_of, within)
+  yield one_of('forest', 'features', ('F1', 'F2', 'F3'))
+  yield within('forest', 'trees', 1, 10000)
+  yield ('forest.min_leaves', config.forest.min_leaves,
+         min(config.forest.min_leaves, default=0) > 0, 'positive integers')
+  sizes = config.sweep.sizes
+  yield ('sweep.sizes', sizes, set(sizes) <= set(_SIZES) and len(set(sizes)) == len(
+      sizes), f'different ones of {", ".join(_SIZES)}')
+  yield within('sweep', 'members', 1, 99999)
+  yield one_of('sweep', 'draw', ('seeds', 'random'))
+  yield one_of('sweep', 'weights', ('best', 'average'))
+  bare = [loss.replace(' ', '') for loss in config.sweep.losses]
+  yield ('sweep.losses', config.sweep.losses, len(set(bare)) == len(bare),
+         'different expressions')
+  yield within('sweep', 'group', 0, 99999)
+  halving = config.sweep.halving
+  yield ('sweep.halving', halving, all(0 < epoch < config.train.epochs
+                                       for epoch in halving),
+         'numbers of epochs before the last')
+  yield within('ensemble', 'top', 1, 99999)
+  yield one_of('ensemble', 'weights', ('best', 'average', 'snapshots'))
+  yield ('ensemble.weights', config.ensemble.weights,
+         config.ensemble.weights != 'snapshots' or config.train.schedule == 'cycles',
+         "train.schedule='cycles' for snapshots")
+  yield within('study', 'painted', 2, 10000)
+  yield within('study', 'painted_share', 0.001, 1)
+  yield within('study', 'correction', 0, 1)
+  yield one_of('segment', 'mode', ('auto', 'dense', 'patch'))
+  yield within('postprocess', 'sigma_px', 0, 50)
+  yield within('postprocess', 'threshold', 0, 0.9999)
+  yield one_of('postprocess', 'kernel', ('matlab', 'scipy4sigma'))
+  yield within('postprocess', 'min_size_vox', 0, 10 ** 9)
+  known = {2: (4, 8), 3: (6, 18, 26)}
+  ndim = config.postprocess.ndim
+  yield one_of('postprocess', 'ndim', (2, 3))
+  if ndim in known:
+    yield one_of('postprocess', 'connectivity', known[ndim])
+
+
+def _training_rules(config, one_of, within):
+  train = config.train
+  yield one_of('train', 'sampling', ('dense', 'patch'))
+  unet = config.model.name in ('resunet', 'unet')
+  by_patch = config.model.name == 'patch_cnn' and config.model.padding == 'same'
+  yield ('train.sampling', train.sampling, train.sampling == 'patch' or not by_patch,
+         "'patch' where model.padding is 'same'")
+  yield ('train.sampling', train.sampling,
+         train.sampling == 'dense' or not unet,
+         f"'dense' for a {config.model.name}")
+  yield ('sweep.sizes', config.sweep.sizes,
+         not config.sweep.sizes or config.model.name == 'patch_cnn',
+         f'() for a {config.model.name}')
+  yield 'train.voxel_fraction', train.voxel_fraction, 0 < train.voxel_fraction <= 1, (
+      'above 0, at most 1')
+  for key in ('batch', 'steps_per_epoch', 'val_windows', 'epochs', 'decay_epochs'):
+    yield within('train', key, 1, 10 ** 7)
+  yield 'train.crop_px', train.crop_px, train.crop_px > 0 and train.crop_px % 16 == 0, (
+      'a positive multiple of 16')
+  yield one_of('train', 'balance', ('classes', 'natural'))
+  yield one_of('train', 'consensus', ('mean', 'staple'))
+  yield one_of('train', 'augment', ('dihedral', 'full', 'physical'))
+  yield within('train', 'patience', 0, 10 ** 7)
+  yield within('data', 'experts', 0, 100)
+  yield one_of('train', 'optimizer', ('adam', 'sgd'))
+  yield one_of('train', 'schedule', ('cosine', 'steps', 'cycles'))
+  yield ('train.cycles', train.cycles, train.cycles > 0 and not (
+      train.schedule == 'cycles' and train.cycles > train.epochs), '1 to train.epochs')
+  yield within('train', 'log10_learning_rate', -8, 1)
+  yield within('train', 'border_weight', -0.999, 1000)
+  yield within('train', 'border_sigma_px', 0.1, 1000)
+  for key in ('l2', 'intensity_mean_sd', 'intensity_deviation_sd'):
+    yield within('train', key, 0, 1)
+  for key in ('momentum', 'dropout_dense', 'dropout_spatial'):
+    yield within('train', key, 0, 0.999)

@@ -1,0 +1,182 @@
+"""The report of the training-set study: its table, bars, curves and one slice.
+
+Input is the study's workdir: study.json and trials/*/slices.csv, beside the numbers
+that the document printed (third_party/membrane). Same files, same bytes.
+"""
+import csv
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from fibjax import workdir
+from fibjax.data import volume as volumes
+from fibjax.report import figures, page, sources, tables
+
+# Loss and accuracy that the document printed, (count, placement, slice); section 3.1.
+PUBLISHED = {
+    (20, 'initial', 47): (0.442, 0.912), (20, 'distributed', 47): (0.425, 0.914),
+    (5, 'initial', 47): (0.786, 0.832), (5, 'distributed', 47): (1.18, 0.738),
+    (20, 'initial', 434): (0.649, 0.881), (20, 'distributed', 434): (0.300, 0.945),
+    (5, 'initial', 434): (0.771, 0.837), (5, 'distributed', 434): (1.038, 0.758),
+    (20, 'initial', 598): (0.764, 0.863), (20, 'distributed', 598): (0.613, 0.892),
+    (5, 'initial', 598): (0.908, 0.793), (5, 'distributed', 598): (1.246, 0.731)}
+_SHOWN = {'loss': ('loss, nats', 3), 'accuracy': ('accuracy', 3), 'miou': ('mIoU', 3),
+          'iou_solid': ('IoU of solid', 3), 'dice_solid': ('Dice of solid', 3),
+          'porosity_error': ('porosity error', 3)}
+
+
+def write_study_report(folder) -> Path:
+  """Writes report.html, figures/ and tables.md of a study.
+
+  Args:
+    folder: its workdir, complete.
+
+  Returns:
+    path of report.html.
+  """
+  folder = Path(folder)
+  result = workdir.read_json(folder / 'study.json')
+  notes: list[str] = []
+  settings, versions = (sources.read_json_if_any(folder / name, notes)
+                        for name in ('config.json', 'versions.json'))
+  kinds = list(dict.fromkeys(row['against'] for row in result['table']))
+  shown = [study_table(result['table'], kind) for kind in kinds]
+  pictures = [_bars(result['table'], kinds[0])]
+  pictures += [_curves(folder, kind) for kind in kinds]
+  pictures += _panels(folder, settings, result['table'])
+  return page.write_page(folder, 'study.html', shown, pictures, notes=notes,
+                         facts=_facts(result['interaction']), settings=settings,
+                         versions=versions)
+
+
+def study_table(rows: list[dict], kind: str) -> tables.Table:
+  """Builds the document's table, mean ± sd over seeds.
+
+  Args:
+    rows: 'table' of study.json.
+    kind: which labels, 'corrected' or 'truth'.
+  """
+  body = []
+  for row in rows:
+    if row['against'] != kind:
+      continue
+    loss, accuracy = PUBLISHED.get((row['count'], row['placement'], row['z']),
+                                   (None, None))
+    cells = []
+    for name, (_, digits) in _SHOWN.items():
+      mean, sd = row[name]
+      cells.append(tables.number(mean, digits, sign=name == 'porosity_error') + (
+          '' if sd is None else f' ± {tables.number(sd, digits)}'))
+    body.append((f'{row["count"]} {row["placement"]}', str(row['z']),
+                 str(row['seeds']), *cells, tables.number(row['all_pore'], 3),
+                 tables.number(loss, 3), tables.number(accuracy, 3)))
+  against = {'corrected': 'the corrected labels', 'truth': 'the truth'}[kind]
+  return tables.Table(
+      title=f'Trials, against {against}',
+      groups=(('', 3), ('This study', len(_SHOWN)), ('All pore', 1), ('Published', 2)),
+      columns=('Training slices', 'slice', 'seeds',
+               *(heading for heading, _ in _SHOWN.values()), 'accuracy', 'loss',
+               'accuracy'),
+      rows=tuple(body),
+      note='Mean ± sample standard deviation over seeds, at slices that no trial is '
+           'trained on. Porosity error: automatic − that of the labels. All pore: '
+           'accuracy of calling every voxel pore. Published: one run on another, real '
+           'membrane; only the pattern compares.')
+
+
+def _bars(rows, kind):
+  rows = [row for row in rows if row['against'] == kind]
+  trials = list(dict.fromkeys((row['count'], row['placement']) for row in rows))
+  places = list(dict.fromkeys(row['z'] for row in rows))
+  at = {(row['count'], row['placement'], row['z']): row['accuracy'][0] for row in rows}
+  return page.page_figure(
+      'accuracy', 'Accuracy of the trials.',
+      "Mean over seeds, at the tested slices (the document's Figure 1).",
+      figures.bars_figure([f'{count} {name}' for count, name in trials],
+                          [f'slice {z}' for z in places],
+                          [[at[(*trial, z)] for trial in trials] for z in places],
+                          'accuracy'))
+
+
+def _curves(folder, kind):
+  curves = {}
+  for path in sorted(folder.glob('trials/*/slices.csv')):
+    with open(path, encoding='utf-8', newline='') as file:
+      rows = [row for row in csv.DictReader(file) if row['against'] == kind]
+    depth = 1 + max(int(row['z']) for row in rows)
+    total, count = np.zeros(depth), np.zeros(depth)
+    for row in rows:
+      total[int(row['z'])] += float(row['miou'])
+      count[int(row['z'])] += 1
+    curves[path.parent.name.replace('-', ' ')] = total / count
+  against = {'corrected': 'the corrected labels', 'truth': 'the truth'}[kind]
+  return page.page_figure(
+      f'slices_{kind}', f'mIoU of every slice, against {against}.',
+      'Mean over seeds; slices that a trial is trained on are among them.',
+      _curves_figure(curves))
+
+
+@figures.styled
+def _curves_figure(curves: dict[str, np.ndarray]) -> Figure:
+  figure = Figure(figsize=(8.0, 3.2), layout='constrained')
+  ax = figure.subplots()
+  for (name, values), colour in zip(curves.items(), figures.COLOURS, strict=False):
+    ax.plot(np.arange(len(values)), values, color=colour, label=name, linewidth=1.0)
+  ax.set(xlabel='slice', ylabel='mIoU')
+  ax.grid(color='0.9', linewidth=0.6)
+  figure.legend(loc='outside upper center', ncols=4)
+  return figure
+
+
+def _panels(folder, settings, rows):
+  """The last tested slice: image, labels and a prediction of each trial (Figure 2)."""
+  z = rows[-1]['z']
+
+  def slice_of(path):
+    volume = volumes.open_volume(path)
+    _, height, width = volume.shape
+    return volumes.read_box(volume, (z, 0, 0), (z + 1, height, width))[0]
+
+  prepared = next(path for path in sorted((folder / 'prepared.ome.zarr').iterdir())
+                  if path.is_dir())
+  labels = (settings.get('study') or {}).get('labels') or folder / 'labels.ome.zarr'
+  panels = {'image': figures.stretch(slice_of(prepared)),
+            'corrected labels': slice_of(labels)}
+  if (folder / 'film' / 'truth.ome.zarr').exists():
+    panels['truth'] = slice_of(folder / 'film' / 'truth.ome.zarr')
+  for home in sorted(folder.glob('trials/*')):
+    scores = sorted((home / 'scores').glob('*'), key=lambda path: path.name)
+    if scores:
+      panels[home.name.replace('-', ' ')] = slice_of(scores[0]) > 0.5
+  return [page.page_figure(
+      'slice', f'Slice {z}.',
+      "Image, labels and one seed of each trial; white is solid (the document's Figure "
+      '2).', _panels_figure(panels))]
+
+
+@figures.styled
+def _panels_figure(panels: dict[str, np.ndarray]) -> Figure:
+  columns = 4
+  lines = -(-len(panels) // columns)
+  figure = Figure(figsize=(9.4, 2.55 * lines), layout='constrained')
+  axes = figure.subplots(lines, columns, squeeze=False).ravel()
+  for ax, (name, image_yx) in zip(axes, panels.items(), strict=False):
+    ax.imshow(image_yx, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
+    ax.set_title(name)
+  for ax in axes:
+    ax.set_axis_off()
+  return figure
+
+
+def _facts(found: dict) -> list[tuple[str, str]]:
+  facts = []
+  for kind, part in found.items():
+    for name, interval in (part or {}).items():
+      what = ('Interaction' if name == 'interaction' else
+              f'Distributed − initial, {name.removeprefix("gain_")} slices')
+      facts.append((f'{what} (accuracy away from the top, {kind})',
+                    f'{tables.number(interval["mean"], 3, sign=True)} '
+                    f'[{tables.number(interval["low"], 3, sign=True)}, '
+                    f'{tables.number(interval["high"], 3, sign=True)}]'))
+  return facts

@@ -1,0 +1,168 @@
+"""The training-set study on a tiny membrane: trials, correction by hand, the page."""
+import csv
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fibjax import config, main, study, sweep
+from fibjax.checks import InputError
+from fibjax.data import regions as region_tables
+from fibjax.data import volume as volumes
+from fibjax.report import study_page
+
+ROOT = Path(__file__).parents[1]
+CONFIG = f'{ROOT}/configs/membrane.py'
+
+
+def read(path):
+  volume = volumes.open_volume(path)
+  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+
+
+def rows_of(home):
+  with open(home / 'slices.csv', encoding='utf-8', newline='') as file:
+    return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope='module')
+def done(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('study') / 'w'
+  settings = config.load(f'{CONFIG}:tiny', ('study.counts=2', 'train.epochs=1'))
+  return settings, folder, study.run_study(settings, folder)
+
+
+@pytest.mark.long
+def test_tested_slices_are_in_no_training_set(done):
+  settings, folder, result = done
+  assert {(row['count'], row['placement'], row['z'], row['against'])
+          for row in result['table']} == {
+      (2, placement, z, kind) for placement in ('initial', 'distributed')
+      for z in (5, 25, 38) for kind in ('corrected', 'truth')}
+  for placement, chosen in (('initial', {0, 1}), ('distributed', {0, 20})):
+    home = folder / 'trials' / f'2-{placement}'
+    regions = region_tables.load_regions(home / 'slices')
+    trained = {int(z) for z, split in zip(regions.z, regions.split, strict=True)
+               if split != 'test'}
+    assert trained == chosen
+    rows = rows_of(home)
+    assert len(rows) == 40 * 2 * 2  # slices, seeds, kinds of labels
+    assert {int(row['z']) for row in rows if row['trained_on'] == '1'} == chosen
+
+
+@pytest.mark.long
+def test_the_table_is_what_the_members_say(done):
+  settings, folder, result = done
+  truth = read(folder / 'film' / 'truth.ome.zarr')
+  home = folder / 'trials' / '2-initial'
+  scores = {seed: read(home / 'scores' / str(seed)) for seed in (0, 1)}
+  accuracy = [((scores[seed][25] > 0.5) == (truth[25] == 1)).mean() for seed in (0, 1)]
+  (row,) = [row for row in result['table'] if (
+      row['placement'], row['z'], row['against']) == ('initial', 25, 'truth')]
+  assert row['accuracy'] == pytest.approx([np.mean(accuracy),
+                                           np.std(accuracy, ddof=1)])
+  assert row['all_pore'] == pytest.approx((truth[25] == 0).mean())
+  labels = read(folder / 'labels.ome.zarr')
+  segmented = read(folder / 'forest' / 'segmentation.ome.zarr' / 'raw')
+  assert ((labels == 1) <= (segmented == 1)).all()  # correction only takes solid away
+  text = (folder / 'report.html').read_text(encoding='utf-8')
+  assert 'against the truth' in text and 'Slice 38' in text
+
+
+@pytest.mark.long
+def test_a_second_call_trains_nothing_again(done, monkeypatch):
+  settings, folder, result = done
+  monkeypatch.setattr(sweep, 'run_sweep', None)
+  assert study.run_study(settings, folder) == result
+
+
+@pytest.mark.long
+def test_labels_corrected_by_hand_are_used_and_checked(done, tmp_path):
+  settings, folder, _ = done
+  exported, corrected = tmp_path / 'first.tif', tmp_path / 'corrected.ome.zarr'
+  assert main.main(['export', str(folder / 'forest' / 'segmentation.ome.zarr' / 'raw'),
+                    f'--out={exported}']) == 0
+  assert main.main(['import', str(exported), f'--out={corrected}',
+                    '--voxel_size_nm=30,10,10']) == 0
+  segmentation = volumes.open_volume(folder / 'forest' / 'segmentation.ome.zarr'
+                                     / 'raw')
+  labels = study._correct(config.load(f'{CONFIG}:tiny', (
+      f'study.labels={corrected}',)), segmentation, None, tmp_path)
+  np.testing.assert_array_equal(
+      volumes.read_box(labels, (0, 0, 0), labels.shape),
+      volumes.read_box(segmentation, (0, 0, 0), segmentation.shape))
+  for name, array, size in (('cut', np.zeros((39, 96, 96), np.uint8), (30., 10., 10.)),
+                            ('scaled', np.zeros((40, 96, 96), np.uint8), (30., 5., 5.)),
+                            ('codes', np.full((40, 96, 96), 7, np.uint8),
+                             (30., 10., 10.))):
+    with volumes.new_volume(tmp_path / name, array.shape, np.uint8, size) as made:
+      volumes.write_box(made, (0, 0, 0), array)
+    with pytest.raises(InputError, match='config.study.labels'):
+      study._correct(config.load(f'{CONFIG}:tiny', (
+          f'study.labels={tmp_path / name}',)), segmentation, None, tmp_path)
+
+
+@pytest.mark.long
+def test_the_chain_without_a_person_ends_with_a_report(done, tmp_path):
+  _, folder, _ = done
+  shutil.copytree(folder / 'film', tmp_path / 'w' / 'film')
+  settings = config.load(f'{CONFIG}:auto_tiny', ('train.epochs=1',))
+  result = study.run_study(settings, tmp_path / 'w')
+  assert {row['placement'] for row in result['table']} == {'uncertain'}
+  np.testing.assert_array_equal(
+      read(tmp_path / 'w' / 'labels.ome.zarr'),
+      read(tmp_path / 'w' / 'forest' / 'segmentation.ome.zarr' / 'raw'))
+  assert (tmp_path / 'w' / 'report.html').exists()
+
+
+@pytest.mark.parametrize('override, message', [
+    ('study.test_slices=1,25,38', r'slices \[1\] in training'),
+    ('study.test_slices=5,25,40', 'indices from 0 to 39'),
+    ('study.counts=2,50', '1 to 40')])
+def test_bad_slices_are_named_before_any_work(override, message, tmp_path):
+  with pytest.raises(InputError, match=message):
+    study.run_study(config.load(f'{CONFIG}:tiny', (override,)), tmp_path / 'w')
+  assert not (tmp_path / 'w').exists()
+
+
+def made_tables(gains):
+  """Rows whose distributed slices are better by gains[count] at seed 0 and 1."""
+  tables = {}
+  for count, by_seed in gains.items():
+    for placement in ('initial', 'distributed'):
+      tables[count, placement] = [
+          {'seed': str(seed), 'z': str(z), 'against': 'truth',
+           'accuracy': str(0.8 + (gain if placement == 'distributed' and z else 0))}
+          for seed, gain in enumerate(by_seed) for z in (0, 10, 20)]
+  return tables
+
+
+def test_the_interaction_is_a_difference_of_differences():
+  found = study.interaction(made_tables({5: (-.02, .0, .02), 20: (.05, .06, .07)}),
+                            'truth', (0, 10, 20))
+  assert found['gain_5']['mean'] == pytest.approx(0, abs=1e-12)
+  assert found['gain_20']['mean'] == pytest.approx(0.06)
+  assert found['interaction']['mean'] == pytest.approx(0.06)
+  # Differences .07, .06, .05: sd .01, standard error .01 / sqrt(3), t of 2 df 4.3027.
+  reach = 4.302653 * 0.01 / 3 ** 0.5
+  assert found['interaction']['low'] == pytest.approx(0.06 - reach, abs=1e-6)
+  assert found['interaction']['high'] == pytest.approx(0.06 + reach, abs=1e-6)
+  assert study.interaction(made_tables({5: (0., 0.)}), 'truth', (0, 10)) is None
+  assert study.interaction(made_tables({5: (0.,), 20: (0.,)}), 'truth', (0, 10)) is None
+
+
+def test_published_numbers_are_those_of_their_source():
+  path = ROOT / 'third_party' / 'membrane' / 'trials.csv'
+  with open(path, encoding='utf-8', newline='') as file:
+    expected = {(int(r['slices']), r['placement'], int(r['slice'])):
+                (float(r['loss']), float(r['accuracy'])) for r in csv.DictReader(file)}
+  assert expected == study_page.PUBLISHED
+  row = {'count': 20, 'placement': 'distributed', 'against': 'truth', 'z': 434,
+         'seeds': 5, 'all_pore': 0.8,
+         **{name: [0.5, 0.1] for name in study.SCORES}}
+  table = study_page.study_table([row], 'truth')
+  assert table.rows[0][:5] == ('20 distributed', '434', '5', '0.500 ± 0.100',
+                               '0.500 ± 0.100')
+  assert table.rows[0][-3:] == ('0.800', '0.300', '0.945')
+  assert sum(width for _, width in table.groups) == len(table.columns)

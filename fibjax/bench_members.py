@@ -22,11 +22,11 @@ from fibjax import bench, losses, optim, parallel, train
 
 _MEMBERS, _STOPS = 8, 5
 _N_Z = 3
-# Some minutes of 8 members; what is timed is the whole command.
+# Ten minutes of 8 members; what is timed is the whole command.
 _SWEEP = ('sweep', '--config=configs/skarberg2021.py:sweep_tiny',
           '--config.sweep.sizes=33x1', '--config.sweep.members=8',
-          '--config.sweep.group=8', '--config.train.epochs=15',
-          '--config.train.voxel_fraction=0.5')
+          '--config.sweep.group=8', '--config.train.epochs=120',
+          '--config.train.voxel_fraction=0.25')
 
 
 def members_over_solo(sampling: str, n_xy: int) -> dict[str, float]:

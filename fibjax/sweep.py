@@ -87,8 +87,9 @@ def choices_of(config) -> list[Choice]:
 
 
 def _name_of(config, choice: Choice) -> str:
-  """Name of a choice as a folder, e.g. '33x3' or '33x3-bce+0.5xjaccard'."""
-  name = size_name(choice.n_xy, choice.n_z)
+  """Name of a choice as a folder: '33x3', '33x3-bce+0.5xjaccard' or 'resunetx3'."""
+  name = (size_name(choice.n_xy, choice.n_z) if config.model.name == 'patch_cnn'
+          else f'{config.model.name}x{choice.n_z}')
   if config.sweep.losses:
     name += '-' + choice.loss.replace(' ', '').replace('*', 'x')
   return name

@@ -21,7 +21,7 @@ from fibjax.models.patch_cnn import Dropout
 NAMES = ('patch_cnn', 'resunet', 'unet')
 _INPUT = 'input'
 _STATISTICS = layers.STATISTICS
-_UNET_MAPS = 16  # maps of base channels at full resolution held at once (measured)
+_UNET_MAPS = 14  # maps of base channels at full resolution held at once (12 measured)
 
 __all__ = ['NAMES', 'Dropout', 'Model', 'count_weights', 'empty_params', 'make_model']
 

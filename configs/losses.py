@@ -2,8 +2,9 @@
 
 COMMAND   fibjax sweep --config=configs/losses.py --workdir=workdirs/losses
 HARDWARE  2 CPU cores, 46 minutes beside other work
-SCORE     test mIoU 0.841 (bce), 0.842 (bce + ramp(0.6, 1)*jaccard), 0.836 (dice); two of
-          four seeds of jaccard and of lovasz alone call everything one phase (2026-11-26)
+SCORE     test mIoU 0.841 (bce), 0.842 (bce + ramp(0.6, 1)*jaccard), 0.836 (dice);
+          two of four seeds of jaccard and of lovasz alone call everything one phase
+          (2026-11-26)
 RESULT    workdirs/losses/sweep/report.html and losses.json
 """
 from fibjax.config import base, unknown_variant

@@ -62,8 +62,8 @@ def test_channels_are_those_of_the_members_alone(film, tmp_path):
   np.testing.assert_array_equal(tiles, found)
 
 
-@pytest.mark.parametrize('padding, n_xy', [
-    ('context', 33), pytest.param('same', 33, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize('padding, n_xy', [('context', 33), ('same', 33)])
 def test_dihedral_scores_do_not_know_the_orientation(film, tmp_path, padding, n_xy):
   array, volume = film
   pair = [make(n_xy, 1, 0, padding)]

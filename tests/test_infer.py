@@ -61,6 +61,7 @@ def test_the_published_network_voxel_by_voxel(film, tmp_path, mode, monkeypatch)
     assert abs(found[z, y, x] - sigmoid(oracle(params, window, 'same'))) < 1e-4
 
 
+@pytest.mark.long
 def test_both_modes_agree_and_no_bit_depends_on_the_tile(context_model, tmp_path,
                                                          monkeypatch):
   model, params = context_model

@@ -97,6 +97,7 @@ def test_values_are_not_clipped(tmp_path):
                              [0.45, 0.15, -0.15, 0.55], atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
 def test_shards_of_any_shape_give_what_whole_slices_give(tmp_path, monkeypatch, dtype):
   grey = film((9, 23, 31), 0.004, dtype)

@@ -114,6 +114,7 @@ def test_a_killed_sweep_goes_on_where_it_was(swept, tmp_path, monkeypatch):
   assert len(seen) == 2 + 1  # the finished group is not trained again
 
 
+@pytest.mark.long
 def test_groups_change_nothing_and_follow_the_memory(swept, tmp_path, monkeypatch):
   folder, _ = swept
   sweep.run_sweep(load('sweep.group=1'), tmp_path / 'w')

@@ -137,6 +137,7 @@ def test_groups_are_of_about_sixteen_channels_of_one_pixel():
   np.testing.assert_allclose(grouped.std(-1), 1, atol=1e-3)
 
 
+@pytest.mark.long
 def test_running_statistics_follow_the_batch():
   model, params = make('unet', norm='batch', seed=5)
   dropout = Dropout(jax.random.key(0), 0., 0.)
@@ -204,6 +205,7 @@ def test_training_learns_what_single_voxels_do_not_tell(tmp_path, name, norm, au
     assert any(abs(np.asarray(leaf)).max() > 0.01 for leaf in moments)
 
 
+@pytest.mark.long
 def test_a_training_that_has_converged_ends_and_stays_ended(tmp_path):
   settings = unet_config(patience=2, augment='physical')
   settings.train.log10_learning_rate = -1.  # too high to go on improving

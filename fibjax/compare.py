@@ -7,6 +7,7 @@ films/<strength>/, runs/<strength>/<method>/ (workdirs of `run`) and compare.jso
 row for each method and strength.
 """
 import concurrent.futures
+import math
 import multiprocessing
 import os
 import resource
@@ -14,7 +15,7 @@ import time
 from pathlib import Path
 
 from fibjax import config as configs
-from fibjax import datasets, methods, models, progress, run, workdir
+from fibjax import datasets, methods, progress, run, workdir
 from fibjax.analysis import two_point
 from fibjax.data import volume as volumes
 from fibjax.report import compare_page
@@ -46,8 +47,9 @@ def run_compare(config, folder) -> dict:
     rows = []
     for strength in strengths:
       films = folder / 'films' / f'{strength:g}'
-      found, regions = datasets.collect(
-          _of_method(config, 'patch_cnn', strength), _window_zyx(config), films)
+      own = _of_method(config, 'patch_cnn', strength)  # its window, for all
+      found, _ = datasets.collect(
+          own, methods.window_zyx(own, methods.make_network(own)), films)
       rows.append({'shine_through': strength, 'method': 'truth',
                    'z_anisotropy': _mean_anisotropy(
                        datasets.open_truth(name, films) for name in found)})
@@ -73,12 +75,6 @@ def _of_method(config, method: str, strength: float):
   return own
 
 
-def _window_zyx(config) -> tuple[int, int, int]:
-  """That of the sliding window, for all: the regions are the same."""
-  model = models.make_model(_of_method(config, 'patch_cnn', 0.).model)
-  return model.n_z, model.window_px, model.window_px
-
-
 def _in_process(function, *arguments) -> None:
   context = multiprocessing.get_context('spawn')
   with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
@@ -100,8 +96,7 @@ def _measure(content: dict, home: Path, films: Path) -> None:
   _, segmentations = run.segment_all(config, inputs, home)
   applied = time.monotonic()
   metrics = run.run(config, home)
-  voxels = sum(volume.shape[0] * volume.shape[1] * volume.shape[2]
-               for volume in segmentations.values())
+  voxels = sum(math.prod(volume.shape) for volume in segmentations.values())
   pooled = metrics['test']['after']
   workdir.write_json(home / 'compare.json', {
       'miou': pooled['miou'], 'accuracy': pooled['accuracy'],

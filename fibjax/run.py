@@ -248,6 +248,11 @@ def prepare(config, folder: Path) -> Inputs:
     patches.check_memory(region_tables.concatenate(trained), model.before_px, model.n_z)
     sampling.make_plan(config.train, config.data.seed,
                        *(side.masks_ryx for side in trained))
+  return Inputs(prepare_volumes(config, raw, folder), regions, model)
+
+
+def prepare_volumes(config, raw: dict[str, Volume], folder: Path) -> dict[str, Volume]:
+  """Pre-processes volumes, or goes on: prepared.ome.zarr, preprocessing.json (§1.2)."""
   group = volumes.create_group(folder / 'prepared.ome.zarr')
   record_path = folder / 'preprocessing.json'
   records = workdir.read_json(record_path) if record_path.exists() else {}
@@ -259,8 +264,7 @@ def prepare(config, folder: Path) -> Inputs:
           gradient=config.prepare.gradient)
       workdir.write_json(record_path, records)
       progress.say(f'prepared {name}')
-  prepared = {name: volumes.open_volume(group / name) for name in raw}
-  return Inputs(prepared, regions, model)
+  return {name: volumes.open_volume(group / name) for name in raw}
 
 
 def _trained_regions(config, regions: Regions) -> list[Regions]:

@@ -14,7 +14,6 @@ slice and kind of labels) and study.json with the table and the interaction.
 """
 import csv
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +29,6 @@ from fibjax.data import regions as region_tables
 from fibjax.data import volume as volumes
 from fibjax.data.regions import Regions
 from fibjax.data.volume import Volume
-from fibjax.prep import intensity
 from fibjax.report import study_page
 
 _SIMULATED = 'raw'  # name of a simulated stack, as of its file
@@ -63,7 +61,8 @@ def run_study(config, folder, resources: Resources = HERE) -> dict:
         slices.choose_slices(depth, count, placement, config.study.test_slices)
     run.claim(config, folder)
     raw, truth_zyx = _open_stack(config, folder)
-    prepared = _prepare(config, raw, folder)
+    name = _name_of(raw)
+    prepared = run.prepare_volumes(config, {name: raw}, folder)[name]
     scores, segmentation = _segment_by_forest(config, prepared, truth_zyx, folder,
                                               resources)
     labels = _correct(config, segmentation, truth_zyx, folder)
@@ -116,17 +115,6 @@ def _name_of(raw: Volume) -> str:
   return raw.path.name.removesuffix('.ome.zarr')
 
 
-def _prepare(config, raw: Volume, folder: Path) -> Volume:
-  group = volumes.create_group(folder / 'prepared.ome.zarr')
-  name = _name_of(raw)
-  if not (folder / 'preprocessing.json').exists():
-    shutil.rmtree(group / name, ignore_errors=True)  # made by a killed call
-    workdir.write_json(folder / 'preprocessing.json', {
-        name: intensity.prepare_volume(raw, group / name, scale=config.prepare.scale,
-                                       gradient=config.prepare.gradient)})
-  return volumes.open_volume(group / name)
-
-
 def _segment_by_forest(config, prepared: Volume, truth_zyx, folder: Path,
                        resources: Resources) -> tuple[Volume, Volume]:
   """Stage 1: scores and segmentation of the forest."""
@@ -149,8 +137,8 @@ def _segment_by_forest(config, prepared: Volume, truth_zyx, folder: Path,
 def _painted(config, truth_zyx: np.ndarray) -> Regions:
   """Partly painted slices, evenly over the stack, none of them tested."""
   study, depth = config.study, len(truth_zyx)
-  places = [z for z in np.linspace(0, depth - 1, study.painted + 2).astype(int)[1:-1]]
-  places = [z + 1 if z in study.test_slices else z for z in map(int, places)]
+  evenly = np.linspace(0, depth - 1, study.painted + 2).astype(int)[1:-1]
+  places = [z + 1 if z in study.test_slices else z for z in evenly.tolist()]
   masks = slices.paint(truth_zyx, places, study.painted_share, config.data.seed)
   splits = ['val' if k % _EVERY == _EVERY - 1 else 'train' for k in range(len(places))]
   return region_tables.make_regions((_SIMULATED,) * len(places),

@@ -182,7 +182,8 @@ def hold_out_squares(labels_yx: np.ndarray, share: float, side_px: int, seed
 
   Args:
     labels_yx: of the slice.
-    share: of its whole squares that are taken out, at least one.
+    share: of its whole squares that are taken out, at least one; never the first one,
+      whose place would be that of the slice itself.
     side_px: of a square.
     seed: anything numpy.random.default_rng takes.
 
@@ -197,8 +198,9 @@ def hold_out_squares(labels_yx: np.ndarray, share: float, side_px: int, seed
     raise InputError('config.train.crop_px', got=side_px,
                      expected=f'two squares in a slice of {labels_yx.shape}',
                      remedy='lower it, or take larger slices')
-  count = max(1, round(share * rows * columns))
-  drawn = np.random.default_rng(seed).choice(rows * columns, count, replace=False)
+  count = min(max(1, round(share * rows * columns)), rows * columns - 1)
+  drawn = 1 + np.random.default_rng(seed).choice(rows * columns - 1, count,
+                                                 replace=False)
   places = [(int(k) // columns * side_px, int(k) % columns * side_px)
             for k in sorted(drawn)]
   kept_yx = labels_yx.copy()

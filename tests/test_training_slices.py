@@ -121,5 +121,7 @@ def test_squares_held_out_are_out_of_training():
   for y, x in places:
     out[y:y + 32, x:x + 32] = True
   assert (kept[out] == 255).all() and (kept[~out] == labels[~out]).all()
+  for seed in range(20):  # the first square has the place of the slice
+    assert (0, 0) not in slices.hold_out_squares(labels, 1., 32, seed)[1]
   with pytest.raises(InputError, match='two squares'):
     slices.hold_out_squares(labels, 0.1, 64, 0)

@@ -6,6 +6,7 @@ defect and keeps its traceback.
 """
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -243,6 +244,8 @@ def _bench(args, _):
 
 def main(argv: list[str] | None = None) -> int:
   """Runs one verb and returns the exit status."""
+  # float32 on GPUs, too, not TF32; JAX reads it when it is imported, here or in workers
+  os.environ.setdefault('JAX_DEFAULT_MATMUL_PRECISION', 'highest')
   args, rest = parser().parse_known_args(argv)
   prefix = '--config.'
   try:

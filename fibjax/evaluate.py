@@ -6,8 +6,8 @@ by region (§1.11).
 """
 import numpy as np
 
-from fibjax import metrics, shards, workdir
-from fibjax.analysis import porosity
+from fibjax import calibration, metrics, shards, workdir
+from fibjax.analysis import comparison, porosity
 from fibjax.config import SPLITS
 from fibjax.data import regions as region_tables
 from fibjax.data import volume as volumes
@@ -52,6 +52,12 @@ def evaluate(prepared: dict[str, Volume], regions: Regions, scores: dict[str, Vo
   result['per_volume'] = {name: {split: _pooled(rows, split, name) for split in SPLITS}
                           for name in names}
   labelled = [row for row in rows if row['manual'] is not None]
+  tested = [row for row in labelled if row['split'] == 'test']
+  result['test_intervals'] = _intervals(tested, seed) | {'per_volume': {
+      name: _intervals([row for row in tested if row['volume'] == name], seed)
+      for name in names}}
+  if all(volume.dtype == np.float32 for volume in scores.values()):
+    result['reliability'] = _reliability(regions, scores)
   result['porosity_tests'] = {
       name: porosity.compare_porosities(
           *([row[which] for row in labelled if row['volume'] == name]
@@ -78,6 +84,32 @@ def _region_row(regions: Regions, r: int, scores, segmentations) -> dict:
           'automatic': float(after[:, 0].sum() / total) if total else None,
           'before': metrics.confusion(mask_yx, (score_yx > 0.5).astype(np.uint8)),
           'after': after}
+
+
+def _intervals(rows, seed: int, level: float = 0.95, samples: int = 10_000) -> dict:
+  """Bootstrap over regions of the scores after post-processing: name -> [low, high].
+
+  Empty for fewer than two regions. Regions are drawn volume by volume.
+  """
+  if len(rows) < 2:
+    return {}
+  weights_dr = comparison.resample([row['volume'] for row in rows], seed, samples)
+  found = comparison.overlap_scores(np.tensordot(
+      weights_dr, np.stack([row['after'] for row in rows]), 1))
+  return {name: np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist()
+          for name, values in found.items()}
+
+
+def _reliability(regions: Regions, scores: dict[str, Volume]) -> dict:
+  """How good the scores of the test regions are as probabilities."""
+  tested = region_tables.select(regions, split='test')
+  count = range(len(tested.volume))
+  scores_n, labels_n = (np.concatenate([part.ravel() for part in parts]) for parts in (
+      [crop_region(scores[tested.volume[r]], tested, r, 0)[0] for r in count],
+      [region_tables.mask_of(tested, r) for r in count]))
+  table = calibration.reliability(scores_n, labels_n)
+  return {**calibration.summarise(scores_n, labels_n),
+          **{name: values.tolist() for name, values in table._asdict().items()}}
 
 
 def _pooled(rows, split: str, name: str | None) -> dict:

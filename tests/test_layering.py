@@ -27,7 +27,8 @@ ROOMS = (
     'analysis.two_point', 'analysis.uncertainty', 'analysis.coverage',
     'analysis.comparison', 'evaluate', 'region_scores',
     'report.tables', 'report.figures', 'report.sources', 'report.sweep_figures',
-    'report.sweep_tables', 'report.page', 'report.sweep_page',
+    'report.sweep_tables', 'report.prose', 'report.preparation',
+    'report.page', 'report.sweep_page',
     'training_slices', 'report.compare_page', 'report.study_page', 'methods', 'run',
     'compare', 'sweep', 'study',
     'ensemble',
@@ -42,8 +43,8 @@ OUTSIDERS = {
     'sklearn': {'baselines.forest'},
     'skimage': {'baselines.common', 'baselines.thresholds', 'baselines.level_set',
                 'baselines.profiles', 'baselines.watershed', 'baselines.optical_flow'},
-    'matplotlib': {'report.figures', 'report.sweep_figures',
-                                   'report.study_page'}, 'jinja2': {'report.page'},
+    'matplotlib': {'report.figures', 'report.sweep_figures', 'report.preparation',
+                   'report.study_page'}, 'jinja2': {'report.page'},
     'argparse': {'main'}, 'tqdm': {'progress'}, 'tensorboardX': {'members'}}
 
 

@@ -10,7 +10,7 @@ from fibjax import metrics, workdir
 from fibjax.checks import InputError
 from fibjax.data import regions as regions_module
 from fibjax.data import volume as volume_module
-from fibjax.report import figures, page, sources, tables
+from fibjax.report import figures, page, preparation, sources, tables
 
 SIZE_NM = (50.0, 10.0, 10.0)
 
@@ -202,6 +202,29 @@ def test_wide_and_tall_slices_are_drawn():
     figure = figures.slice_figure('a', 1, image, image > 0.5, (10, 10))
     assert max(figure.get_size_inches()) < 17
     assert figures.to_png(figure)
+
+
+def test_preparation_shows_both_images_and_how_far_rows_deviate():
+  raw = np.tile(np.arange(40.)[:, None], (1, 30))  # a gradient, and without it
+  figure = preparation.preparation_figure('a$b_$', 3, raw, np.ones((40, 30)),
+                                          (20., 10.))
+  before, after = figure.axes[2].lines
+  np.testing.assert_allclose(before.get_xdata()[5:-5], np.linspace(
+      -50, 50, 40)[5:-5] * 39 / np.ptp(np.percentile(raw, (1, 99))))
+  np.testing.assert_allclose(after.get_xdata(), 0)
+  np.testing.assert_allclose(before.get_ydata(), 0.02 * (np.arange(40) + 0.5))
+  assert figures.to_png(figure) and 'a$b_$, slice 3' in texts(figure)
+
+
+def test_preparation_is_read_from_where_the_record_says(run, tmp_path):
+  film_ = sources.open_films(run[0])[0]
+  raw = volume_module.create_volume(tmp_path / 'raw', film_.image.shape, np.uint8, None)
+  volume_module.write_box(raw, (2, 0, 0), np.full((1, 60, 70), 7, np.uint8))
+  z, raw_yx, prepared_yx = sources.read_preparation(film_, {'source': str(raw.path)})
+  assert z == 2 and (raw_yx == 7).all()
+  np.testing.assert_array_equal(prepared_yx, film(0)[0][2])
+  assert sources.read_preparation(film_, {'source': str(tmp_path / 'gone')}) is None
+  assert sources.read_preparation(film_, None) is None
 
 
 def test_split_tables_hold_the_numbers_of_metrics():

@@ -156,3 +156,32 @@ def test_regions_without_a_label_have_no_porosity(tmp_path):
   row = evaluate._region_row(regions, 0, {'a': volumes.open_volume(tmp_path / 'a')},
                         {'a': volumes.open_volume(tmp_path / 'b')})
   assert row['manual'] is None and row['automatic'] is None
+
+
+def test_intervals_of_the_scores_come_from_drawing_regions():
+  def row(name, right, wrong):
+    return {'volume': name, 'after': np.array([[right, wrong], [wrong, right]])}
+  equal = evaluate._intervals([row('a', 9, 1), row('a', 9, 1)], 0)
+  assert equal['accuracy'] == pytest.approx([0.9, 0.9])
+  assert equal['miou'] == pytest.approx([9 / 11, 9 / 11])
+  # Both ends, the same region twice, have a chance of 1/4 each.
+  two = evaluate._intervals([row('a', 9, 1), row('a', 5, 5)], 0)
+  assert two['accuracy'] == pytest.approx([0.5, 0.9])
+  assert two['miou'] == pytest.approx([1 / 3, 9 / 11])
+  # A volume's only region is always drawn.
+  assert evaluate._intervals([row('a', 9, 1), row('b', 5, 5)], 0)['accuracy'] == (
+      pytest.approx([0.7, 0.7]))
+  assert evaluate._intervals([row('a', 9, 1)], 0) == {}
+
+
+def test_the_reliability_is_that_of_the_test_regions(finished):
+  settings, folder, result = finished
+  regions = region_tables.select(region_tables.load_regions(folder / 'regions'),
+                                 split='test')
+  found = result['reliability']
+  labelled = regions.masks_ryx != 255
+  assert sum(found['count_b']) == found['n_voxels'] == labelled.sum()
+  solid = np.average(found['solid_b'], weights=found['count_b'])
+  assert solid == pytest.approx(regions.masks_ryx[labelled].mean())
+  gap = np.abs(np.subtract(found['score_b'], found['solid_b']))
+  assert found['ece'] == pytest.approx(np.average(gap, weights=found['count_b']))

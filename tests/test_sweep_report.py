@@ -250,7 +250,7 @@ def test_hyper_figure_shows_every_score(scores):
 def test_reliability_figure_holds_its_bins_and_their_error():
   before = (np.array([0.1, 0.5, 0.9]), np.array([0.2, np.nan, 0.6]), [30, 0, 10])
   after = (np.array([0.2, 0.8]), np.array([0.2, 0.8]), [20, 20])
-  ax = sweep_figures.reliability_figure(before, after).axes[0]
+  ax = sweep_figures.reliability_figure({'before': before, 'after': after}).axes[0]
   diagonal, first, second = lines(ax)
   assert diagonal.tolist() == [[0, 0], [1, 1]]
   np.testing.assert_allclose(first, [[0.1, 0.2], [0.9, 0.6]])
@@ -265,7 +265,7 @@ def test_reliability_figure_holds_its_bins_and_their_error():
     ([np.nan], [0.2], [5]), ([], [], [])])
 def test_reliability_refuses_what_are_no_bins(bins):
   with pytest.raises(InputError, match='reliability after'):
-    sweep_figures.reliability_figure(([0.5], [0.5], [1]), bins)
+    sweep_figures.reliability_figure({'before': ([0.5], [0.5], [1]), 'after': bins})
 
 
 def test_ensemble_table_shows_what_there_is():

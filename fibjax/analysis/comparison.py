@@ -69,11 +69,7 @@ def scores_of(counts: Counts, weights_dr=None) -> dict[str, np.ndarray]:
   """
   if weights_dr is None:
     weights_dr = np.ones((1, len(counts.volume_r)))
-  confusion_dij = np.tensordot(weights_dr, counts.confusion_rij, 1)
-  right_dk = np.diagonal(confusion_dij, axis1=1, axis2=2)
-  total_d = confusion_dij.sum((1, 2))
-  wrong_d = total_d - right_dk.sum(1)
-  union_dk = right_dk + wrong_d[:, None]
+  overlap = overlap_scores(np.tensordot(weights_dr, counts.confusion_rij, 1))
   errors_vd = []
   volume_r = np.asarray(counts.volume_r)
   for name in sorted(set(counts.volume_r)):
@@ -82,14 +78,23 @@ def scores_of(counts: Counts, weights_dr=None) -> dict[str, np.ndarray]:
                             1)
     errors_vd.append(abs(part_dij[:, :, 0].sum(1) - part_dij[:, 0].sum(1))
                      / part_dij.sum((1, 2)))
-  return {'miou': np.where(union_dk > 0, right_dk / np.maximum(union_dk, 1), np.nan
-                           ).mean(1),
-          'accuracy': 1 - wrong_d / total_d,
+  return {**overlap,
           'porosity_error': np.mean(errors_vd, 0),
           'boundary_f1': metrics.boundary_f1(
               np.tensordot(weights_dr, counts.boundary_rk, 1)),
           'ece': _ece(weights_dr, counts.bins_rbk),
           'ece_calibrated': _ece(weights_dr, counts.calibrated_rbk)}
+
+
+def overlap_scores(confusion_dij: np.ndarray) -> dict[str, np.ndarray]:
+  """[d] miou and accuracy of [d, label, prediction] counts; NaN where undefined."""
+  right_dk = np.diagonal(confusion_dij, axis1=1, axis2=2)
+  total_d = confusion_dij.sum((1, 2))
+  wrong_d = total_d - right_dk.sum(1)
+  union_dk = right_dk + wrong_d[:, None]
+  return {'miou': np.where(union_dk > 0, right_dk / np.maximum(union_dk, 1), np.nan
+                           ).mean(1),
+          'accuracy': 1 - wrong_d / total_d}
 
 
 def _ece(weights_dr, bins_rbk):

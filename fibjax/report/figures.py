@@ -104,11 +104,12 @@ def comparison(mask_yx: np.ndarray, segmentation_yx: np.ndarray) -> np.ndarray:
   return rgb
 
 
-def _unit(voxel_size_yx_nm):
+def unit(voxel_size_yx_nm) -> str:
+  """What axes are labelled in."""
   return 'pixels' if voxel_size_yx_nm is None else '\N{MICRO SIGN}m'
 
 
-def _show(ax, picture, voxel_size_yx_nm, *, scale_bar=False, **kwargs):
+def show(ax, picture, voxel_size_yx_nm, *, scale_bar=False, **kwargs):
   """Draws a picture with axes in micrometres or pixels, its origin at top left."""
   h, w = picture.shape[:2]
   dy, dx = (v / 1000 for v in voxel_size_yx_nm) if voxel_size_yx_nm else (1, 1)
@@ -173,7 +174,7 @@ def neighbourhood_figure(stack_zyx: np.ndarray, sizes_px, chosen_px: int | None,
   figure = Figure(figsize=(4.5 + 1.45 * columns, 4.3), layout='constrained')
   parts = figure.subfigures(1, 2, width_ratios=[4.5, 1.45 * columns]) if columns else ()
   ax = (parts[0] if columns else figure).subplots()
-  _show(ax, middle, voxel_size_yx_nm, scale_bar=True)
+  show(ax, middle, voxel_size_yx_nm, scale_bar=True)
   # The centre of the middle voxel; a square covers whole voxels around it.
   cy, cx = (h // 2 + 0.5) * dy, (w // 2 + 0.5) * dx
   for size in sorted(sizes_px):
@@ -189,8 +190,7 @@ def neighbourhood_figure(stack_zyx: np.ndarray, sizes_px, chosen_px: int | None,
             color=colour, fontsize=8, fontweight='bold', ha='right', va='top',
             path_effects=[patheffects.withStroke(linewidth=1.6, foreground='black')])
   ax.plot(cx, cy, '+', color='#ffd400', markersize=7, markeredgewidth=1.6)
-  unit = _unit(voxel_size_yx_nm)
-  ax.set(xlabel=f'x ({unit})', ylabel=f'y ({unit})')
+  ax.set(**{f'{axis}label': f'{axis} ({unit(voxel_size_yx_nm)})' for axis in 'xy'})
   ax.set_title('Side of the neighbourhood in pixels')
   if columns:
     _draw_slices(parts[1], stack_zyx, chosen_px, columns)
@@ -204,7 +204,7 @@ def _draw_slices(figure, stack_zyx, size_px, columns):
   for ax in axes[n_z:]:
     ax.set_axis_off()
   for i, (ax, plane) in enumerate(zip(axes, stack_zyx, strict=False)):
-    _show(ax, plane[top:top + size_px, left:left + size_px], None)
+    show(ax, plane[top:top + size_px, left:left + size_px], None)
     ax.set(xticks=[], yticks=[])
     offset = i - n_z // 2
     ax.set_ylabel(f'z {offset:+d}'.replace('-', '\N{MINUS SIGN}') if offset else 'z',
@@ -271,19 +271,19 @@ def regions_figure(panels: list[RegionPanel]) -> Figure:
                 comparison(panel.mask_yx, panel.segmentation_yx))
     for ax, title, picture in zip(row, titles, pictures, strict=True):
       cmap = SCORE_COLOURS if title == 'Score' else 'gray'
-      shown = _show(ax, picture, size, scale_bar=title == 'Image', cmap=cmap)
+      shown = show(ax, picture, size, scale_bar=title == 'Image', cmap=cmap)
       if title == 'Score':
         score = shown
       if ax is not row[0]:
         ax.set_yticklabels([])
       if same_extent and panel is not panels[-1]:
         ax.set_xticklabels([])
-    row[0].set_ylabel(f'{panel.name}\n{_unit(size)}', parse_math=False,
+    row[0].set_ylabel(f'{panel.name}\n{unit(size)}', parse_math=False,
                       linespacing=1.5)
   for ax, title in zip(axes[0], titles, strict=True):
     ax.set_title(title)
   for ax in axes[-2]:
-    ax.set_xlabel(_unit(panels[-1].voxel_size_yx_nm))
+    ax.set_xlabel(unit(panels[-1].voxel_size_yx_nm))
   _draw_keys(figure, axes[-1], score,
              has_unlabelled=any((p.mask_yx == 255).any() for p in panels))
   return figure
@@ -320,15 +320,15 @@ def slice_figure(name: str, z: int, image_yx: np.ndarray, segmentation_yx: np.nd
   height = rows * (min(width * aspect, 7.5) + 0.75)
   figure = Figure(figsize=(10.0, height), layout='constrained')
   axes = figure.subplots(rows, columns).ravel()
-  _show(axes[0], stretch(image_yx), voxel_size_yx_nm, scale_bar=True)
-  _show(axes[1], segmentation_yx.astype(np.float32), voxel_size_yx_nm,
+  show(axes[0], stretch(image_yx), voxel_size_yx_nm, scale_bar=True)
+  show(axes[1], segmentation_yx.astype(np.float32), voxel_size_yx_nm,
         interpolation_stage='data')
   axes[0].set_title(f'{name}, slice {z}', parse_math=False)
   axes[1].set_title('Segmentation: pore black, solid white')
   for ax in axes:
-    ax.set_xlabel(f'x ({_unit(voxel_size_yx_nm)})')
+    ax.set_xlabel(f'x ({unit(voxel_size_yx_nm)})')
   for ax in axes[:1] if columns == 2 else axes:
-    ax.set_ylabel(f'y ({_unit(voxel_size_yx_nm)})')
+    ax.set_ylabel(f'y ({unit(voxel_size_yx_nm)})')
   return figure
 
 

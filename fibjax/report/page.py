@@ -15,7 +15,15 @@ import numpy as np
 
 from fibjax import models, workdir
 from fibjax.checks import InputError
-from fibjax.report import figures, sources, sweep_figures, sweep_tables, tables
+from fibjax.report import (
+  figures,
+  preparation,
+  prose,
+  sources,
+  sweep_figures,
+  sweep_tables,
+  tables,
+)
 
 
 class PageFigure(NamedTuple):
@@ -58,16 +66,33 @@ def write_report(folder) -> Path:
   post = scores.get('postprocess') or {}
   if (folder / 'postprocess.json').is_file():
     post = workdir.read_json(folder / 'postprocess.json')
+  records, hashes = (workdir.read_json(path) if path.is_file() else {} for path in (
+      folder / 'preprocessing.json', folder / 'inputs.json'))
   shown_tables = _tables(scores, notes)
-  shown_figures = _figures(folder, run_settings, notes)
+  shown_figures = _figures(folder, run_settings, records, notes)
   if (folder / 'forest.json').is_file():
     shown_tables.append(tables.forest_table(workdir.read_json(folder / 'forest.json')))
   if (folder / 'results.json').is_file():
     _add_ensemble(workdir.read_json(folder / 'results.json'), shown_tables,
                   shown_figures)
-  return write_page(folder, 'report.html', shown_tables, shown_figures, notes=notes,
-                    facts=_facts(run_settings, post), settings=run_settings,
-                    versions=versions)
+  elif scores.get('reliability'):
+    shown_figures.append(_reliability(scores['reliability']))
+  return write_page(
+      folder, 'report.html', shown_tables, shown_figures, notes=notes,
+      facts=_facts(run_settings, post), settings=run_settings, versions=versions,
+      inputs=prose.inputs(run_settings, hashes, records),
+      methods=prose.methods_paragraph(run_settings, versions, scores, post))
+
+
+def _reliability(content) -> PageFigure:
+  return page_figure(
+      'reliability', 'Reliability of the scores.',
+      'Observed fraction of solid against the score before post-processing, test '
+      'regions, in bins of as many voxels each. On the diagonal a score is a '
+      'probability; above it the scores call too little solid. ECE: mean distance '
+      'from the diagonal.',
+      sweep_figures.reliability_figure({'scores': tuple(
+          np.asarray(content[name]) for name in ('score_b', 'solid_b', 'count_b'))}))
 
 
 def _add_ensemble(results, shown_tables, shown_figures) -> None:
@@ -75,18 +100,18 @@ def _add_ensemble(results, shown_tables, shown_figures) -> None:
   rows = [*results['members'], {'name': 'mean member', **results['mean_member']},
           results['ensemble']]
   shown_tables.append(sweep_tables.ensemble_table(rows))
-  before, after = (tuple(map(np.asarray, results['ensemble']['reliability'][name]))
-                   for name in ('before', 'after'))
+  curves = {name: tuple(map(np.asarray, results['ensemble']['reliability'][name]))
+            for name in ('before', 'after')}
   shown_figures.append(page_figure(
       'reliability', 'Reliability of the scores.',
       'Observed fraction of solid against the score of the ensemble, test regions, '
       'before and after calibration by one temperature fitted on the validation '
       'regions. On the diagonal a score is a probability.',
-      sweep_figures.reliability_figure(before, after)))
+      sweep_figures.reliability_figure(curves)))
 
 
 def write_page(folder, template: str, shown_tables, shown_figures, *, notes, facts,
-               settings: dict, versions: dict) -> Path:
+               settings: dict, versions: dict, inputs=(), methods: str = '') -> Path:
   """Writes a page, its figures and its tables into a folder.
 
   Args:
@@ -98,6 +123,8 @@ def write_page(folder, template: str, shown_tables, shown_figures, *, notes, fac
     facts: (name, value) pairs of text for the head of the page.
     settings: content of config.json, {} for none; its name is the page's.
     versions: content of versions.json, {} for none.
+    inputs: (name, value) pairs of text about what was read.
+    methods: a paragraph for a paper.
 
   Returns:
     path of report.html.
@@ -113,7 +140,8 @@ def write_page(folder, template: str, shown_tables, shown_figures, *, notes, fac
       folder=folder.resolve().name,
       notes=notes, tables=shown_tables, combined=tables.COMBINED,
       figures=shown_figures, facts=facts, settings=_flatten(settings),
-      versions=versions)
+      versions=versions, inputs=inputs, methods=methods,
+      citations=prose.citations(settings, versions))
   path = folder / 'report.html'
   workdir.write_text(path, html)
   return path
@@ -193,14 +221,15 @@ def _flatten(content, prefix='') -> list[tuple[str, str]]:
   return rows
 
 
-def _figures(folder, run_settings, notes) -> list[PageFigure]:
+def _figures(folder, run_settings, records, notes) -> list[PageFigure]:
   films = sources.open_films(folder)
   if not films:
     notes.append('There are no volumes in this folder, so no image is shown.')
   regions = sources.load_regions_if_any(folder, notes)
   name = (run_settings.get('model') or {}).get('name', 'patch_cnn')
   curves = _curves(folder, notes) if name in models.NAMES else None
-  found = (_neighbourhood(films, run_settings, notes), curves,
+  found = (_neighbourhood(films, run_settings, notes), _preparation(films, records),
+           curves,
            _porosities(folder), _regions(films, regions, notes),
            *(_slice(i, film) for i, film in enumerate(films)))
   return [figure for figure in found if figure is not None]
@@ -227,6 +256,21 @@ def _neighbourhood(films, run_settings, notes):
       'Squares: the sizes studied in the paper (its Figure 1). Yellow: the size of '
       'this run; at the right its slices, milling direction downwards.',
       figures.neighbourhood_figure(*found))
+
+
+def _preparation(films, records):
+  """What preparation did to the first volume whose raw one is still there."""
+  for film in films:
+    found = sources.read_preparation(film, records.get(film.name))
+    if found is not None:
+      return page_figure(
+          'preparation', 'Preparation.',
+          'The middle slice of a volume as acquired and as prepared, each stretched to '
+          'its own contrast, and the mean of each of its rows: a gradient along the '
+          'rows is removed, nothing is smoothed.',
+          preparation.preparation_figure(film.name, *found,
+                                         sources.voxel_size_yx_nm(film.image)))
+  return None
 
 
 def _curves(folder, notes):

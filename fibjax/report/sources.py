@@ -183,6 +183,24 @@ def read_slice(film: Film) -> tuple[int, np.ndarray, np.ndarray] | None:
           volume_module.read_box(film.segmentation, *box)[0])
 
 
+def read_preparation(film: Film, record: dict | None):
+  """Reads the middle slice as acquired and as prepared.
+
+  Args:
+    film: with its prepared volume.
+    record: of preprocessing.json; None gives None.
+
+  Returns:
+    (z, raw_yx, prepared_yx), None where the raw volume is not there any more.
+  """
+  if not record or film.image is None or not Path(record['source']).is_dir():
+    return None
+  z = film.image.shape[0] // 2
+  box = (z, 0, 0), (z + 1, *film.image.shape[1:])
+  return (z, *(volume_module.read_box(volume, *box)[0] for volume in (
+      volume_module.open_volume(record['source']), film.image)))
+
+
 def read_neighbourhood(films: list[Film], model: dict) -> Neighbourhood | None:
   """Reads a neighbourhood of high contrast in the middle slice of the first film."""
   film = next((f for f in films if f.image is not None), None)

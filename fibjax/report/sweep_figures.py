@@ -309,13 +309,13 @@ def _check_bins(name, bins):
 
 
 @styled
-def reliability_figure(before, after) -> Figure:
-  """Draws how often a voxel is solid against its score, before and after calibration.
+def reliability_figure(curves: dict) -> Figure:
+  """Draws how often a voxel is solid against its score.
 
   Args:
-    before: (mean score [b], observed fraction of solid [b], number of voxels [b]),
-      one entry per bin; bins without voxels are left out.
-    after: the same after calibration; the bins may be others.
+    curves: name -> (mean score [b], observed fraction of solid [b], number of voxels
+      [b]), one entry per bin; bins without voxels are left out. Two at most, e.g.
+      before and after calibration.
 
   Raises:
     InputError: for lengths that differ, no voxels, or fractions outside 0 to 1.
@@ -323,7 +323,7 @@ def reliability_figure(before, after) -> Figure:
   figure = Figure(figsize=(4.4, 4.3), layout='constrained')
   ax = figure.subplots()
   ax.plot([0, 1], [0, 1], color='0.5', linewidth=0.8, zorder=1, label='calibrated')
-  for i, (name, bins) in enumerate((('before', before), ('after', after))):
+  for i, (name, bins) in enumerate(curves.items()):
     mean_score, observed, count = _check_bins(name, bins)
     full = count > 0
     ece = calibration_error(mean_score, observed, count)

@@ -111,8 +111,13 @@ def summary_table(metrics: dict) -> Table:
     gain = None if None in (miou, bar) else miou - bar
     manual, automatic = after.get('porosity_manual'), after.get('porosity_automatic')
     error = None if None in (manual, automatic) else automatic - manual
+    intervals = metrics.get('test_intervals') or {}
+    if name is not None:
+      intervals = intervals.get('per_volume', {}).get(name, {})
+    spread = '' if 'miou' not in intervals else ' [{}, {}]'.format(
+        *map(number, intervals['miou']))
     rows.append((COMBINED if name is None else name, number(before.get('miou')),
-                 number(miou), number(bar), number(gain, sign=True),
+                 number(miou) + spread, number(bar), number(gain, sign=True),
                  percent(manual), percent(automatic), percent(error, sign=True)))
   return Table(
       title='Test regions at a glance',
@@ -122,7 +127,8 @@ def summary_table(metrics: dict) -> Table:
       rows=tuple(rows),
       note='Best threshold: the single grey value, chosen with the labels of these '
            'regions in hand, of highest mIoU; no simple threshold can do better. '
-           'Gain: mIoU after post-processing minus that.')
+           'Gain: mIoU after post-processing minus that. In brackets the 95 % '
+           'bootstrap interval over regions.')
 
 
 def porosity_table(metrics: dict) -> Table:

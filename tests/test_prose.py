@@ -1,0 +1,63 @@
+"""The methods paragraph holds the run's numbers, and nothing that was not done."""
+import pytest
+
+from fibjax import config, methods
+from fibjax.report import prose
+
+VERSIONS = {'fibjax': '9.9', 'jax': '1.2.3'}
+METRICS = {'test': {'after': {'n_voxels': 1234, 'miou': 0.8765, 'accuracy': 0.95,
+                              'porosity_automatic': 0.301, 'porosity_manual': 0.298}},
+           'test_intervals': {'miou': [0.85, 0.9]}}
+
+
+def settings(name='patch_cnn', **changes):
+  made = config.base()
+  made.model.name = name
+  for key, value in changes.items():
+    section, key = key.split('__')
+    made[section][key] = value
+  return config.to_dict(made)
+
+
+def test_the_paragraph_holds_the_numbers_of_the_run():
+  text = prose.methods_paragraph(settings(model__n_xy=65, model__n_z=5), VERSIONS,
+                                 METRICS, {'sigma_px': 2.345, 'threshold': 0.4321})
+  for expected in ('65 × 65 × 5', 'Skärberg et al. 2021', 'σ = 2.35 px',
+                   'threshold 0.432, chosen', '1234 labelled voxels', '0.876',
+                   '0.850 to 0.900', '30.1 %', '29.8 % in the labels', 'fibjax 9.9',
+                   'JAX 1.2.3', '20 epochs', 'loss bce'):
+    assert expected in text, expected
+
+
+def test_it_claims_nothing_that_was_not_done():
+  text = prose.methods_paragraph(
+      settings('otsu', prepare__gradient=False), VERSIONS, {}, {})
+  assert 'method otsu' in text
+  for absent in ('trained', 'gradient', 'smoothed', 'test regions', 'Skärberg'):
+    assert absent not in text.replace('without training', ''), absent
+  zeros = prose.methods_paragraph(settings(model__padding='same'), VERSIONS, {}, {})
+  assert 'with zero padding, as published' in zeros
+  fixed = prose.methods_paragraph(settings(postprocess__tune=False), VERSIONS, {},
+                                  {'sigma_px': 2., 'threshold': 0.5})
+  assert 'chosen' not in fixed
+  assert prose.methods_paragraph({}, VERSIONS, {}, {}) == ''
+
+
+@pytest.mark.parametrize('name', ['patch_cnn', 'resunet', 'unet', 'forest', 'otsu'])
+def test_every_method_has_its_sentence_and_its_paper(name):
+  made = settings(name)
+  assert methods.check_name(name) is None
+  text = prose.methods_paragraph(made, VERSIONS, METRICS, {})
+  assert {'patch_cnn': 'convolutional network', 'resunet': 'residual U-Net',
+          'unet': 'U-Net of depth', 'forest': 'random forest of 100 trees',
+          'otsu': 'without training'}[name] in text
+  cited = ' '.join(prose.citations(made, VERSIONS))
+  assert '10.1111/jmi.13007' in cited and 'fibjax 9.9' in cited
+  assert ('LGRS.2018.2802944' in cited) == (name == 'resunet')
+
+
+def test_what_went_in_names_volumes_and_their_hashes():
+  found = dict(prose.inputs(settings(), {'/a/film.ome.zarr': 'abc'}, {'film': {
+      'shape': [2, 3, 4], 'dtype': 'uint8', 'minimum': 1, 'maximum': 250.}}))
+  assert found['volume film'] == '2 × 3 × 4 voxels, uint8, grey values 1 to 250'
+  assert found['fingerprint of /a/film.ome.zarr'] == 'abc'

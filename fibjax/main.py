@@ -71,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
       ('evaluate', 'metrics of a finished run, as JSON', _evaluate),
       ('report', 'write report.html again', _report)):
     verb(name, help_text, function).add_argument('--workdir', required=True, type=Path)
+  sub = verb('view', 'look at a workdir or a volume in napari (extra `view`)', _view)
+  sub.add_argument('path', type=Path)
   sub = verb('coverage', 'how often the porosity intervals of an ensemble cover the '
              'truth, on simulated films', _coverage)
   sub.add_argument('--workdir', required=True, type=Path, help='of `fibjax ensemble`')
@@ -227,6 +229,11 @@ def _report(args, _):
   from fibjax.report import page
   run.open_run(args.workdir)
   print(page.write_report(args.workdir))
+
+
+def _view(args, _):
+  from fibjax import view
+  view.show(args.path)
 
 
 def _coverage(args, _):

@@ -31,7 +31,7 @@ ROOMS = (
     'report.page', 'report.sweep_page',
     'training_slices', 'report.compare_page', 'report.study_page', 'methods', 'run',
     'compare', 'sweep', 'study',
-    'ensemble',
+    'ensemble', 'view',
     'torch_peer', 'bench_segment', 'bench', 'bench_members', 'main')
 OUTSIDERS = {
     'ml_collections': {'config'}, 'tensorstore': {'data.volume'},
@@ -45,7 +45,7 @@ OUTSIDERS = {
                 'baselines.profiles', 'baselines.watershed', 'baselines.optical_flow'},
     'matplotlib': {'report.figures', 'report.sweep_figures', 'report.preparation',
                    'report.study_page'}, 'jinja2': {'report.page'},
-    'argparse': {'main'}, 'tqdm': {'progress'}, 'tensorboardX': {'members'}}
+    'napari': {'view'}, 'argparse': {'main'}, 'tqdm': {'progress'}, 'tensorboardX': {'members'}}
 
 
 def modules():

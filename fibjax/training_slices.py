@@ -12,6 +12,7 @@ from fibjax.checks import InputError, check_shape
 from fibjax.simulate import annotator as annotators
 
 PLACEMENTS = ('initial', 'distributed', 'uncertain')
+_BOUNDARY_PX = 2  # so near to true solid a wrong voxel is an error of its boundary
 _CERTAIN = 1e-7  # scores are held so far away from 0 and 1
 
 
@@ -118,11 +119,11 @@ def paint(truth_zyx: np.ndarray, slices, share: float, seed: int, patch_px: int 
 
 def correct_pore_backs(labels_zyx: np.ndarray, truth_zyx: np.ndarray,
                        share: float) -> np.ndarray:
-  """Emulates correction by hand (§3.3): removes solid that stands alone in pores.
+  """Emulates correction by hand (§3.3): removes solid that lies in true pores.
 
   Of each slice's connected pieces of solid called so inside true pores, the largest
-  first, as many become pore as hold the share of all such voxels. Pieces that touch
-  true solid are errors of its boundary and stay, as does pore called in solid.
+  first, as many become pore as hold the share of all such voxels. What lies within 2
+  px of true solid is an error of its boundary and stays, as does pore called in solid.
 
   Args:
     labels_zyx: segmentation, 0/1.
@@ -136,15 +137,16 @@ def correct_pore_backs(labels_zyx: np.ndarray, truth_zyx: np.ndarray,
   if not 0 <= share <= 1:
     raise InputError('config.study.correction', got=share, expected='0 to 1',
                      remedy='0 corrects nothing, 1 every pore-back')
+  y, x = np.mgrid[-_BOUNDARY_PX:_BOUNDARY_PX + 1, -_BOUNDARY_PX:_BOUNDARY_PX + 1]
+  disc_yx = y ** 2 + x ** 2 <= _BOUNDARY_PX ** 2
   corrected_zyx = labels_zyx.copy()
   for labels_yx, truth_yx in zip(corrected_zyx, truth_zyx, strict=True):
-    pieces_yx, count = ndimage.label(labels_yx == 1)
-    true_solid_n = np.bincount(pieces_yx[truth_yx == 1], minlength=count + 1)
-    alone_n = np.flatnonzero(true_solid_n[1:] == 0) + 1
-    sizes_n = np.bincount(pieces_yx.ravel(), minlength=count + 1)[alone_n]
+    near_yx = ndimage.binary_dilation(truth_yx == 1, disc_yx)
+    pieces_yx, _ = ndimage.label((labels_yx == 1) & ~near_yx)
+    sizes_n = np.bincount(pieces_yx.ravel())[1:]
     order = np.argsort(-sizes_n, kind='stable')
     before_n = np.cumsum(sizes_n[order]) - sizes_n[order]
-    removed = alone_n[order][before_n < share * sizes_n.sum()]
+    removed = 1 + order[before_n < share * sizes_n.sum()]
     labels_yx[np.isin(pieces_yx, removed)] = 0
   return corrected_zyx
 

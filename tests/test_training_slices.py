@@ -68,16 +68,19 @@ def test_correction_takes_the_largest_islands_and_leaves_boundaries():
   truth = np.zeros((1, 20, 20), np.uint8)
   truth[0, :, :5] = 1
   labels = truth.copy()
-  labels[0, :, 5] = 1          # boundary error, touches the solid
-  labels[0, 2:6, 10:14] = 1    # island of 16
+  labels[0, :, 5:7] = 1        # boundary errors, at most 2 px from the solid
+  labels[0, 2, 7:10] = 1       # the largest island hangs on them
+  labels[0, 2:6, 10:14] = 1    # island of 16, 19 with its bridge
   labels[0, 10:12, 10:12] = 1  # island of 4
   labels[0, 15, 15] = 1        # island of 1
   labels[0, 8, 2] = 0          # pore in the solid
   sizes = {share: int((slices.correct_pore_backs(labels, truth, share) != truth).sum())
            for share in (0, 0.5, 0.9, 1)}
-  boundary = 20 + 1
-  assert sizes == {0: boundary + 21, 0.5: boundary + 5, 0.9: boundary + 1, 1: boundary}
-  assert (labels != truth).sum() == boundary + 21  # its input stays
+  boundary = 40 + 1
+  assert sizes == {0: boundary + 24, 0.5: boundary + 5, 0.9: boundary + 1, 1: boundary}
+  nothing = np.zeros_like(truth)  # a slice without solid: all of it is pore-backs
+  assert not slices.correct_pore_backs(labels, nothing, 1).any()
+  assert (labels != truth).sum() == boundary + 24  # its input stays
   with pytest.raises(InputError, match='study.correction'):
     slices.correct_pore_backs(labels, truth, 1.5)
   with pytest.raises(InputError, match='labels'):

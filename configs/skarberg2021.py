@@ -1,12 +1,16 @@
 """The network of Skärberg et al. 2021 with the hyper-parameters of its winner.
 
 Zero padding, 113 x 113 x 3, single voxels, SGD with momentum 0.99 (J. Microscopy
-283:51, sections 1.4 to 1.7 of the methods). Bring volumes and regions with
---config.data.volumes and --config.data.regions.
+283:51, sections 1.4 to 1.7 of the methods), on the authors' data: DIR is the unzipped
+record 10.5281/zenodo.4317170. The report has Tables 1 to 3 beside the published ones.
 
-COMMAND   fibjax run --config=configs/skarberg2021.py --config.data.volumes=A,B,C \
-              --config.data.regions=RA,RB,RC --workdir=workdirs/skarberg2021
+COMMAND   fibjax run --config=configs/skarberg2021.py --config.data.root=DIR \
+              --workdir=workdirs/skarberg2021
 HARDWARE  one GPU
+
+With the authors' trained weights instead of a training: --config.train.weights=archive.
+On other data: --config.data.source=volumes --config.data.volumes=A,B,C
+--config.data.regions=RA,RB,RC.
 
 The paper's search, 100 members for each of 36 sizes, is the variant `sweep`:
 
@@ -23,6 +27,7 @@ def get_config(variant: str = 'base'):
     raise unknown_variant(variant, known)
   config = base()
   config.name = 'skarberg2021'
+  config.data.source = 'zenodo'
   config.model.n_xy = 113
   config.model.padding = 'same'
   config.model.standardise = False

@@ -72,6 +72,7 @@ def _of_method(config, method: str, strength: float):
   own = configs.from_dict(configs.to_dict(config))
   own.model.name = method
   own.data.shine_through = strength
+  own.analyse.mvoxel = 0.0
   return own
 
 

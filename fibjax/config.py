@@ -73,17 +73,21 @@ def base() -> ConfigDict:
       mode='auto',  # 'auto' | 'dense' | 'patch'
   )
   config.postprocess = _postprocess()
+  config.analyse = create(
+      mvoxel=4.0,  # central box of a volume that is measured, million voxels; 0: none
+  )
   return config
 
 
 def _data() -> ConfigDict:
   return create(
-      source='volumes',  # 'volumes' | 'simulate' | 'flyem'
+      source='volumes',  # 'volumes' | 'simulate' | 'flyem' | 'zenodo'
       seed=0,  # of films, regions, splits, and which voxels validate
       # source = 'volumes': volumes made by `fibjax import` and their region folders
       volumes=(),
       regions=(),  # folders with regions.csv and masks.npy, any number
-      # source = 'flyem': the folder with the public FlyEM files
+      # source = 'flyem': the folder with the public FlyEM files; 'zenodo': the unzipped
+      # record 10.5281/zenodo.4317170
       root='',
       # source = 'simulate': one film per preset (spec §7)
       presets=('HPC22', 'HPC30', 'HPC45'),
@@ -98,6 +102,7 @@ def _data() -> ConfigDict:
 
 def _train() -> ConfigDict:
   return create(
+      weights='',  # instead of training: 'archive', the authors', or a Keras HDF5 file
       sampling='dense',  # 'dense': windows | 'patch': single voxels (§1.4)
       voxel_fraction=0.01,  # share of labelled voxels used by 'patch' (§1.4)
       batch=2,  # windows, or voxels for 'patch', per step
@@ -186,6 +191,8 @@ def load(argument: str, overrides: tuple[str, ...] = ()) -> ConfigDict:
                                 for paths in (data.volumes, data.regions))
   if data.root:
     data.root = str(Path(data.root).resolve())
+  if config.train.weights not in ('', 'archive'):
+    config.train.weights = str(Path(config.train.weights).resolve())
   return config.lock()
 
 

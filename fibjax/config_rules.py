@@ -14,7 +14,9 @@ def rules(config):
     return f'{section}.{key}', value, low <= value <= high, f'{low} to {high}'
 
   data = config.data
-  yield one_of('data', 'source', ('volumes', 'simulate', 'flyem'))
+  yield one_of('data', 'source', ('volumes', 'simulate', 'flyem', 'zenodo'))
+  yield ('data.volumes', data.volumes, not data.volumes or data.source == 'volumes',
+         "() unless data.source='volumes'")
   yield one_of('data', 'artefacts', ('none', 'mild', 'real'))
   yield within('data', 'shine_through', 0, 10)
   yield ('compare.shine_through', config.compare.shine_through,
@@ -64,6 +66,7 @@ def rules(config):
   yield within('postprocess', 'threshold', 0, 0.9999)
   yield one_of('postprocess', 'kernel', ('matlab', 'scipy4sigma'))
   yield within('postprocess', 'min_size_vox', 0, 10 ** 9)
+  yield within('analyse', 'mvoxel', 0, 10 ** 5)
   known = {2: (4, 8), 3: (6, 18, 26)}
   ndim = config.postprocess.ndim
   yield one_of('postprocess', 'ndim', (2, 3))
@@ -81,6 +84,11 @@ def _training_rules(config, one_of, within):
   yield ('train.sampling', train.sampling,
          train.sampling == 'dense' or not unet,
          f"'dense' for a {config.model.name}")
+  yield ('train.weights', train.weights, not train.weights or (
+      by_patch and not config.model.standardise and (
+          train.weights != 'archive' or config.data.source == 'zenodo')),
+         "'' unless model.padding='same' and model.standardise=False; 'archive' only "
+         "for data.source='zenodo'")
   yield ('sweep.sizes', config.sweep.sizes,
          not config.sweep.sizes or config.model.name == 'patch_cnn',
          f'() for a {config.model.name}')

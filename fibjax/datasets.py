@@ -14,7 +14,7 @@ import numpy as np
 from fibjax import progress, workdir
 from fibjax.checks import InputError
 from fibjax.config import SPLITS
-from fibjax.data import flyem, stacks
+from fibjax.data import flyem, stacks, zenodo
 from fibjax.data import regions as region_tables
 from fibjax.data import volume as volumes
 from fibjax.data.regions import Regions
@@ -45,6 +45,10 @@ def collect(config, window_zyx, folder) -> tuple[dict[str, Volume], Regions]:
   if config.data.source == 'simulate':
     found = {name: _simulated(config, name, i, folder / 'data' / name)
              for i, name in enumerate(config.data.presets)}
+  elif config.data.source == 'zenodo':
+    if not (table / 'regions.csv').exists():
+      parts = zenodo.import_archive(config.data.root, folder / 'data')
+    found = zenodo.open_imported(folder / 'data')
   elif config.data.source == 'flyem':
     parts = flyem.load_flyem(config.data.root, folder / 'data' / flyem.NAME)
     found = {flyem.NAME: volumes.open_volume(

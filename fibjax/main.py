@@ -10,8 +10,8 @@ import os
 import sys
 from pathlib import Path
 
+from fibjax import main_data
 from fibjax.checks import InputError
-from fibjax.data.labels import LABEL_PROFILES
 from fibjax.signals import end_at_signals
 
 
@@ -20,19 +20,6 @@ class _Parser(argparse.ArgumentParser):
 
   def error(self, message):
     self.exit(2, f'fibjax: {message}; see {self.prog} --help\n')
-
-
-def _numbers(kind, count: int):
-  def parse(text: str):
-    try:
-      values = tuple(kind(part) for part in text.split(','))
-    except ValueError:
-      values = ()
-    if len(values) != count or min(values) <= 0:
-      raise argparse.ArgumentTypeError(f'{text!r} is not {count} positive numbers '
-                                       'separated by commas')
-    return values
-  return parse
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     if name == 'train':
       sub.add_argument('--resume', action='store_true',
                        help='go on from the newest checkpoint of the workdir')
-  _add_data_verbs(verb)
+  main_data.add_verbs(verb)
   sub = verb('segment', 'apply a trained run to another volume', _segment)
   sub.add_argument('--workdir', required=True, type=Path, help='the trained run')
   sub.add_argument('--volume', required=True, type=Path)
@@ -69,15 +56,20 @@ def parser() -> argparse.ArgumentParser:
   _add_resources(sub)
   for name, help_text, function in (
       ('evaluate', 'metrics of a finished run, as JSON', _evaluate),
+      ('analyse', 'physical quantities of a finished run, as JSON', _analyse),
       ('report', 'write report.html again', _report)):
-    verb(name, help_text, function).add_argument('--workdir', required=True, type=Path)
+    sub = verb(name, help_text, function)
+    sub.add_argument('--workdir', required=True, type=Path)
+    if name == 'analyse':
+      sub.add_argument('--mvoxel', type=_positive, metavar='N', help='million voxels '
+                       'of the central box (default: config.analyse.mvoxel)')
   sub = verb('view', 'look at a workdir or a volume in napari (extra `view`)', _view)
   sub.add_argument('path', type=Path)
   sub = verb('coverage', 'how often the porosity intervals of an ensemble cover the '
              'truth, on simulated films', _coverage)
   sub.add_argument('--workdir', required=True, type=Path, help='of `fibjax ensemble`')
   sub.add_argument('--preset', default='HPC30')
-  sub.add_argument('--shape', type=_numbers(int, 3), default=(16, 160, 160),
+  sub.add_argument('--shape', type=main_data.numbers(int, 3), default=(16, 160, 160),
                    metavar='Z,Y,X')
   sub.add_argument('--films', type=int, default=60)
   sub.add_argument('--seed', type=int, default=1000)
@@ -88,37 +80,6 @@ def parser() -> argparse.ArgumentParser:
   sub.add_argument('--peer', choices=('torch',), default='',
                    help='compare with another framework, if installed')
   return top
-
-
-def _add_data_verbs(verb):
-  """Verbs that bring data in and out, or make them."""
-  sub = verb('import', 'bring in a folder of slices or a TIFF stack', _import)
-  sub.add_argument('source', type=Path)
-  sub.add_argument('--out', required=True, type=Path, help='e.g. film.ome.zarr')
-  sub.add_argument('--voxel_size_nm', type=_numbers(float, 3), metavar='Z,Y,X')
-  sub = verb('export', 'write a volume as a multi-page TIFF', _export)
-  sub.add_argument('volume', type=Path)
-  sub.add_argument('--out', required=True, type=Path, help='e.g. film.tif')
-  sub = verb('regions', 'bring in annotated regions: a table and masks', _regions)
-  sub.add_argument('table', type=Path, help='CSV: volume,z,y,x[,split]')
-  sub.add_argument('masks', type=Path, help='TIFF or npy stack, or folder of images')
-  sub.add_argument('--profile', required=True,
-                   help=f'meaning of the codes: {", ".join(LABEL_PROFILES)}')
-  sub.add_argument('--out', required=True, type=Path)
-  sub = verb('simulate', 'make a film with known truth', _simulate)
-  sub.add_argument('--preset', required=True, help='HPC22, HPC30, HPC45 or MEM80')
-  sub.add_argument('--shape', required=True, type=_numbers(int, 3), metavar='Z,Y,X')
-  sub.add_argument('--seed', type=int, default=0)
-  sub.add_argument('--artefacts', default='mild', choices=('none', 'mild', 'real'))
-  sub.add_argument('--geometry', type=Path, metavar='FILE',
-                   help='a real volume (TIFF, 1 = solid) instead of a random one')
-  sub.add_argument('--geometry_scale', type=int, default=4, metavar='N',
-                   help='voxels of the film per voxel of FILE')
-  sub.add_argument('--solid_code', type=int, metavar='CODE',
-                   help='the solid in a FILE of other codes than 0 and 1')
-  sub.add_argument('--annotator', action='store_true',
-                   help="write an imperfect expert's labels beside the truth")
-  sub.add_argument('--out', required=True, type=Path, help='folder to make')
 
 
 def _add_resources(sub):
@@ -135,7 +96,7 @@ def _add_resources(sub):
 
 
 def _positive(text: str) -> float:
-  return _numbers(float, 1)(text)[0]
+  return main_data.numbers(float, 1)(text)[0]
 
 
 def _resources(args):
@@ -187,32 +148,6 @@ def _ensemble(args, overrides):
   print(f'report: {args.workdir / "report.html"}', file=sys.stderr)
 
 
-def _import(args, _):
-  from fibjax.data import stacks
-  volume = stacks.import_stack(args.source, args.out,
-                               voxel_size_zyx_nm=args.voxel_size_nm)
-  print(json.dumps({'volume': str(volume.path), 'shape_zyx': volume.shape,
-                    'dtype': str(volume.dtype),
-                    'voxel_size_zyx_nm': volume.voxel_size_zyx_nm}))
-
-
-def _export(args, _):
-  from fibjax.data import stacks, volume
-  print(stacks.export_stack(volume.open_volume(args.volume), args.out))
-
-
-def _regions(args, _):
-  from fibjax.data import regions
-  regions.import_regions(args.table, args.masks, args.profile, args.out)
-
-
-def _simulate(args, _):
-  from fibjax import datasets
-  datasets.simulate(args.preset, args.shape, args.seed, args.artefacts, args.out,
-                    geometry=datasets.read_geometry(args.geometry, args.solid_code),
-                    geometry_scale=args.geometry_scale, annotator=args.annotator)
-
-
 def _segment(args, _):
   from fibjax import run
   print(run.segment_other(args.workdir, args.volume, args.out, args.mode,
@@ -222,6 +157,13 @@ def _segment(args, _):
 def _evaluate(args, _):
   from fibjax import run
   print(json.dumps(run.evaluate_again(args.workdir)))
+
+
+def _analyse(args, _):
+  from fibjax import run
+  found = run.analyse_again(args.workdir, args.mvoxel)
+  print(json.dumps(found))
+  print(f'report: {args.workdir / "report.html"}', file=sys.stderr)
 
 
 def _report(args, _):

@@ -1,4 +1,4 @@
-"""The main job: data -> train -> segment -> post-process -> evaluate -> report.
+"""The main job: data, train, segment, post-process, evaluate, analyse, report.
 
 Each stage finds its input in the workdir, and what it makes appears there under its
 name only when it is whole. A stage whose output is there is skipped, so a second call
@@ -9,8 +9,8 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from fibjax import config as configs
 from fibjax import (
+  analyse,
   datasets,
   evaluate,
   experts,
@@ -24,9 +24,11 @@ from fibjax import (
   sampling,
   workdir,
 )
+from fibjax import config as configs
 from fibjax.baselines import classical, forest_run
 from fibjax.checks import InputError
 from fibjax.cluster import HERE, Resources
+from fibjax.data import keras_weights, zenodo
 from fibjax.data import regions as region_tables
 from fibjax.data import volume as volumes
 from fibjax.data.regions import Regions
@@ -76,6 +78,10 @@ def run(config, folder, resources: Resources = HERE) -> dict:
     scores, segmentations = segment_all(config, inputs, folder, resources)
     if not (folder / 'metrics.json').exists():
       write_metrics(config, inputs, scores, segmentations, folder)
+    if config.analyse.mvoxel:
+      analyse.analyse_run(config.analyse.mvoxel, segmentations,
+                          {name: datasets.open_truth(name, folder)
+                           for name in segmentations}, folder)
     page.write_report(folder)
     return workdir.read_json(folder / 'metrics.json')
 
@@ -126,6 +132,9 @@ def train_only(config, folder, resume: bool) -> dict:
     claim(config, folder)
     if methods.is_classical(config):
       methods.open_predictor(config, folder)  # says that there is none
+    if config.train.weights:
+      raise InputError('config.train.weights', got=config.train.weights,
+                       expected="'' to train", remedy='use fibjax run, or leave it out')
     begun = any((folder / name).exists() for name in ('checkpoints', 'forest.npz'))
     if begun and not resume:
       raise InputError(str(folder), got='a training that has begun',
@@ -208,6 +217,36 @@ def evaluate_again(folder) -> dict:
     return write_metrics(config, inputs, *opened, folder)
 
 
+def analyse_again(folder, mvoxel: float | None = None) -> dict:
+  """Measures the segmentations of a run anew: analysis.json and the report.
+
+  Args:
+    folder: workdir.
+    mvoxel: largest box, million voxels; None: that of the config.
+
+  Raises:
+    InputError: when folder is no workdir, nothing is segmented, or mvoxel is 0.
+  """
+  config, folder = open_run(folder)
+  mvoxel = config.analyse.mvoxel if mvoxel is None else mvoxel
+  if not mvoxel:
+    raise InputError('config.analyse.mvoxel', got=0, expected='a size to measure',
+                     remedy='give --mvoxel')
+  group = folder / 'segmentation.ome.zarr'
+  names = sorted(path.name for path in group.glob('*')
+                 if path.is_dir() and path.suffix != '.partial')
+  if not names:
+    raise InputError(str(folder), got='no segmentation', expected='a finished run',
+                     remedy='run it to its end first')
+  with workdir.lock(folder):
+    (folder / 'analysis.json').unlink(missing_ok=True)
+    found = analyse.analyse_run(
+        mvoxel, {name: volumes.open_volume(group / name) for name in names},
+        {name: datasets.open_truth(name, folder) for name in names}, folder)
+    page.write_report(folder)
+  return found
+
+
 def claim(config, folder: Path) -> None:
   """Writes config, inputs and versions .json, or checks that the workdir is theirs.
 
@@ -217,8 +256,8 @@ def claim(config, folder: Path) -> None:
   path, content = folder / 'config.json', configs.to_dict(config)
   found, inputs = folder / 'inputs.json', datasets.fingerprint(config)
   if path.exists():
-    differing = sorted(_differences(workdir.read_json(path), content, ''))
-    differing += sorted(_differences(workdir.read_json(found), inputs, ''))
+    differing = sorted(workdir.differences(workdir.read_json(path), content))
+    differing += sorted(workdir.differences(workdir.read_json(found), inputs))
     if differing:
       raise InputError(str(folder), got=f'other settings: {"; ".join(differing)}',
                        expected='the settings and files the workdir was made with',
@@ -227,15 +266,6 @@ def claim(config, folder: Path) -> None:
   workdir.write_versions(folder)
   workdir.write_json(found, inputs)
   workdir.write_json(path, content)
-
-
-def _differences(found: dict, wanted: dict, prefix: str):
-  for key in set(found) | set(wanted):
-    old, new = (side.get(key) for side in (found, wanted))
-    if isinstance(old, dict) and isinstance(new, dict):
-      yield from _differences(old, new, f'{prefix}{key}.')
-    elif old != new:
-      yield f'{prefix}{key} was {old!r}, now {new!r}'
 
 
 def prepare(config, folder: Path) -> Inputs:
@@ -275,11 +305,22 @@ def _trained_regions(config, regions: Regions) -> list[Regions]:
 
 
 def fit(config, inputs: Inputs, folder: Path) -> None:
-  """Trains, or goes on training; a classical method has nothing to train."""
+  """Trains, goes on training, or takes the weights of train.weights.
+
+  A classical method has nothing to train.
+  """
   if config.model.name == methods.FOREST:
     forest_run.train(config, inputs.prepared, *_trained_regions(config, inputs.regions),
                      folder)
-  elif methods.is_network(config) and not members.is_finished(config, folder):
+  elif not methods.is_network(config) or members.is_finished(config, folder):
+    return
+  elif config.train.weights:
+    path = config.train.weights
+    if path == 'archive':
+      path = zenodo.find_weights(config.data.root, config.model.n_xy, config.model.n_z)
+    params = keras_weights.read_weights(path, models.empty_params(inputs.model))
+    members.save_single(inputs.model, config, folder, params, params, [])
+  else:
     members.train_and_evaluate(config, inputs.model, *put_sides(config, inputs), folder)
 
 

@@ -172,3 +172,13 @@ def lock(workdir):
                        expected='one run per workdir',
                        remedy='wait for it or choose another --workdir') from None
     yield workdir
+
+
+def differences(found: dict, wanted: dict, prefix: str = ''):
+  """Yields a phrase for every key whose value differs between two JSON contents."""
+  for key in set(found) | set(wanted):
+    old, new = (side.get(key) for side in (found, wanted))
+    if isinstance(old, dict) and isinstance(new, dict):
+      yield from differences(old, new, f'{prefix}{key}.')
+    elif old != new:
+      yield f'{prefix}{key} was {old!r}, now {new!r}'

@@ -59,12 +59,13 @@ def annotated(tmp_path, rows=None, masks=None, profile='fiji'):
     masks[:, :16] = 255
   np.save(tmp_path / 'masks.npy', masks)
   shutil.rmtree(tmp_path / 'regions', ignore_errors=True)
-  return ['regions', str(tmp_path / 'table.csv'), str(tmp_path / 'masks.npy'),
+  return ['regions', 'import', str(tmp_path / 'table.csv'), str(tmp_path / 'masks.npy'),
           f'--profile={profile}', f'--out={tmp_path / "regions"}']
 
 
 def own_run(tmp_path, *more):
   return ['run', f'--config={SKARBERG}', f'--workdir={tmp_path / "w"}',
+          '--config.data.source=volumes',
           f'--config.data.volumes={tmp_path / "film.ome.zarr"}',
           f'--config.data.regions={tmp_path / "regions"}', '--config.model.n_xy=33',
           '--config.model.n_z=1', '--config.train.voxel_fraction=0.2', *more]
@@ -153,7 +154,7 @@ def test_regions_never_overwrite_and_name_every_profile(capsys, tmp_path, stack)
   capsys.readouterr()
   assert 'something there already' in fails(capsys, *words)
   with pytest.raises(SystemExit):
-    main.main(['regions', '--help'])
+    main.main(['regions', 'import', '--help'])
   said = capsys.readouterr().out
   assert all(name in said for name in ('fibjax', 'fiji', 'ilastik', 'napari', 'paper'))
 
@@ -189,10 +190,12 @@ def test_volumes_that_cannot_work_are_named(capsys, tmp_path, stack):
   assert 'window (1, 113, 113)' in line
   assert not (tmp_path / 'w').exists()
   assert 'no volume' in fails(capsys, 'run', f'--config={SKARBERG}',
-                              f'--workdir={tmp_path / "w3"}')
+                              f'--workdir={tmp_path / "w3"}',
+                              '--config.data.source=volumes')
   assert 'nowhere' in fails(capsys, 'run', f'--config={SKARBERG}',
                             f'--workdir={tmp_path / "w4"}',
-                            '--config.data.volumes=nowhere.ome.zarr')
+                            '--config.data.volumes=nowhere.ome.zarr',
+                            '--config.data.source=volumes')
 
 
 def test_workdirs_that_are_no_runs_are_named(capsys, tmp_path):

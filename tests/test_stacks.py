@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fibjax.checks import InputError
-from fibjax.data import slice_names, stacks, voxel_size
+from fibjax.data import slice_names, stacks, tiff, voxel_size
 from fibjax.data import volume as volumes
 
 SHAPE = (11, 13, 17)
@@ -215,9 +215,12 @@ def test_export_and_import_keep_values_and_voxel_size(tmp_path, dtype, compressi
   array, size = noise(dtype, (19, 6, 7)), (50.0, 3.7, 12.345)
   with volumes.new_volume(tmp_path / 'v', array.shape, dtype, size) as new:
     volumes.write_box(new, (0, 0, 0), array)
-  out = stacks.export_stack(volumes.open_volume(tmp_path / 'v'),
-                            tmp_path / 'sub' / 'out.tif', compression=compression,
-                            bigtiff=bigtiff)
+  out = tmp_path / 'sub' / 'out.tif'
+  if compression is None and bigtiff is None:
+    assert stacks.export_stack(volumes.open_volume(tmp_path / 'v'), out) == out
+  else:
+    tiff.write_tiff(out, [array[:8], array[8:]], array.shape, dtype, size,
+                    compression=compression, bigtiff=bigtiff)
   assert list(out.parent.iterdir()) == [out]
   with tifffile.TiffFile(out) as tif:
     assert tif.is_imagej is not bool(bigtiff) and tif.is_bigtiff is bool(bigtiff)
@@ -361,7 +364,7 @@ def test_a_slice_that_is_not_finite(tmp_path, bad):
   check_refused(tmp_path, tmp_path / 'a.tif', 'a.tif page 10: got NaN')
 
 
-@pytest.mark.parametrize('dtype', [np.int16, np.uint32, np.float64])
+@pytest.mark.parametrize('dtype', [np.int32, np.uint32])
 def test_another_dtype(tmp_path, dtype):
   tifffile.imwrite(tmp_path / 'a.tif', noise(dtype))
   check_refused(tmp_path, tmp_path / 'a.tif', 'a.tif.*: got dtype .* Image > Type')

@@ -72,7 +72,7 @@ def finished(compiled, tmp_path_factory):
                      film.truth_zyx[z, y:y + SIDE, x:x + SIDE] * np.uint8(255))
   (folder / 'table.csv').write_text('volume,z,y,x\n' + ''.join(
       f'film,{z},{y},{x}\n' for z, y, x in corners))
-  call('regions', folder / 'table.csv', folder / 'masks', '--profile=fiji',
+  call('regions', 'import', folder / 'table.csv', folder / 'masks', '--profile=fiji',
        f'--out={folder / "regions"}')
   assert not kill_when(run_words(folder, folder / 'w'), folder / 'log', lambda: False)
   return folder

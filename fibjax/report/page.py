@@ -17,8 +17,10 @@ from fibjax import models, workdir
 from fibjax.checks import InputError
 from fibjax.report import (
   figures,
+  physics,
   preparation,
   prose,
+  published,
   sources,
   sweep_figures,
   sweep_tables,
@@ -72,16 +74,37 @@ def write_report(folder) -> Path:
   shown_figures = _figures(folder, run_settings, records, notes)
   if (folder / 'forest.json').is_file():
     shown_tables.append(tables.forest_table(workdir.read_json(folder / 'forest.json')))
+  if (run_settings.get('data') or {}).get('source') == 'zenodo' and scores:
+    shown_tables += published.published_tables(scores, published.count_networks())
   if (folder / 'results.json').is_file():
     _add_ensemble(workdir.read_json(folder / 'results.json'), shown_tables,
                   shown_figures)
   elif scores.get('reliability'):
     shown_figures.append(_reliability(scores['reliability']))
+  if (folder / 'analysis.json').is_file():
+    _add_physics(workdir.read_json(folder / 'analysis.json'), shown_tables,
+                 shown_figures, notes)
   return write_page(
       folder, 'report.html', shown_tables, shown_figures, notes=notes,
       facts=_facts(run_settings, post), settings=run_settings, versions=versions,
       inputs=prose.inputs(run_settings, hashes, records),
       methods=prose.methods_paragraph(run_settings, versions, scores, post))
+
+
+def _add_physics(analysis, shown_tables, shown_figures, notes) -> None:
+  """Adds a table and a figure of each analysed volume."""
+  for i, (name, content) in enumerate(analysis.items()):
+    if 'undefined' in content:
+      notes.append(f'{name}: no physical quantities, {content["undefined"]}.')
+      continue
+    shown_tables.append(physics.physics_table(name, content))
+    shown_figures.append(page_figure(
+        f'physics_{i + 1}', f'Pore sizes and S2 of {name}.',
+        'Left: share of the pore volume in pores below a size. Right: probability that '
+        'two points at a distance along an axis both lie in the pore; it starts at the '
+        'porosity and ends about its square (grey). An isotropic material has the same '
+        'curve along all axes; pore-backs taken for solid lower that along z. Dotted: '
+        'the truth, where it is known.', physics.physics_figure(name, content)))
 
 
 def _reliability(content) -> PageFigure:

@@ -1,0 +1,114 @@
+"""The physical quantities of a run on its page: a table, pore sizes and S2.
+
+Input is the content of analysis.json (analyse.py): lengths in nm, per volume the
+segmentation and, where it is known, the truth in the same box.
+"""
+import numpy as np
+from matplotlib.figure import Figure
+
+from fibjax.report.figures import COLOURS, styled
+from fibjax.report.tables import Table, number
+
+_NAMES = {
+    'porosity': ('porosity', 3), 'pore_size.mean_nm': ('pore size, mean, nm', 0),
+    'pore_size.median_nm': ('pore size, median, nm', 0),
+    'pore_size.p10_nm': ('pore size, 10 % below, nm', 0),
+    'pore_size.p90_nm': ('pore size, 90 % below, nm', 0),
+    'specific_surface.per_um': ('specific surface, 1/µm', 2),
+    'euler_per_um3': ('Euler number, 1/µm³', 2)}
+_PER_AXIS = {
+    'chords.pore': ('pore chord, nm', 0), 'chords.solid': ('solid chord, nm', 0),
+    'percolation': ('pore connected along', 3),
+    'transport.{}.relative_diffusivity': ('effective diffusivity / free', 3),
+    'transport.{}.tortuosity': ('tortuosity', 2)}
+_LABELS = {'found': 'segmentation', 'truth': 'truth'}
+
+
+def physics_table(name: str, content: dict) -> Table:
+  """Builds the table of one volume.
+
+  Args:
+    name: of the volume.
+    content: its part of analysis.json, not undefined.
+  """
+  shape = ' × '.join(str(b - a) for a, b in zip(content['start_zyx'],
+                                                content['stop_zyx'], strict=True))
+  has_truth = 'comparison' in content
+  rows = []
+  for path, label, digits in _quantities():
+    values = [_value(content[side], path) for side in _LABELS if side in content]
+    row = [label, *(number(value, digits) for value in values)]
+    if has_truth:
+      compared = content['comparison']['quantities'].get(path, {})
+      error = compared.get('relative_error')
+      row.append(number(None if error is None else 100 * error, 1, sign=True))
+    rows.append(tuple(row))
+  note = (f'In the central box of {shape} voxels. Pore size: diameter of the largest '
+          'ball in the pore that covers a voxel, weighted by volume. Chords cut by the '
+          'border are corrected for. Connected: share of the pore that joins both '
+          'faces. Euler number: of the solid. Diffusivity and tortuosity: of the pore, '
+          'from the diffusion equation.')
+  if has_truth:
+    distance = content['comparison']['pore_size_distance_nm']
+    note += (' Mean shift of the pore sizes (Wasserstein distance): '
+             f'{number(distance, 1)} nm.')
+  open_axes = [axis for axis, row in content['found']['transport'].items()
+               if not row['converged']]
+  if open_axes:
+    note += f' Not converged, too large: diffusivity along {", ".join(open_axes)}.'
+  return Table(f'Physical quantities of {name}', (),
+               ('Quantity', 'segmentation', *(('truth', 'difference, %')
+                                              if has_truth else ())),
+               tuple(rows), note)
+
+
+def _quantities():
+  """(path, label, digits) of every row."""
+  for path, (label, digits) in _NAMES.items():
+    yield path, label, digits
+  for path, (label, digits) in _PER_AXIS.items():
+    for axis in 'zyx':
+      yield (path.format(axis) if '{}' in path else f'{path}.{axis}',
+             f'{label} {axis}', digits)
+
+
+def _value(found: dict, path: str):
+  """A number of `physics.analyse` by its path in `physics.compare`."""
+  for part in path.split('.'):
+    found = found[part]
+  return found['corrected_nm'] if isinstance(found, dict) else found
+
+
+@styled
+def physics_figure(name: str, content: dict) -> Figure:
+  """Draws the cumulated pore sizes and S2 along each axis, beside the truth's.
+
+  Args:
+    name: of the volume.
+    content: its part of analysis.json, not undefined.
+  """
+  figure = Figure(figsize=(8.2, 3.3), layout='constrained')
+  sizes, correlation = figure.subplots(1, 2)
+  for side, label in _LABELS.items():
+    if side not in content:
+      continue
+    style = {'found': '-', 'truth': ':'}[side]
+    pores = content[side]['pore_size']
+    smaller = np.concatenate([[0], np.cumsum(pores['share'])])
+    diameters = np.append(pores['diameter_nm'], pores['diameter_nm'][-1])
+    sizes.step(diameters, 100 * smaller, where='post', color='k', linestyle=style,
+               label=label)
+    for axis, colour in zip('zyx', COLOURS, strict=False):
+      curve = content[side]['s2'][axis]
+      correlation.plot(curve['lag_nm'], curve['s2'], color=colour, linestyle=style,
+                       marker='.' if axis == 'z' else None, markersize=4,
+                       label=axis if side == 'found' else None)
+  porosity = content['found']['porosity']
+  correlation.axhline(porosity ** 2, color='0.6', linewidth=0.7)
+  sizes.set(xlabel='pore size (nm)', ylabel='pore volume in smaller pores (%)',
+            ylim=(0, 101))
+  correlation.set(xlabel='distance (nm)', ylabel='S2 of the pore')
+  sizes.legend(loc='lower right')
+  correlation.legend(loc='upper right', ncols=3)
+  figure.suptitle(name, fontsize=9.5, parse_math=False)
+  return figure

@@ -1,0 +1,874 @@
+"""Every format in and out: values, axes, voxel size; files that are wrong or lie."""
+import itertools
+import json
+import struct
+import tracemalloc
+
+import h5py
+import imagecodecs
+import mrcfile
+import numpy as np
+import pytest
+import scipy.io
+import tifffile
+import zarr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fibjax.checks import InputError
+from fibjax.data import formats, labels, mat, stacks
+from fibjax.data import volume as volumes
+from tests import foreign_files
+from tests.foreign_files import LIARS, SIZE_NM, WRITERS
+
+SHAPE = (11, 13, 17)
+ORDERS = [''.join(p) for p in itertools.permutations('zyx')]
+EXPORTS = ('.tif', '.h5', '.mat', '.mrc', '.npy', '.raw', '.ome.zarr', '.4.ome.zarr')
+WIDE = ('.h5', '.mat', '.npy', '.raw', '.ome.zarr', '.4.ome.zarr')
+ON_DISK = settings(max_examples=30, deadline=None, suppress_health_check=[
+    HealthCheck.function_scoped_fixture])
+
+
+def noise(dtype=np.uint16, shape=SHAPE, seed=0):
+  values = np.random.default_rng(seed).integers(0, 127, shape)
+  return (values / 3 if np.dtype(dtype).kind == 'f' else values).astype(dtype)
+
+
+def values(volume):
+  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+
+
+def make_volume(path, array, size=SIZE_NM):
+  with volumes.new_volume(path, array.shape, array.dtype, size) as new:
+    volumes.write_box(new, (0, 0, 0), array)
+  return volumes.open_volume(path)
+
+
+def read_all(path, **options):
+  with stacks.open_stack(path, **options) as stack:
+    return stack, np.stack([stack.read(z) for z in range(stack.shape[0])])
+
+
+def refused(match, function, *args, **options):
+  with pytest.raises(InputError, match=match) as error:
+    function(*args, **options)
+  assert '\n' not in str(error.value)
+
+
+# In, as others write it.
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize('suffix', WRITERS)
+def test_files_of_other_writers(tmp_path, suffix, dtype):
+  array, path = noise(dtype), tmp_path / f'a{suffix}'
+  WRITERS[suffix](path, array)
+  volume = stacks.import_stack(path, tmp_path / 'v')
+  np.testing.assert_array_equal(values(volume), array)
+  assert volume.voxel_size_zyx_nm == SIZE_NM
+  assert volume.attributes['voxel_size_in_file_zyx_nm'] == list(SIZE_NM)
+  assert volume.attributes['voxel_size_from']
+  widened = suffix == '.mrc' and dtype == np.uint8  # mrcfile has no mode for it
+  assert volume.dtype == (np.uint16 if widened else dtype)
+
+
+@pytest.mark.parametrize('axes', ORDERS)
+@pytest.mark.parametrize('suffix, write', [
+    ('.h5', lambda p, a: h5py.File(p, 'w').create_dataset('d', data=a)),
+    ('.h5', lambda p, a: h5py.File(p, 'w').create_dataset(
+        'd', data=a, chunks=(2, 3, 4), compression='gzip')),
+    ('.mat', lambda p, a: scipy.io.savemat(p, {'d': a}, do_compression=True)),
+    ('.mat', lambda p, a: foreign_files.write_mat73(p, a.transpose(2, 0, 1), None)),
+    ('.mrc', lambda p, a: mrcfile.new(p, a).close()), ('.npy', np.save),
+    ('.npy', lambda p, a: np.save(p, np.asfortranarray(a)))])
+def test_any_order_of_axes(tmp_path, monkeypatch, suffix, write, axes):
+  array = noise()
+  monkeypatch.setattr(formats, '_BLOCK_BYTES', 3 * 13 * 17 * 2)
+  write(tmp_path / f'a{suffix}', array.transpose(['zyx'.index(a) for a in axes]))
+  stack, got = read_all(tmp_path / f'a{suffix}', axes=axes)
+  np.testing.assert_array_equal(got, array)
+  assert stack.axes == axes and stack.shape == SHAPE and got.flags.c_contiguous
+  volume = stacks.import_stack(tmp_path / f'a{suffix}', tmp_path / 'v', axes=axes)
+  np.testing.assert_array_equal(values(volume), array)
+  assert volume.attributes['axes_in_file'] == axes
+
+
+@pytest.mark.parametrize('axes', ORDERS)
+def test_voxel_sizes_follow_the_axes(tmp_path, axes):
+  array = noise().transpose(['zyx'.index(a) for a in axes])
+  size = {'z': 50., 'y': 20., 'x': 10.}
+  in_order = np.array([size[a] for a in axes])
+  with h5py.File(tmp_path / 'a.h5', 'w') as file:
+    file['d'] = array
+    file['d'].attrs['element_size_um'] = in_order / 1e3
+  with mrcfile.new(tmp_path / 'a.mrc', array) as mrc:
+    mrc.voxel_size = tuple(in_order[::-1] * 10)
+  foreign_files.write_raw(tmp_path / 'a.raw', array, axes=axes)
+  foreign_files.write_zarr(tmp_path / 'a.zarr', array, axes=axes, scale=in_order)
+  for name in ('a.h5', 'a.mrc', 'a.raw', 'a.zarr'):
+    given = None if name in ('a.raw', 'a.zarr') else axes
+    stack, got = read_all(tmp_path / name, axes=given)
+    assert stack.voxel_size_zyx_nm == SIZE_NM, name
+    np.testing.assert_array_equal(got, noise())
+
+
+def test_an_order_that_contradicts_the_file_is_refused(tmp_path):
+  foreign_files.write_raw(tmp_path / 'a.raw', noise())
+  foreign_files.write_mat(tmp_path / 'a.mat', noise())
+  foreign_files.write_mat73(tmp_path / 'b.mat', noise())
+  foreign_files.write_zarr(tmp_path / 'a.zarr', noise())
+  foreign_files.write_tif(tmp_path / 'a.tif', noise())
+  make_volume(tmp_path / 'own.ome.zarr', noise())
+  for name in ('a.raw', 'a.mat', 'b.mat', 'a.zarr', 'a.tif', 'own.ome.zarr'):
+    refused(f'{name}.*: axes: got xyz, expected .* as the file says', read_all,
+            tmp_path / name, axes='xyz')
+  np.save(tmp_path / 'a.npy', noise())
+  for wrong in ('zy', 'zyxt', 'zzx', 'ZYX', ''):
+    refused('a.npy: axes: got .* an order of z, y and x', read_all, tmp_path / 'a.npy',
+            axes=wrong)
+
+
+def test_matlab_has_no_order_of_its_own(tmp_path):
+  scipy.io.savemat(tmp_path / 'a.mat', {'d': noise()})
+  foreign_files.write_mat73(tmp_path / 'b.mat', noise(), None)
+  for name, shape in (('a.mat', SHAPE), ('b.mat', (13, 17, 11))):
+    refused(f'{name}.*: got no order of axes', read_all, tmp_path / name)
+    stack, _ = read_all(tmp_path / name, axes='xzy')
+    assert tuple(stack.shape[k] for k in (2, 0, 1)) == shape
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, '>u2', '>f4', 'i2', 'f8', bool])
+def test_raw_as_its_sidecar_says(tmp_path, dtype):
+  array = noise(dtype)
+  foreign_files.write_raw(tmp_path / 'a.raw', array, offset=7)
+  stack, got = read_all(tmp_path / 'a.raw')
+  np.testing.assert_array_equal(got, array)
+  assert stack.dtype.isnative and got.dtype == stack.dtype
+  assert stack.origin == 'JSON sidecar' and stack.voxel_size_zyx_nm == SIZE_NM
+
+
+@pytest.mark.parametrize('change, match', [
+    ({'dtype': 'object'}, "dtype: got 'object'"), ({'dtype': None}, 'dtype: got None'),
+    ({'byte_order': None}, 'byte_order: got None'),
+    ({'shape': [2, 3]}, r'got shape \[2, 3\]'), ({'shape': [2, -3, 4]}, 'got shape'),
+    ({'shape': [2, 3, True]}, 'got shape'), ({'offset': -1}, 'offset -1'),
+    ({'axes': None}, 'no order of axes'), ({'axes': 'zyc'}, "axes: got 'zyc'"),
+    ({'axis': 'zyx'}, 'got axis, expected an object with shape, axes'),
+    ({'voxel_size_zyx_nm': [1, 2]}, 'voxel size: got'),
+    ({'shape': [2, 3, 5]}, 'a.raw: got 48 bytes, expected 60 bytes by a.raw.json'),
+    ({'shape': [2, 3, 3]}, 'a.raw: got 48 bytes, expected 36'),
+    ({'offset': 2}, 'a.raw: got 48 bytes, expected 50'),
+    ({'shape': [0, 3, 4]}, 'at least one voxel')])
+def test_a_wrong_sidecar_is_named(tmp_path, change, match):
+  foreign_files.write_raw(tmp_path / 'a.raw', noise(shape=(2, 3, 4)))
+  edit_json(tmp_path / 'a.raw.json', lambda notes: notes.update(change))
+  refused(match, read_all, tmp_path / 'a.raw')
+
+
+def test_a_sidecar_that_is_missing_or_no_json(tmp_path):
+  (tmp_path / 'a.raw').write_bytes(b'abcd')
+  refused('a.raw: got no a.raw.json beside it', read_all, tmp_path / 'a.raw')
+  for text in ('{', '[1]', '"x"'):
+    (tmp_path / 'a.raw.json').write_text(text)
+    refused('a.raw.json: got', read_all, tmp_path / 'a.raw')
+
+
+# Datasets.
+
+def test_datasets_of_hdf5(tmp_path):
+  path = tmp_path / 'a.h5'
+  with h5py.File(path, 'w') as file:
+    file['grey'] = noise()
+    file['more/line'] = np.zeros(9)
+    file['text'] = 'hello'
+    file['pairs'] = np.zeros((2, 3, 4), [('a', 'u1'), ('b', 'f4')])
+    file['nothing'] = h5py.Empty('f4')
+  stack, got = read_all(path)
+  assert stack.dataset == 'grey' and stack.voxel_size_zyx_nm == (None, None, None)
+  np.testing.assert_array_equal(got, noise())
+  with h5py.File(path, 'r+') as file:
+    file['more/labels'] = noise(np.uint8, (2, 3, 4))
+  refused(r'a.h5: got 2 datasets: grey \(11, 13, 17\) uint16, '
+          r'more/labels \(2, 3, 4\) uint8, expected one', read_all, path)
+  for name in ('more/labels', '/more/labels'):
+    stack, got = read_all(path, dataset=name)
+    np.testing.assert_array_equal(got, noise(np.uint8, (2, 3, 4)))
+  refused("a.h5: dataset: got 'line', expected one of: grey", read_all, path,
+          dataset='line')
+  volume = stacks.import_stack(path, tmp_path / 'v', dataset='grey')
+  assert volume.attributes['dataset_in_file'] == 'grey'
+  with h5py.File(path, 'w') as file:
+    file['line'] = np.zeros(9)
+  refused('a.h5: got no dataset of three axes', read_all, path)
+  with h5py.File(path, 'w') as file:
+    for k in range(20):
+      file[f'd{k:02}'] = np.zeros((2, 2, 2))
+  refused('d07 .* and 12 more', read_all, path)
+
+
+def test_variables_of_matlab(tmp_path):
+  one, two = noise(), noise(np.float32, (4, 5, 6))
+  scipy.io.savemat(tmp_path / 'a.mat', {'one': one, 'two': two, 'axes': 'zyx',
+                                        'cell': np.array([one, two], object)})
+  foreign_files.write_mat73(tmp_path / 'b.mat', one, 'zyx', two=two,
+                            flat=np.zeros((3, 4)))
+  for name, match in (('a.mat', r'one \(11, 13, 17\) uint16, two \(4, 5, 6\) single'),
+                      ('b.mat', r'V \(13, 17, 11\) uint16, two \(4, 5, 6\) float32')):
+    refused(match, read_all, tmp_path / name)
+    stack, got = read_all(tmp_path / name, dataset='two')
+    np.testing.assert_array_equal(got, two)
+    assert stack.dataset == 'two'
+
+
+@pytest.mark.parametrize('write', [
+    lambda p, a: scipy.io.savemat(p, {'d': a, 'axes': 'zyx'}),
+    lambda p, a: foreign_files.write_mat73(p, a.transpose(2, 0, 1), 'zyx')])
+@pytest.mark.parametrize('dtype', [bool, np.float64, np.int16, np.uint32])
+def test_classes_of_matlab(tmp_path, write, dtype):
+  array = noise() > 60 if dtype is bool else noise(dtype)
+  write(tmp_path / 'a.mat', array)
+  _, got = read_all(tmp_path / 'a.mat')
+  np.testing.assert_array_equal(got, array)
+  assert got.dtype == (np.uint8 if dtype is bool else dtype)
+
+
+def test_doubles_that_matlab_stores_as_bytes(tmp_path):
+  """MAT-file format, version 5: a double array of whole numbers may hold miUINT8."""
+  def element(kind, data):
+    return struct.pack('<2I', kind, len(data)) + data + bytes(-len(data) % 8)
+  array = noise(np.uint8, (2, 3, 4))
+  matrix = (element(6, struct.pack('<2I', 6, 0)) + element(1, b'volume').join([
+      element(5, struct.pack('<3i', 2, 3, 4)), element(2, array.tobytes(order='F'))]))
+  (tmp_path / 'a.mat').write_bytes(b'MATLAB 5.0 MAT-file'.ljust(124) + b'\x00\x01IM'
+                                   + element(14, matrix))
+  stack, got = read_all(tmp_path / 'a.mat', axes='zyx')
+  assert stack.dtype == np.float64
+  np.testing.assert_array_equal(got, array)
+
+
+def test_a_name_where_the_file_is_one_array(tmp_path):
+  for suffix in ('.tif', '.mrc', '.npy', '.raw'):
+    WRITERS[suffix](tmp_path / f'a{suffix}', noise())
+    refused(f'a{suffix}: dataset', read_all, tmp_path / f'a{suffix}', dataset='x')
+  tifffile.imwrite(tmp_path / 'in_1.tif', noise()[0])
+  refused('dataset', read_all, tmp_path, dataset='x')
+
+
+def tags(axes):
+  return json.dumps({'axes': [{'key': a, 'typeFlags': 2} for a in axes]})
+
+
+@pytest.mark.parametrize('letters, shape', [
+    ('tzyxc', (1, *SHAPE, 1)), ('cxyz', (1, *SHAPE[::-1])), ('yxz', (13, 17, 11)),
+    ('czyx', (1, 1, 13, 17))])
+def test_axes_of_ilastik(tmp_path, letters, shape):
+  array = noise(shape=shape)
+  with h5py.File(tmp_path / 'a.h5', 'w') as file:
+    file['exported_data'] = array
+    file['exported_data'].attrs['axistags'] = tags(letters)
+    sizes = {'z': .05, 'y': .02, 'x': .01}
+    file['exported_data'].attrs['element_size_um'] = [sizes.get(a, 1) for a in letters]
+  stack, got = read_all(tmp_path / 'a.h5')
+  kept = [a for a in letters if a in 'zyx']
+  truth = array.reshape([n for a, n in zip(letters, shape, strict=True) if a in 'zyx'])
+  np.testing.assert_array_equal(got, truth.transpose([kept.index(a) for a in 'zyx']))
+  assert stack.voxel_size_zyx_nm == SIZE_NM and stack.axes == ''.join(kept)
+  wrong = stack.axes[::-1]
+  refused(f'axes: got {wrong}', read_all, tmp_path / 'a.h5', axes=wrong)
+
+
+def test_axes_of_length_one_without_tags(tmp_path):
+  for k, shape in enumerate([(1, *SHAPE), (*SHAPE, 1), (1, 11, 13, 1, 17)]):
+    with h5py.File(tmp_path / f'{k}.h5', 'w') as file:
+      file['d'] = noise(shape=shape)
+      file['d'].attrs['element_size_um'] = [.05, .02, .01]
+    stack, got = read_all(tmp_path / f'{k}.h5')
+    np.testing.assert_array_equal(got, noise(shape=shape).reshape(SHAPE))
+    assert stack.voxel_size_zyx_nm == SIZE_NM
+  with h5py.File(tmp_path / 'c.h5', 'w') as file:
+    file['two_channels'] = noise(shape=(2, *SHAPE))
+    file['single'] = noise(shape=(1, 1, 5, 6))  # which of the two is z?
+    file['tagged'] = noise(shape=(2, *SHAPE))
+    file['tagged'].attrs['axistags'] = tags('czyx')
+  refused('c.h5: got no dataset of three axes', read_all, tmp_path / 'c.h5')
+
+
+def test_data_that_are_not_all_in_the_file(tmp_path):
+  path = tmp_path / 'a.h5'
+  with h5py.File(path, 'w') as file:
+    data = file.create_dataset('d', (10, 20, 30), 'u1', chunks=(1, 20, 30))
+    data[:9] = 1
+  refused('a.h5: d: got data that were never written', read_all, path)
+  with h5py.File(path, 'r+') as file:
+    file['d'][9] = 2
+  assert read_all(path)[1][9].max() == 2
+  with h5py.File(path, 'w') as file:
+    file.create_dataset('d', (10, 20, 30), 'u1')
+  refused('never written', read_all, path)
+  with h5py.File(tmp_path / 'b.h5', 'w') as file:
+    layout = h5py.VirtualLayout((10, 20, 30), 'u1')
+    layout[:] = h5py.VirtualSource('a.h5', 'd', (10, 20, 30))
+    file.create_virtual_dataset('d', layout)
+  refused('b.h5: d: got a dataset whose data are in other', read_all, tmp_path / 'b.h5')
+  with h5py.File(tmp_path / 'c.h5', 'w') as file:
+    file.create_dataset('d', (1, 2, 4), 'u1', external=[(tmp_path / 'x', 0, 8)])
+  refused('c.h5: d: got a dataset whose data are in other', read_all, tmp_path / 'c.h5')
+
+
+# MRC.
+
+def test_signed_mrc_becomes_float32_exactly(tmp_path):
+  for dtype, low in ((np.int8, -128), (np.int16, -2**15), (np.float16, -100)):
+    array = noise(dtype)
+    array[0, 0, :2] = low, -1
+    with mrcfile.new(tmp_path / f'{np.dtype(dtype)}.mrc', array):
+      pass
+    volume = stacks.import_stack(tmp_path / f'{np.dtype(dtype)}.mrc',
+                                 tmp_path / f'{np.dtype(dtype)}')
+    assert volume.dtype == np.float32
+    assert volume.attributes['conversion'] == f'{np.dtype(dtype)} to float32, exact'
+    np.testing.assert_array_equal(values(volume), array)
+
+
+def patch(path, offset, form, *numbers):
+  with open(path, 'r+b') as file:
+    file.seek(offset)
+    file.write(struct.pack(form, *numbers))
+
+
+def test_bytes_of_imod(tmp_path):
+  """IMOD's mrc_format.txt: a stamp at byte 152, bit 0 of the next number: signed."""
+  with mrcfile.new(tmp_path / 'a.mrc', noise(np.int8) - np.int8(90)):
+    pass
+  signed = noise(np.int8) - np.int8(90)
+  for stamp, flags, expected in ((0, 0, signed), (1146047817, 0, signed.view(np.uint8)),
+                                 (1146047817, 1, signed), (1146047817, 17, signed),
+                                 (1146047817, 16, signed.view(np.uint8))):
+    patch(tmp_path / 'a.mrc', 152, '<2i', stamp, flags)
+    _, got = read_all(tmp_path / 'a.mrc')
+    assert got.dtype == expected.dtype
+    np.testing.assert_array_equal(got, expected)
+
+
+@pytest.mark.parametrize('axes', ORDERS)
+def test_the_order_in_the_header_of_an_mrc(tmp_path, axes):
+  array = noise().transpose(['zyx'.index(a) for a in axes])
+  path = tmp_path / 'a.mrc'
+  with mrcfile.new(path, array) as mrc:
+    mrc.header.maps, mrc.header.mapr, mrc.header.mapc = [' xyz'.index(a) for a in axes]
+    for a, nm in zip('zyx', SIZE_NM, strict=True):
+      mrc.header[f'm{a}'] = SHAPE['zyx'.index(a)]
+      mrc.header.cella[a] = 10 * nm * SHAPE['zyx'.index(a)]
+  stack, got = read_all(path)
+  np.testing.assert_array_equal(got, noise())
+  assert stack.voxel_size_zyx_nm == SIZE_NM and stack.axes == axes
+
+
+def test_voxel_sizes_of_mrc_that_say_nothing(tmp_path):
+  path = tmp_path / 'a.mrc'
+  for size in (0, 1):
+    with mrcfile.new(path, noise(), overwrite=True) as mrc:
+      mrc.voxel_size = size
+    assert read_all(path)[0].voxel_size_zyx_nm == (None, None, None)
+  patch(path, 28, '<3i', 0, 0, 0)
+  assert read_all(path)[0].voxel_size_zyx_nm == (None, None, None)
+
+
+def test_other_mrc_files(tmp_path):
+  path = tmp_path / 'a.mrc'
+  with mrcfile.new(path, noise(np.dtype('>i2'))) as mrc:
+    mrc.set_extended_header(np.zeros(1, 'V100'))
+  np.testing.assert_array_equal(read_all(path)[1], noise())
+  with mrcfile.new(path, noise()[0], overwrite=True):
+    pass
+  np.testing.assert_array_equal(read_all(path)[1], noise()[:1])
+  with mrcfile.new(path, noise(shape=(2, 3, 4, 5)), overwrite=True):
+    pass
+  refused('a.mrc: got 2 volumes', read_all, path)
+  with mrcfile.new(path, noise().astype(np.complex64), overwrite=True):
+    pass
+  refused('a.mrc: got values of dtype complex64', read_all, path)
+
+
+@pytest.mark.parametrize('offset, numbers, match', [
+    (0, (-17, -13, 11), 'got shape'), (0, (17, 13, 10), 'bytes by its header'),
+    (12, (5,), 'MRC header'), (92, (2**31 - 1,), 'bytes by its header'),
+    (64, (1, 1, 2), 'axes: got'), (64, (7, 8, 9), 'axes: got'), (208, (0,), 'readable'),
+    (212, (0,), 'MRC header')])
+def test_damaged_mrc_headers(tmp_path, offset, numbers, match):
+  foreign_files.write_mrc(tmp_path / 'a.mrc', noise())
+  patch(tmp_path / 'a.mrc', offset, f'<{len(numbers)}i', *numbers)
+  refused(f'a.mrc.*{match}', read_all, tmp_path / 'a.mrc')
+
+
+# OME-Zarr.
+
+@pytest.mark.parametrize('version', ['0.4', '0.5'])
+def test_ome_zarr_of_other_writers(tmp_path, version):
+  array = noise(shape=(1, 1, *SHAPE))
+  foreign_files.write_zarr(tmp_path / 'a.zarr', array, version, 'tczyx',
+                           (.05, .02, .01), 'micrometer', (1, 1, 4, 5, 6))
+  stack, got = read_all(tmp_path / 'a.zarr')
+  np.testing.assert_array_equal(got, array[0, 0])
+  assert stack.voxel_size_zyx_nm == SIZE_NM
+  foreign_files.write_zarr(tmp_path / 'b.zarr', noise(shape=(2, *SHAPE)), version,
+                           'czyx')
+  refused(r'b.zarr: got shape \(2, 11, 13, 17\)', read_all, tmp_path / 'b.zarr')
+  foreign_files.write_zarr(tmp_path / 'c.zarr', noise(), version, unit=None)
+  assert read_all(tmp_path / 'c.zarr')[0].voxel_size_zyx_nm == (None, None, None)
+  foreign_files.write_zarr(tmp_path / 'd.zarr', noise(), version, scale=(5, 2, 1),
+                           image_scale=[10, 10, 10])
+  assert read_all(tmp_path / 'd.zarr')[0].voxel_size_zyx_nm == SIZE_NM
+  foreign_files.write_zarr(tmp_path / 'e.zarr', noise()[0], version, 'yx')
+  refused('e.zarr: got .* OME-Zarr metadata', read_all, tmp_path / 'e.zarr')
+
+
+def test_a_missing_chunk_is_the_fill_value(tmp_path):
+  array = noise()
+  array[:, 8:] = 0
+  foreign_files.write_zarr(tmp_path / 'a.zarr', array, chunks=(11, 8, 17))
+  assert len(list((tmp_path / 'a.zarr' / 's0').rglob('0'))) > 0
+  assert not (tmp_path / 'a.zarr' / 's0' / '0' / '1' / '0').exists()
+  np.testing.assert_array_equal(read_all(tmp_path / 'a.zarr')[1], array)
+  (tmp_path / 'a.zarr' / 's0' / '0' / '0' / '0').unlink()
+  refused('s0: got no stored chunk', read_all, tmp_path / 'a.zarr')
+
+
+def test_images_in_a_group(tmp_path):
+  group = zarr.open_group(tmp_path / 'g.zarr', mode='w', zarr_format=2)
+  refused('g.zarr: got no dataset', read_all, tmp_path / 'g.zarr')
+  foreign_files.write_zarr(tmp_path / 'g.zarr' / '0', noise())
+  stack, _ = read_all(tmp_path / 'g.zarr')
+  assert stack.dataset == '0'
+  foreign_files.write_zarr(tmp_path / 'g.zarr' / '1', noise(seed=1))
+  refused('g.zarr: got 2 datasets: 0 image, 1 image', read_all, tmp_path / 'g.zarr')
+  _, got = read_all(tmp_path / 'g.zarr', dataset='1')
+  np.testing.assert_array_equal(got, noise(seed=1))
+  pores = tmp_path / 'g.zarr' / '0' / 'labels' / 'pores'
+  foreign_files.write_zarr(pores, noise(seed=2))
+  _, got = read_all(tmp_path / 'g.zarr' / '0', dataset='labels/pores')
+  np.testing.assert_array_equal(got, noise(seed=2))
+  for wrong in ('2', '..', '/etc'):
+    refused('dataset: got', read_all, tmp_path / 'g.zarr', dataset=wrong)
+  assert group
+
+
+def edit_json(path, change):
+  notes = json.loads(path.read_text())
+  change(notes)
+  path.write_text(json.dumps(notes))
+
+
+@pytest.mark.parametrize('change', [
+    lambda n: n['multiscales'][0].pop('axes'), lambda n: n.update(multiscales=[]),
+    lambda n: n.update(multiscales=3), lambda n: n['multiscales'][0].pop('datasets'),
+    lambda n: n['multiscales'][0].update(version='0.3'),
+    lambda n: n['multiscales'][0].pop('version'),
+    lambda n: n['multiscales'][0]['axes'].pop(),
+    lambda n: n['multiscales'][0]['axes'][0].update(name='y'),
+    lambda n: n['multiscales'][0]['datasets'][0].update(path='../../b.zarr/s0'),
+    lambda n: n['multiscales'][0]['datasets'][0].update(path='s9')])
+def test_damaged_ome_metadata(tmp_path, change):
+  foreign_files.write_zarr(tmp_path / 'a.zarr', noise())
+  foreign_files.write_zarr(tmp_path / 'b.zarr', noise())
+  edit_json(tmp_path / 'a.zarr' / '.zattrs', change)
+  refused('a.zarr.*: got', read_all, tmp_path / 'a.zarr')
+
+
+def test_fibjax_volumes_are_read_by_their_own_rules(tmp_path):
+  array = noise(shape=(20, 30, 40))
+  with volumes.new_volume(tmp_path / 'v.ome.zarr', array.shape, array.dtype, SIZE_NM,
+                          fill_value=None) as new:
+    volumes.write_box(new, (0, 0, 0), array)
+  stack, got = read_all(tmp_path / 'v.ome.zarr')
+  np.testing.assert_array_equal(got, array)
+  assert stack.voxel_size_zyx_nm == SIZE_NM
+  shards = tmp_path / 'v.ome.zarr' / '0' / 'c'
+  next(f for f in shards.rglob('*') if f.is_file()).unlink()
+  refused('v.ome.zarr: got', read_all, tmp_path / 'v.ome.zarr')
+
+
+# Out and back.
+
+@pytest.mark.parametrize('size', [(50., 3.7, 12.345), None])
+@pytest.mark.parametrize('shape', [(19, 6, 7), (1, 5, 4), (3, 1, 2)])
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize('suffix', EXPORTS)
+def test_round_trip(tmp_path, suffix, dtype, shape, size):
+  array = noise(dtype, shape)
+  out = stacks.export_stack(make_volume(tmp_path / 'v', array, size),
+                            tmp_path / 'sub' / f'a{suffix}',
+                            ome_version='0.4' if '.4.' in suffix else '0.5')
+  assert {f.name for f in out.parent.iterdir()} <= {out.name, out.name + '.json'}
+  back = stacks.import_stack(out, tmp_path / 'w')
+  assert back.voxel_size_zyx_nm == size
+  assert back.dtype == (np.uint16 if dtype == np.uint8 and suffix == '.mrc' else dtype)
+  np.testing.assert_array_equal(values(back), array)
+
+
+@given(st.data())
+@ON_DISK
+def test_any_values_come_back(tmp_path_factory, data):
+  folder = tmp_path_factory.mktemp('values')
+  suffix = data.draw(st.sampled_from(WIDE))
+  dtype = np.dtype(data.draw(st.sampled_from(
+      ['uint8', 'uint16', 'uint32', 'int32', 'float32', 'float64'])))
+  shape = data.draw(st.tuples(*[st.integers(1, 9)] * 3))
+  size = data.draw(st.none() | st.tuples(*[st.integers(1, 10**6).map(
+      lambda n: n / 1000)] * 3))
+  raw = np.random.default_rng(data.draw(st.integers(0, 99))).bytes(
+      int(np.prod(shape)) * dtype.itemsize)
+  array = np.nan_to_num(np.frombuffer(raw, dtype).reshape(shape))
+  out = stacks.export_stack(make_volume(folder / 'v', array, size),
+                            folder / f'a{suffix}',
+                            ome_version='0.4' if '.4.' in suffix else '0.5')
+  stack, got = read_all(out)
+  np.testing.assert_array_equal(got, array)
+  assert got.dtype == dtype
+  assert stack.voxel_size_zyx_nm == (size or (None, None, None))
+
+
+def test_exports_as_others_read_them(tmp_path):
+  array = noise(np.uint16, (9, 6, 7))
+  volume = make_volume(tmp_path / 'v', array)
+  for suffix in EXPORTS:
+    stacks.export_stack(volume, tmp_path / f'a{suffix}',
+                        ome_version='0.4' if '.4.' in suffix else '0.5')
+  with h5py.File(tmp_path / 'a.h5') as file:
+    np.testing.assert_array_equal(file['volume'], array)
+    np.testing.assert_allclose(file['volume'].attrs['element_size_um'], [.05, .02, .01])
+  found = scipy.io.loadmat(tmp_path / 'a.mat')
+  np.testing.assert_array_equal(found['volume'], array.transpose(1, 2, 0))
+  assert found['axes'] == 'yxz'
+  np.testing.assert_array_equal(found['voxel_size_zyx_nm'], [SIZE_NM])
+  with mrcfile.open(tmp_path / 'a.mrc') as mrc:
+    np.testing.assert_array_equal(mrc.data, array)
+    assert mrc.voxel_size.item() == (100, 200, 500) and mrc.is_volume()
+    stats = [float(mrc.header[k]) for k in ('dmin', 'dmax', 'dmean', 'rms')]
+    np.testing.assert_allclose(
+        stats, [array.min(), array.max(), array.mean(), array.std()], rtol=1e-5)
+  assert mrcfile.validate(tmp_path / 'a.mrc')
+  np.testing.assert_array_equal(np.load(tmp_path / 'a.npy'), array)
+  np.testing.assert_array_equal(np.fromfile(tmp_path / 'a.raw', '<u2'), array.ravel())
+  notes = json.loads((tmp_path / 'a.raw.json').read_text())
+  assert notes == {'shape': [9, 6, 7], 'axes': 'zyx', 'dtype': 'uint16',
+                   'byte_order': 'little', 'offset': 0,
+                   'voxel_size_zyx_nm': [50, 20, 10]}
+  for name, zarr_format in (('a.4.ome.zarr', 2), ('a.ome.zarr', 3)):
+    group = zarr.open_group(tmp_path / name, mode='r', zarr_format=zarr_format)
+    np.testing.assert_array_equal(group['0'][...], array)
+    ome = group.attrs['ome'] if zarr_format == 3 else group.attrs
+    image = ome['multiscales'][0]
+    assert (ome if zarr_format == 3 else image)['version'] == name[2:5].replace(
+        'ome', '0.5').replace('4.o', '0.4')
+    assert [a['name'] for a in image['axes']] == ['z', 'y', 'x']
+    assert {a['unit'] for a in image['axes']} == {'nanometer'}
+    assert image['datasets'][0]['coordinateTransformations'] == [
+        {'type': 'scale', 'scale': [50, 20, 10]}]
+
+
+def test_names_of_exported_arrays(tmp_path):
+  volume = make_volume(tmp_path / 'v', noise())
+  for name in ('a.h5', 'a.mat'):
+    stacks.export_stack(volume, tmp_path / name, dataset='grey')
+    assert read_all(tmp_path / name)[0].dataset == 'grey'
+  for wrong in ('axes', '1a', '_a', 'a b'):
+    refused('b.mat: dataset: got', stacks.export_stack, volume, tmp_path / 'b.mat',
+            dataset=wrong)
+  refused('a.mrc: dataset: got', stacks.export_stack, volume, tmp_path / 'a.mrc',
+          dataset='grey')
+
+
+def test_exports_that_cannot_be(tmp_path, monkeypatch):
+  volume = make_volume(tmp_path / 'v', noise())
+  refused('a.jpg: got a name with suffix .jpg, expected one of .tif',
+          stacks.export_stack, volume, tmp_path / 'a.jpg')
+  refused('OME-Zarr version: got 0.3', stacks.export_stack, volume, tmp_path / 'a.zarr',
+          ome_version='0.3')
+  (tmp_path / 'b.raw.json').write_text('{}')
+  refused('b.raw.json: got something there already', stacks.export_stack, volume,
+          tmp_path / 'b.raw')
+  assert (tmp_path / 'b.raw.json').read_text() == '{}'
+  floats = make_volume(tmp_path / 'w', noise(np.float64))
+  for name in ('c.mrc', 'c.tif'):
+    refused('w: got dtype float64', stacks.export_stack, floats, tmp_path / name)
+  monkeypatch.setattr(mat, '_LIMIT_BYTES', 1000)
+  refused('d.mat: got 4862 bytes .* export to .h5', stacks.export_stack, volume,
+          tmp_path / 'd.mat')
+  (tmp_path / 'file').write_text('x')
+  for suffix in EXPORTS:
+    (tmp_path / f'there{suffix}').write_text('x')
+    for name in (f'there{suffix}', f'file/a{suffix}'):
+      refused(f'{name}.*: got', stacks.export_stack, volume, tmp_path / name,
+              ome_version='0.4' if '.4.' in suffix else '0.5')
+  assert not list(tmp_path.glob('*.partial')) and not list(tmp_path.glob('[acd].*'))
+
+
+# Grey values and labels.
+
+def test_float64_is_rounded_and_recorded(tmp_path):
+  array = noise(np.float64) + np.pi
+  np.save(tmp_path / 'a.npy', array)
+  volume = stacks.import_stack(tmp_path / 'a.npy', tmp_path / 'v')
+  assert volume.attributes['conversion'] == 'float64 to float32, rounded'
+  assert volume.attributes['dtype_in_file'] == 'float64'
+  np.testing.assert_array_equal(values(volume), array.astype(np.float32))
+  for bad in (1e300, np.nan):
+    array[5, 2, 3] = bad
+    np.save(tmp_path / 'a.npy', array)
+    refused('a.npy slice 6: got NaN or infinite', stacks.import_stack,
+            tmp_path / 'a.npy', tmp_path / 'w')
+  np.save(tmp_path / 'a.npy', noise(np.int64))
+  refused('a.npy slice 1: got dtype int64', stacks.import_stack, tmp_path / 'a.npy',
+          tmp_path / 'w')
+
+
+def label_codes(profile):
+  return np.array([label for label in labels.LABEL_PROFILES[profile].values()])
+
+
+@pytest.mark.parametrize('profile', labels.LABEL_PROFILES)
+def test_encoding_is_the_inverse_of_decoding(profile):
+  truth = label_codes(profile)[np.random.default_rng(0).integers(
+      0, len(label_codes(profile)), (3, 4, 5))].astype(np.uint8)
+  codes = labels.encode_labels(truth, profile)
+  assert codes.dtype == np.uint8
+  assert set(np.unique(codes)) == set(labels.LABEL_PROFILES[profile])
+  np.testing.assert_array_equal(labels.decode_labels(codes, profile), truth)
+
+
+@pytest.mark.parametrize('profile, codes', [
+    ('paper', (0, 1)), ('fiji', (0, 255)), ('ilastik', (1, 2, 0)),
+    ('napari', (1, 2, 0)), ('nnunet', (0, 1, 2)), ('porespy', (1, 0)),
+    ('fibjax', (0, 1, 255))])
+def test_codes_of_each_tool(profile, codes):
+  truth = np.array([0, 1, 255][:len(codes)])
+  np.testing.assert_array_equal(labels.encode_labels(truth, profile), codes)
+
+
+def test_labels_without_a_code():
+  for profile in ('paper', 'fiji', 'porespy'):
+    refused(rf'x: got labels 255, expected \[0, 1\], which profile {profile} has',
+            labels.encode_labels, np.array([0, 255]), profile, 'x')
+  refused('got labels 2, 3', labels.encode_labels, np.arange(4), 'fibjax')
+  refused("label profile: got 'x'", labels.encode_labels, np.arange(2), 'x')
+
+
+@pytest.mark.parametrize('suffix', EXPORTS)
+@pytest.mark.parametrize('profile', ['fiji', 'ilastik', 'nnunet', 'porespy'])
+def test_label_volumes_by_profile(tmp_path, suffix, profile):
+  truth = label_codes(profile).astype(np.uint8)[
+      noise(shape=(10, 6, 7)) % len(label_codes(profile))]
+  out = stacks.export_stack(make_volume(tmp_path / 'v', truth), tmp_path / f'a{suffix}',
+                            profile=profile)
+  np.testing.assert_array_equal(read_all(out)[1], labels.encode_labels(truth, profile))
+  back = stacks.import_stack(out, tmp_path / 'w', profile=profile)
+  assert back.attributes['conversion'] == f'label profile {profile}'
+  assert back.dtype == np.uint8
+  np.testing.assert_array_equal(values(back), truth)
+
+
+def test_label_volumes_that_do_not_fit(tmp_path):
+  volume = make_volume(tmp_path / 'v', np.full((9, 2, 3), 255, np.uint8))
+  for suffix in EXPORTS:
+    refused('v: got labels 255', stacks.export_stack, volume, tmp_path / f'a{suffix}',
+            profile='fiji')
+  assert [f.name for f in tmp_path.iterdir()] == ['v']
+  grey = make_volume(tmp_path / 'w', noise(np.float32))
+  refused('w: got dtype float32', stacks.export_stack, grey, tmp_path / 'a.h5',
+          profile='fiji')
+  np.save(tmp_path / 'a.npy', noise(np.int64) % 3)
+  refused('a.npy slice 1: got codes 2', stacks.import_stack, tmp_path / 'a.npy',
+          tmp_path / 'x', profile='paper')
+
+
+@pytest.mark.parametrize('suffix', WRITERS)
+def test_masks_of_each_format(tmp_path, suffix):
+  masks = noise(np.uint16) % 3
+  WRITERS[suffix](tmp_path / f'm{suffix}', masks)
+  np.testing.assert_array_equal(stacks.read_masks(tmp_path / f'm{suffix}'), masks)
+  assert len(stacks.read_mask_list(tmp_path / f'm{suffix}')) == len(masks)
+
+
+def test_masks_with_a_name_and_an_order(tmp_path):
+  masks = noise(np.int64) % 3
+  scipy.io.savemat(tmp_path / 'm.mat', {'a': masks.transpose(1, 2, 0), 'b': masks})
+  np.testing.assert_array_equal(
+      stacks.read_masks(tmp_path / 'm.mat', dataset='a', axes='yxz'), masks)
+  np.save(tmp_path / 'm.npy', masks)
+  np.testing.assert_array_equal(
+      stacks.read_masks(tmp_path / 'm.npy', axes='xyz'), masks.transpose(2, 1, 0))
+
+
+# Blocks.
+
+@given(st.integers(1, 40), st.integers(1, 50), st.integers(1, 10))
+def test_each_block_is_read_once_in_order(n_z, depth, most):
+  array, blocks = noise(shape=(n_z, 3, 4)), []
+
+  def read_block(first, stop):
+    blocks.append((first, stop))
+    return array[first:stop]
+  with pytest.MonkeyPatch.context() as patch_:
+    patch_.setattr(formats, '_BLOCK_BYTES', most * 24 + 5)
+    read = formats.read_by_blocks(read_block, array.shape, array.dtype, depth)
+  np.testing.assert_array_equal([read(z) for z in range(n_z)], array)
+  assert blocks[0][0] == 0 and blocks[-1][1] == n_z
+  assert all(a[1] == b[0] for a, b in itertools.pairwise(blocks))
+  assert max(b - a for a, b in blocks) <= min(depth, most)
+
+
+def test_a_slice_can_be_changed_without_harm(tmp_path):
+  foreign_files.write_h5(tmp_path / 'a.h5', noise(), chunks=(4, 5, 6))
+  with stacks.open_stack(tmp_path / 'a.h5') as stack:
+    stack.read(3)[...] = 0
+    np.testing.assert_array_equal(stack.read(3), noise()[3])
+
+
+# Wrong files: one line that names the file, and nothing left behind.
+
+def check_refused(tmp_path, source, match):
+  refused(match, stacks.import_stack, source, tmp_path / 'out' / 'v.ome.zarr')
+  out = tmp_path / 'out'
+  assert not out.exists() or list(out.iterdir()) == []
+
+
+FILES = [suffix for suffix in WRITERS if not suffix.endswith('zarr')]
+
+
+@pytest.mark.parametrize('suffix', FILES)
+def test_empty_files(tmp_path, suffix):
+  (tmp_path / f'a{suffix}').touch()
+  check_refused(tmp_path, tmp_path / f'a{suffix}', f'a{suffix}: got an empty file')
+
+
+def test_empty_folders(tmp_path):
+  (tmp_path / 'a.zarr').mkdir()
+  check_refused(tmp_path, tmp_path / 'a.zarr', 'a.zarr: got no dataset')
+  for name in ('zarr.json', '.zattrs'):
+    (tmp_path / 'a.zarr' / name).touch()
+    check_refused(tmp_path, tmp_path / 'a.zarr', f'{name}: got')
+    (tmp_path / 'a.zarr' / name).unlink()
+
+
+@pytest.mark.parametrize('write', [
+    lambda p, a: h5py.File(p.with_suffix('.h5'), 'w').create_dataset('d', data=a),
+    lambda p, a: np.save(p.with_suffix('.npy'), a),
+    lambda p, a: foreign_files.write_raw(p.with_suffix('.raw'), a),
+    lambda p, a: scipy.io.savemat(p.with_suffix('.mat'), {'d': a, 'axes': 'zyx'})])
+def test_arrays_without_a_voxel(tmp_path, write):
+  write(tmp_path / 'a', np.zeros((0, 3, 4), np.uint8))
+  path = next(f for f in tmp_path.iterdir() if f.suffix != '.json')
+  check_refused(tmp_path, path, 'a.*: got .*')
+
+
+@pytest.mark.parametrize('suffix', [s for s in FILES if s != '.raw'])
+@pytest.mark.parametrize('named', ['.tif', '.h5', '.mat', '.mrc', '.npy'])
+def test_a_wrong_suffix(tmp_path, suffix, named):
+  """Each format under the name of each other."""
+  if suffix.endswith(named):
+    return
+  WRITERS[suffix](tmp_path / f'a{suffix}', noise(np.float32))
+  path = (tmp_path / f'a{suffix}').rename(tmp_path / f'b{named}')
+  if (suffix, named) == ('.h5', '.mat'):  # MATLAB 7.3 is HDF5
+    check_refused(tmp_path, path, 'b.mat: data: got no order of axes')
+  else:
+    check_refused(tmp_path, path, rf'b{named}: got a \w+ file by its content')
+
+
+def test_other_files_under_a_wrong_name(tmp_path):
+  imagecodecs.imwrite(tmp_path / 'a.png', noise(np.uint8)[0])
+  png = (tmp_path / 'a.png').read_bytes()
+  for suffix in ('.tif', '.h5', '.mat', '.mrc', '.npy'):
+    (tmp_path / f'b{suffix}').write_bytes(png)
+    check_refused(tmp_path, tmp_path / f'b{suffix}', f'b{suffix}: got a PNG file')
+    for content in (b'hello', b'<html>' * 1000, bytes(5000)):
+      (tmp_path / f'c{suffix}').write_bytes(content)
+      check_refused(tmp_path, tmp_path / f'c{suffix}', f'c{suffix}.*: got')
+  foreign_files.write_tif(tmp_path / 'd.raw', noise())
+  check_refused(tmp_path, tmp_path / 'd.raw', 'd.raw: got no d.raw.json')
+  check_refused(tmp_path, tmp_path / 'a.png', 'a.png: got a PNG file, expected one of')
+  (tmp_path / 'e.xyz').write_text('hello')
+  check_refused(tmp_path, tmp_path / 'e.xyz', 'e.xyz: got a .xyz file')
+  (tmp_path / 'f.zarr').write_text('hello')
+  check_refused(tmp_path, tmp_path / 'f.zarr', 'f.zarr: got a .zarr file')
+  foreign_files.write_mrc(tmp_path / 'g', noise())  # known by its content
+  np.testing.assert_array_equal(read_all(tmp_path / 'g')[1], noise())
+
+
+@pytest.mark.parametrize('suffix', WRITERS)
+def test_a_header_that_lies_costs_no_memory(tmp_path, suffix):
+  path = tmp_path / f'a{suffix}'
+  LIARS[suffix](path)
+  tracemalloc.start()
+  try:
+    check_refused(tmp_path, path, r'a.*: got')
+    refused(r'a.*: got', stacks.read_masks, path)
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+  finally:
+    tracemalloc.stop()
+
+
+def test_more_lies(tmp_path):
+  tifffile.imwrite(tmp_path / 'a.tif', noise(shape=(30, 40)))
+  with tifffile.TiffFile(tmp_path / 'a.tif', mode='r+b') as tif:
+    tif.pages[0].tags['ImageLength'].overwrite(33)
+  check_refused(tmp_path, tmp_path / 'a.tif', 'a.tif: got image data that are missing')
+  imagecodecs.imwrite(tmp_path / 's1.png', noise(np.uint8)[0])
+  data = bytearray((tmp_path / 's1.png').read_bytes())
+  data[16:24] = struct.pack('>2I', 10**6, 10**6)
+  (tmp_path / 's1.png').write_bytes(data)
+  refused('s1.png: got 1000000000000 bytes claimed', stacks.read_masks,
+          tmp_path / 's1.png')
+
+
+def test_what_is_packed_well_does_not_lie(tmp_path, monkeypatch):
+  monkeypatch.setattr(formats, '_HARMLESS_BYTES', 1000)
+  zeros = np.zeros((4, 1500, 1500), np.uint8)
+  scipy.io.savemat(tmp_path / 'a.mat', {'d': zeros, 'axes': 'zyx'}, do_compression=True)
+  with h5py.File(tmp_path / 'a.h5', 'w') as file:
+    file.create_dataset('d', data=zeros, compression=9, chunks=zeros.shape)
+  for compression in ('zlib', 'lzw'):
+    tifffile.imwrite(tmp_path / f'{compression}.tif', zeros, compression=compression,
+                     rowsperstrip=1500, photometric='minisblack')
+  for file in list(tmp_path.iterdir()):
+    assert file.stat().st_size * 200 < zeros.size
+    assert read_all(file)[0].shape == zeros.shape
+
+
+@pytest.mark.parametrize('suffix', WRITERS)
+@pytest.mark.parametrize('where', [.02, .3, .6, .9, .995])
+def test_a_file_that_was_cut_short(tmp_path, suffix, where):
+  WRITERS[suffix](tmp_path / f'a{suffix}', noise(shape=(6, 40, 50)))
+  path = tmp_path / f'a{suffix}'
+  files = [path] if path.is_file() else [f for f in path.rglob('*') if f.is_file()]
+  for file in files:
+    if file.name == '.zgroup' or file.parent.name == 's0' and file.name == '.zattrs':
+      continue  # they say nothing
+    data = file.read_bytes()
+    file.write_bytes(data[:int(where * len(data))])
+    check_refused(tmp_path, path, r'a.*: got')
+    file.write_bytes(data)
+
+
+@given(st.data())
+@settings(ON_DISK, max_examples=150)
+def test_damage_is_an_input_error_or_harmless(tmp_path_factory, data):
+  """Bytes overwritten anywhere: read, or refused in one line; nothing else escapes."""
+  folder = tmp_path_factory.mktemp('damage')
+  suffix = data.draw(st.sampled_from(FILES))
+  path = folder / f'a{suffix}'
+  WRITERS[suffix](path, noise(shape=(3, 8, 9)))
+  content = bytearray(path.read_bytes())
+  at = data.draw(st.integers(0, min(len(content), 3000) - 1))
+  new = data.draw(st.binary(min_size=1, max_size=8))
+  content[at:at + len(new)] = new
+  path.write_bytes(content)
+  tracemalloc.start()
+  try:
+    read_all(path)
+  except InputError as error:
+    assert '\n' not in str(error) and str(path) in str(error)
+  finally:
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+  assert peak < 2**26

@@ -1,0 +1,92 @@
+"""The whole analysis: plain JSON, two samplings of one body, errors by hand."""
+import json
+
+import numpy as np
+import pytest
+
+from fibjax.analysis import chords, physics, pore_size, transport
+from fibjax.checks import InputError
+from fibjax.simulate import structure
+from fibjax.simulate.fields import Spectrum
+
+FINE, COARSE = (10., 10., 10.), (50., 10., 10.)
+
+
+@pytest.fixture(scope='module')
+def body():
+  return structure.whole(structure.level_cut(
+      (100, 100, 100), Spectrum(length_px=10.), 0.6, 4)).astype(np.uint8)
+
+
+@pytest.fixture(scope='module')
+def fine(body):
+  return physics.analyse(body, FINE)
+
+
+def test_analysis_is_plain_json_of_what_the_parts_give(body, fine):
+  assert json.loads(json.dumps(fine, allow_nan=False)) == fine
+  assert fine['shape_zyx'] == [100, 100, 100] and fine['voxel_size_zyx_nm'] == [10] * 3
+  assert fine['porosity'] == pytest.approx((body == 0).mean())
+  sizes = pore_size.pore_sizes(body, FINE)
+  assert fine['pore_size']['mean_nm'] == pore_size.mean_diameter(sizes)
+  assert fine['pore_size']['p90_nm'] == pore_size.diameter_quantile(sizes, 0.9)
+  solid = chords.find_chords(body, FINE, 'solid')['y']
+  row = fine['chords']['solid']['y']
+  assert (row['corrected_nm'], row['share_beyond']) == chords.mean_corrected(solid)
+  assert row['mean_nm'] == chords.mean_inside(solid)
+  flow = transport.effective_diffusivity(body, FINE, 'x')
+  assert fine['transport']['x'] == flow._asdict()
+  assert fine['s2']['z']['s2'][0] == pytest.approx(fine['porosity'])
+  assert np.mean(fine['profile']['x']['porosity']) == pytest.approx(fine['porosity'])
+
+
+def test_two_samplings_of_one_body_agree(body, fine):
+  coarse = physics.analyse(body[2::5], COARSE, flow_axes='z')
+  found = physics.compare(coarse, fine)
+  # Slices 50 nm apart, structures of 250 nm and more: within these of 10 nm ones.
+  # Diffusivity is the first to suffer, as necks are cut by the steps.
+  limits = {'porosity': 0.002, 'pore_size': 0.03, 'chords': 0.06,
+            'specific_surface': 0.03, 'percolation': 0.001, 'euler_per_um3': 0.25,
+            'transport': 0.1}
+  errors = {name: row['relative_error'] for name, row in found['quantities'].items()}
+  for name, error in errors.items():
+    assert abs(error) < limits[name.split('.')[0]], name
+  assert {name.split('.')[0] for name in errors} == set(limits)
+  assert 'transport.z.tortuosity' in errors and 'transport.x.tortuosity' not in errors
+  assert found['pore_size_distance_nm'] < 0.03 * fine['pore_size']['mean_nm']
+  json.dumps(found, allow_nan=False)
+
+
+def test_thinner_solid_shows_in_every_number(body, fine):
+  eaten = body & np.roll(body, 1, 2)
+  found = physics.compare(physics.analyse(eaten, FINE, flow_axes=''), fine)
+  for name in ('porosity', 'pore_size.mean_nm', 'chords.pore.x'):
+    assert found['quantities'][name]['relative_error'] > 0.02
+  assert found['quantities']['chords.solid.x']['relative_error'] < -0.02
+  assert found['pore_size_distance_nm'] > 5
+
+
+def test_errors_by_hand():
+  row = physics.analyse(np.indices((6, 6, 6)).sum(0) % 2, FINE, flow_axes='z')
+  # A chequerboard of single voxels: nothing spans it, no chord but of one voxel.
+  assert row['transport']['z']['relative_diffusivity'] == 0
+  assert row['transport']['z']['tortuosity'] is None
+  assert row['pore_size']['mean_nm'] == pytest.approx(20)
+  other = json.loads(json.dumps(row))
+  other['porosity'], other['euler_per_um3'] = 0.4, -2 * row['euler_per_um3']
+  other['pore_size']['diameter_nm'] = [25.]
+  found = physics.compare(row, other)
+  assert found['quantities']['porosity'] == {
+      'found': 0.5, 'truth': 0.4, 'relative_error': pytest.approx(0.25)}
+  sign = np.sign(row['euler_per_um3'])
+  assert found['quantities']['euler_per_um3']['relative_error'] == sign * 1.5
+  assert found['quantities']['transport.z.tortuosity']['relative_error'] is None
+  assert found['quantities']['percolation.z']['relative_error'] is None
+  assert found['pore_size_distance_nm'] == pytest.approx(5)
+
+
+def test_one_phase_is_refused():
+  with pytest.raises(InputError, match='one phase'):
+    physics.analyse(np.zeros((5, 5, 5)), FINE)
+  with pytest.raises(InputError, match='z, y or x'):
+    physics.analyse(np.indices((4, 4, 4)).sum(0) % 2, FINE, flow_axes='w')

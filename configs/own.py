@@ -1,6 +1,6 @@
 """A user's own volumes and regions: the recommended network and training.
 
-Bring volumes by `fibjax import` and regions by `fibjax regions` first.
+Bring volumes by `fibjax import` and regions by `fibjax regions import` first.
 
 COMMAND   fibjax run --config=configs/own.py --workdir=workdirs/own \
               --config.data.volumes=A.ome.zarr,B.ome.zarr \

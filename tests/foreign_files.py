@@ -1,6 +1,7 @@
 """Image files as other programs write them, and headers that lie; no fibjax inside."""
 import json
 import struct
+import zlib
 
 import h5py
 import mrcfile
@@ -26,6 +27,10 @@ def write_h5(path, array, name='data', **options):
 def write_mat(path, array, **options):
   scipy.io.savemat(path, {'V': array.transpose(1, 2, 0), 'axes': 'yxz',
                           'voxel_size_zyx_nm': SIZE_NM}, **options)
+
+
+def write_packed_mat(path, array):
+  write_mat(path, array, do_compression=True)
 
 
 def write_mat73(path, array, axes='yxz', **variables):
@@ -99,11 +104,11 @@ def write_zarr5(path, array):
 
 
 WRITERS = {'.tif': write_tif, '.h5': write_h5, '.mat': write_mat,
-           '.73.mat': write_mat73, '.mrc': write_mrc, '.npy': write_npy,
+           '.z.mat': write_packed_mat, '.73.mat': write_mat73, '.mrc': write_mrc, '.npy': write_npy,
            '.raw': write_raw, '.4.zarr': write_zarr, '.5.zarr': write_zarr5}
 
 
-# Files that claim 10**12 voxels or more. Each ends as a small file.
+# Files that claim 10**9 voxels or more in a few kilobytes.
 
 def lie_tif(path):
   write_tif(path, np.ones((2, 30, 40), np.uint16), compression='zlib')
@@ -122,6 +127,22 @@ def lie_h5(path):
 def lie_mat(path):
   write_mat(path, np.ones((2, 30, 40), np.uint16))
   _replace(path, struct.pack('<3i', 30, 40, 2), struct.pack('<3i', 10**5, 10**5, 100))
+
+
+def lie_packed_mat(path):
+  """Lies in the lengths and in the number of bytes; the elements packed one by one."""
+  lie_mat(path)
+  _replace(path, struct.pack('<2I', 4, 4800), struct.pack('<2I', 4, 2 * 10**9))
+  _replace(path, struct.pack('<3i', 10**5, 10**5, 100), struct.pack('<3i', 10**5, 100,
+                                                                    100))
+  data = path.read_bytes()
+  packed, at = data[:128], 128
+  while at < len(data):
+    size = 8 + struct.unpack_from('<I', data, at + 4)[0]
+    element = zlib.compress(data[at:at + size])
+    packed += struct.pack('<2I', 15, len(element)) + element
+    at += size
+  path.write_bytes(packed)
 
 
 def lie_mat73(path):
@@ -157,8 +178,8 @@ def lie_zarr5(path):
   lie_zarr(path, '0.5')
 
 
-LIARS = {'.tif': lie_tif, '.h5': lie_h5, '.mat': lie_mat, '.73.mat': lie_mat73,
-         '.mrc': lie_mrc, '.npy': lie_npy, '.raw': lie_raw, '.4.zarr': lie_zarr,
+LIARS = {'.tif': lie_tif, '.h5': lie_h5, '.mat': lie_mat, '.z.mat': lie_packed_mat,
+         '.73.mat': lie_mat73, '.mrc': lie_mrc, '.npy': lie_npy, '.raw': lie_raw, '.4.zarr': lie_zarr,
          '.5.zarr': lie_zarr5}
 
 

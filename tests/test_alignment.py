@@ -185,6 +185,12 @@ def test_the_common_box_lies_in_every_slice(seed, deg):
   np.testing.assert_array_equal(stop, np.minimum(np.floor(shape - high), shape))
 
 
+def test_the_common_box_of_parts_of_a_pixel():
+  parts = alignment.common_box(np.array([(0, 0.4, -0.4)]), (30, 40))
+  assert parts == ((0, 1), (29, 40))
+  assert alignment.common_box(np.zeros((3, 3)), (30, 40)) == ((0, 0), (30, 40))
+
+
 def test_resampling_undoes_the_drift():
   truth_yx = smooth_noise((120, 130), 4.0, np.random.default_rng(0))
   rigid_3 = np.array([0.4, 2.3, -1.6])

@@ -211,7 +211,7 @@ def test_variables_of_matlab(tmp_path):
                                         'cell': np.array([one, two], object)})
   foreign_files.write_mat73(tmp_path / 'b.mat', one, 'zyx', two=two,
                             flat=np.zeros((3, 4)))
-  for name, match in (('a.mat', r'one \(11, 13, 17\) uint16, two \(4, 5, 6\) single'),
+  for name, match in (('a.mat', r'one \(11, 13, 17\) uint16, two \(4, 5, 6\) float32'),
                       ('b.mat', r'V \(13, 17, 11\) uint16, two \(4, 5, 6\) float32')):
     refused(match, read_all, tmp_path / name)
     stack, got = read_all(tmp_path / name, dataset='two')
@@ -233,16 +233,39 @@ def test_classes_of_matlab(tmp_path, write, dtype):
 
 def test_doubles_that_matlab_stores_as_bytes(tmp_path):
   """MAT-file format, version 5: a double array of whole numbers may hold miUINT8."""
-  def element(kind, data):
-    return struct.pack('<2I', kind, len(data)) + data + bytes(-len(data) % 8)
   array = noise(np.uint8, (2, 3, 4))
-  matrix = (element(6, struct.pack('<2I', 6, 0)) + element(1, b'volume').join([
-      element(5, struct.pack('<3i', 2, 3, 4)), element(2, array.tobytes(order='F'))]))
-  (tmp_path / 'a.mat').write_bytes(b'MATLAB 5.0 MAT-file'.ljust(124) + b'\x00\x01IM'
-                                   + element(14, matrix))
-  stack, got = read_all(tmp_path / 'a.mat', axes='zyx')
-  assert stack.dtype == np.float64
-  np.testing.assert_array_equal(got, array)
+  for order, mark in (('<', b'\x00\x01IM'), ('>', b'\x01\x00MI')):
+    def pack(form, *numbers, order=order):
+      return struct.pack(order + form, *numbers)
+
+    def element(kind, data, pack=pack):
+      return pack('2I', kind, len(data)) + data + bytes(-len(data) % 8)
+    matrix = (element(6, pack('2I', 6, 0)) + element(5, pack('3i', 2, 3, 4))
+              + element(1, b'volume') + element(2, array.tobytes(order='F')))
+    (tmp_path / 'a.mat').write_bytes(b'MATLAB 5.0 MAT-file'.ljust(124) + mark
+                                     + element(14, matrix))
+    stack, got = read_all(tmp_path / 'a.mat', axes='zyx')
+    assert stack.dtype == np.float64
+    np.testing.assert_array_equal(got, array)
+
+
+@pytest.mark.parametrize('do_compression', [False, True])
+def test_other_kinds_of_variables_are_passed_over(tmp_path, do_compression):
+  """Against scipy's own reader: every array of numbers, and nothing else."""
+  numbers = {f'a{dtype}': noise(dtype) for dtype in (
+      'i1', 'u1', 'i2', 'u2', 'i4', 'u4', 'i8', 'u8', 'f4', 'f8')}
+  scipy.io.savemat(tmp_path / 'a.mat', {
+      **numbers, 'bits': noise() > 60, 'cell': np.array([noise(), 'x'], object),
+      'complex': noise() + 1j, 'struct': {'a': noise(), 'b': 'x'}, 'text': 'a\u03bcb',
+      'sparse': scipy.sparse.eye(4).tocsc(), 'axes': 'zyx', 'nothing': np.zeros((0, 0)),
+      'voxel_size_zyx_nm': []}, do_compression=do_compression)
+  expected = scipy.io.loadmat(tmp_path / 'a.mat', mat_dtype=True)
+  with pytest.raises(InputError, match='got 11 datasets'):
+    read_all(tmp_path / 'a.mat')
+  for name in (*numbers, 'bits'):
+    stack, got = read_all(tmp_path / 'a.mat', dataset=name)
+    np.testing.assert_array_equal(got, expected[name])
+    assert stack.dtype == (np.uint8 if name == 'bits' else expected[name].dtype)
 
 
 def test_a_name_where_the_file_is_one_array(tmp_path):
@@ -447,7 +470,8 @@ def test_images_in_a_group(tmp_path):
   foreign_files.write_zarr(pores, noise(seed=2))
   _, got = read_all(tmp_path / 'g.zarr' / '0', dataset='labels/pores')
   np.testing.assert_array_equal(got, noise(seed=2))
-  for wrong in ('2', '..', '/etc'):
+  foreign_files.write_zarr(tmp_path / 'b.zarr', noise())
+  for wrong in ('2', '..', str(tmp_path / 'b.zarr')):
     refused('dataset: got', read_all, tmp_path / 'g.zarr', dataset=wrong)
   assert group
 
@@ -472,6 +496,19 @@ def test_damaged_ome_metadata(tmp_path, change):
   foreign_files.write_zarr(tmp_path / 'b.zarr', noise())
   edit_json(tmp_path / 'a.zarr' / '.zattrs', change)
   refused('a.zarr.*: got', read_all, tmp_path / 'a.zarr')
+
+
+def test_ome_metadata_that_point_elsewhere(tmp_path):
+  for name in ('a.zarr', 'b.zarr'):
+    foreign_files.write_zarr(tmp_path / name, noise())
+  level = str(tmp_path / 'b.zarr' / 's0')
+  edit_json(tmp_path / 'a.zarr' / '.zattrs',
+            lambda n: n['multiscales'][0]['datasets'][0].update(path=level))
+  refused('a.zarr: got .* outside the group', read_all, tmp_path / 'a.zarr')
+  edit_json(tmp_path / 'a.zarr' / '.zattrs',
+            lambda n: n['multiscales'][0].update(version='0.3'))
+  refused('a.zarr: got OME-Zarr version 0.3, expected 0.4 or 0.5', read_all,
+          tmp_path / 'a.zarr')
 
 
 def test_fibjax_volumes_are_read_by_their_own_rules(tmp_path):

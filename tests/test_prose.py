@@ -2,6 +2,7 @@
 import pytest
 
 from fibjax import config, methods
+from fibjax.prep import steps
 from fibjax.report import prose
 
 VERSIONS = {'fibjax': '9.9', 'jax': '1.2.3'}
@@ -21,7 +22,7 @@ def settings(name='patch_cnn', **changes):
 
 def test_the_paragraph_holds_the_numbers_of_the_run():
   text = prose.methods_paragraph(settings(model__n_xy=65, model__n_z=5), VERSIONS,
-                                 METRICS, {'sigma_px': 2.345, 'threshold': 0.4321})
+                                 METRICS, {'sigma_px': 2.345, 'threshold': 0.4321}, {})
   for expected in ('65 × 65 × 5', 'Skärberg et al. 2021', 'σ = 2.35 px',
                    'threshold 0.432, chosen', '1234 labelled voxels', '0.876',
                    '0.850 to 0.900', '30.1 %', '29.8 % in the labels', 'fibjax 9.9',
@@ -31,23 +32,24 @@ def test_the_paragraph_holds_the_numbers_of_the_run():
 
 def test_it_claims_nothing_that_was_not_done():
   text = prose.methods_paragraph(
-      settings('otsu', prepare__gradient=False), VERSIONS, {}, {})
+      settings('otsu', prepare__gradient=False), VERSIONS, {}, {}, {})
   assert 'method otsu' in text
+  assert not text.startswith('Slices were')
   for absent in ('trained', 'gradient', 'smoothed', 'test regions', 'Skärberg'):
     assert absent not in text.replace('without training', ''), absent
-  zeros = prose.methods_paragraph(settings(model__padding='same'), VERSIONS, {}, {})
+  zeros = prose.methods_paragraph(settings(model__padding='same'), VERSIONS, {}, {}, {})
   assert 'with zero padding, as published' in zeros
   fixed = prose.methods_paragraph(settings(postprocess__tune=False), VERSIONS, {},
-                                  {'sigma_px': 2., 'threshold': 0.5})
+                                  {'sigma_px': 2., 'threshold': 0.5}, {})
   assert 'chosen' not in fixed
-  assert prose.methods_paragraph({}, VERSIONS, {}, {}) == ''
+  assert prose.methods_paragraph({}, VERSIONS, {}, {}, {}) == ''
 
 
 @pytest.mark.parametrize('name', ['patch_cnn', 'resunet', 'unet', 'forest', 'otsu'])
 def test_every_method_has_its_sentence_and_its_paper(name):
   made = settings(name)
   assert methods.check_name(name) is None
-  text = prose.methods_paragraph(made, VERSIONS, METRICS, {})
+  text = prose.methods_paragraph(made, VERSIONS, METRICS, {}, {})
   assert {'patch_cnn': 'convolutional network', 'resunet': 'residual U-Net',
           'unet': 'U-Net of depth', 'forest': 'random forest of 100 trees',
           'otsu': 'without training'}[name] in text
@@ -61,3 +63,14 @@ def test_what_went_in_names_volumes_and_their_hashes():
       'shape': [2, 3, 4], 'dtype': 'uint8', 'minimum': 1, 'maximum': 250.}}))
   assert found['volume film'] == '2 × 3 × 4 voxels, uint8, grey values 1 to 250'
   assert found['fingerprint of /a/film.ome.zarr'] == 'abc'
+
+
+def test_steps_done_before_are_told_once_and_in_order():
+  records = {name: {'earlier_steps': list(steps.KINDS)} for name in 'ab'}
+  text = prose.methods_paragraph(settings(), VERSIONS, METRICS, {}, records)
+  assert text.startswith(
+      'Slices were aligned rigidly to each other, freed of a linear gradient, matched '
+      'in brightness, freed of curtains by a wavelet-FFT filter and normalised locally.')
+  records = {'a': {'earlier_steps': ['destripe']}}
+  assert prose.methods_paragraph(settings(), VERSIONS, METRICS, {}, records).startswith(
+      'Slices were freed of curtains by a wavelet-FFT filter. Grey values')

@@ -14,7 +14,7 @@ from fibjax.analysis import (
   specific_surface,
   transport,
 )
-from fibjax.analysis.phases import AXES, check_two_phases, find_pore
+from fibjax.analysis.phases import AXES, find_pore
 
 _QUANTILES = {'p10_nm': 0.1, 'median_nm': 0.5, 'p90_nm': 0.9}
 _PORE_SIZES = ('mean_nm', *_QUANTILES)
@@ -45,7 +45,6 @@ def analyse(labels_zyx, voxel_size_zyx_nm, *, flow_axes: str = AXES,
       axis, or another name of an axis.
   """
   pore_zyx, size = find_pore(labels_zyx, voxel_size_zyx_nm)
-  check_two_phases(pore_zyx)
   volume = np.asarray(labels_zyx), size
   surface = specific_surface.specific_surface(*volume)
   found = {

@@ -1,10 +1,10 @@
-"""MATLAB files: version 5 (up to 2 GB a variable) by scipy, version 7.3 by hdf5.py.
+"""MATLAB files: version 5 (up to 2 GB a variable) by mat5.py, version 7.3 by hdf5.py.
 
 A variable is found when it is the only one of three axes, else it must be named. Its
 axes are mostly rows, columns, slices ('yxz'), but nothing in MATLAB says so: the order
 of the indices has to be given, or stand in the file as text in a variable `axes`. A
 variable `voxel_size_zyx_nm` of three numbers is the voxel size. Files written here have
-both. A version 5 variable is read whole (the format ends at 2 GB).
+both. A packed version 5 variable is read whole, others slice by slice.
 """
 import contextlib
 import math
@@ -14,10 +14,12 @@ import numpy as np
 import scipy.io
 
 from fibjax.checks import InputError
-from fibjax.data import hdf5
+from fibjax.data import hdf5, mat5
 from fibjax.data.formats import (
     UNKNOWN,
     array_stack,
+    check_claim,
+    check_numbers,
     choose_axes,
     choose_dataset,
     decoding,
@@ -30,8 +32,7 @@ VARIABLE = 'volume'  # name of the variable written
 _AXES, _SIZE = 'axes', 'voxel_size_zyx_nm'
 _WRITTEN_AXES = 'yxz'
 _LIMIT_BYTES = 2**31 - 2**16
-_NUMBERS = ('logical', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64',
-            'uint64', 'single', 'double')
+_SMALL = 64
 
 
 @contextlib.contextmanager
@@ -57,26 +58,21 @@ def open_mat(path: Path, *, dataset=None, axes=None):
       yield stack
     return
   with decoding(path, 'a readable MAT file'):
-    listed = {name: (shape, kind) for name, shape, kind
-              in scipy.io.whosmat(path, appendmat=False)}
-  found = {name: f'{shape} {kind}' for name, (shape, kind) in listed.items()
-           if len(shape) == 3 and kind in _NUMBERS}
+    listed = mat5.list_variables(path)
+    in_file, size = _read_notes(path, lambda name: _small_variable(path, listed, name))
+  found = {name: f'{v.shape} {v.dtype}' for name, v in listed.items()
+           if len(v.shape) == 3 and v.dtype.kind != 'U'}
   key = choose_dataset(str(path), found, dataset)
-
-  def variable(name):
-    if name not in listed:
-      return None
-    value = scipy.io.loadmat(path, appendmat=False, variable_names=[name],
-                             mat_dtype=True)[name]
-    return ''.join(value.ravel()) if value.dtype.kind == 'U' else value
+  variable, name = listed[key], f'{path}: {key}'
+  check_numbers(name, variable.shape, variable.dtype)
+  if variable.packed:
+    check_claim(name, variable.shape, variable.stored.itemsize, variable.packed[1])
+  chosen = choose_axes(name, axes, in_file, default=None)
   with decoding(path, 'a readable MAT file'):
-    in_file, size = _read_notes(path, variable)
-  chosen = choose_axes(f'{path}: {key}', axes, in_file, default=None)
-  with decoding(path, 'a readable MAT file'):
-    array = variable(key)
-  yield array_stack(f'{path}: {key}', array, chosen, voxel_size_zyx_nm=size,
+    array = mat5.read_variable(path, variable)
+  yield array_stack(name, array, chosen, dtype=variable.dtype, voxel_size_zyx_nm=size,
                     origin='MATLAB variable' if any(size) else None,
-                    chunks=array.shape, dataset=key)
+                    chunks=(*array.shape[:2], 1), dataset=key)
 
 
 def write_mat(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm, *, dataset=None):
@@ -123,3 +119,12 @@ def _read_notes(path, variable):
   if size is not None:
     size = check_voxel_size(str(path), np.ravel(size))
   return axes if isinstance(axes, str) else None, size or UNKNOWN
+
+
+def _small_variable(path, listed, name):
+  """Array of a small variable; text as str; None without."""
+  variable = listed.get(name)
+  if variable is None or not 0 < math.prod(variable.shape) <= _SMALL:
+    return None
+  values = mat5.read_variable(path, variable)
+  return ''.join(map(chr, values.ravel())) if variable.dtype.kind == 'U' else values

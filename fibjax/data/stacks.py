@@ -3,8 +3,8 @@
 A stack is a folder with one TIFF or PNG per slice, or a file: multi-page TIFF, HDF5,
 MATLAB, MRC, npy, raw with a JSON sidecar; or an OME-Zarr folder. The suffix and the
 content of a file both tell the format, and have to agree. A stack becomes a volume slab
-by slab, one shard deep, so memory does not grow with it (a MATLAB 5 variable, up to
-2 GB, is read whole). Each format has a module of its own (formats.py).
+by slab, one shard deep, so memory does not grow with it (a packed MATLAB 5 variable, up
+to 2 GB, is read whole). Each format has a module of its own (formats.py).
 
 Axes: a Stack and a volume are z, y, x. The order in the file is what the file says,
 else the argument, else z, y, x; in MATLAB it has to be said. Voxel sizes are in nm: the
@@ -22,7 +22,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fibjax import workdir
 from fibjax.checks import InputError
 from fibjax.data import (
     foreign_zarr,
@@ -66,10 +65,10 @@ _FORMATS = (
     Format('npy', npy.SUFFIXES, npy.open_npy, npy.write_npy),
     Format('raw', raw.SUFFIXES, raw.open_raw, raw.write_raw))
 _KNOWN = ', '.join((*(s for f in _FORMATS for s in f.suffixes), *foreign_zarr.SUFFIXES))
-# First bytes of a file -> its format; further marks are in _content.
+# First bytes of a file -> its format; MRC has its mark further on (_content).
 _MAGIC = {b'II*\0': 'TIFF', b'MM\0*': 'TIFF', b'II+\0': 'TIFF', b'MM\0+': 'TIFF',
-          b'\x89PNG': 'PNG', b'\x93NUMPY': 'npy', b'MATLAB 5.0': 'MATLAB',
-          b'MATLAB 7.3': 'MATLAB'}
+          b'\x89PNG': 'PNG', b'\x89HDF': 'HDF5', b'\x93NUMPY': 'npy',
+          b'MATLAB 5.0': 'MATLAB', b'MATLAB 7.3': 'MATLAB'}
 
 
 @contextlib.contextmanager
@@ -160,7 +159,6 @@ def export_stack(volume: volumes.Volume, out, *, profile=None, dataset=None,
       have, or a label without a code.
   """
   out = Path(out)
-  workdir.check_absent(out)
   form = _target(out, ome_version)
   if form.dtypes and volume.dtype.name not in form.dtypes:
     raise InputError(str(volume.path), got=f'dtype {volume.dtype}',
@@ -259,12 +257,10 @@ def _format_of(path: Path) -> Format:
 def _content(path: Path) -> str | None:
   """The format that the first bytes of a file tell, None for no known one."""
   with open(path, 'rb') as file:
-    head = file.read(4096)
+    head = file.read(211)
   for magic, name in _MAGIC.items():
     if head.startswith(magic):
       return name
-  if any(head[k:k + 8] == b'\x89HDF\r\n\x1a\n' for k in (0, 512, 1024, 2048)):
-    return 'HDF5'
   return 'MRC' if head[208:211] == b'MAP' else None
 
 

@@ -88,7 +88,8 @@ def prepare_volume(source: volumes.Volume, out_path, *, scale: str = 'dtype',
     gradient: whether to remove the gradient along image rows.
 
   Returns:
-    JSON-able record: source, dtype, shape, scale and offset (V * scale + offset),
+    JSON-able record: source, dtype, shape, earlier_steps (what `fibjax prep` did
+      before, see chain.py), scale and offset (V * scale + offset),
     beta_per_px (on the scaled values), row_mean (the row where the correction is 0),
     minimum, maximum and mean as acquired, method.
 
@@ -107,7 +108,10 @@ def prepare_volume(source: volumes.Volume, out_path, *, scale: str = 'dtype',
   factor, offset = _scaling(source, scale, low, high)
   record = {
       'source': str(source.path), 'dtype': source.dtype.name,
-      'shape': list(source.shape), 'method': scale, 'gradient_removed': gradient,
+      'shape': list(source.shape), 'earlier_steps': [
+          step['name'] for step in source.attributes.get('preparation', {}).get(
+              'steps', ())],
+      'method': scale, 'gradient_removed': gradient,
       'scale': factor, 'offset': offset,
       'beta_per_px': fit_row_gradient(row_means_y * factor) if gradient else 0.0,
       'row_mean': (source.shape[1] - 1) / 2,

@@ -88,7 +88,8 @@ def write_report(folder) -> Path:
       folder, 'report.html', shown_tables, shown_figures, notes=notes,
       facts=_facts(run_settings, post), settings=run_settings, versions=versions,
       inputs=prose.inputs(run_settings, hashes, records),
-      methods=prose.methods_paragraph(run_settings, versions, scores, post))
+      methods=prose.methods_paragraph(run_settings, versions, scores, post,
+                                      records))
 
 
 def _add_physics(analysis, shown_tables, shown_figures, notes) -> None:

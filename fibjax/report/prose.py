@@ -35,8 +35,8 @@ def citations(settings: dict, versions: dict) -> list[str]:
   return found + [_METHOD_PAPERS[name]] if name in _METHOD_PAPERS else found
 
 
-def methods_paragraph(settings: dict, versions: dict, metrics: dict,
-                      post: dict) -> str:
+def methods_paragraph(settings: dict, versions: dict, metrics: dict, post: dict,
+                      records: dict) -> str:
   """The methods section of a paper about this run, in a few sentences.
 
   Args:
@@ -44,17 +44,31 @@ def methods_paragraph(settings: dict, versions: dict, metrics: dict,
     versions: content of versions.json.
     metrics: content of metrics.json, {} when the run has not got there.
     post: sigma_px and threshold, {} when unknown.
+    records: content of preprocessing.json: volume -> record.
 
   Returns:
     plain text; '' without settings of a model.
   """
   if not {'model', 'prepare', 'train', 'split'} <= settings.keys():
     return ''
-  parts = [_preparation(settings), _method(settings), _training(settings),
-           _postprocessing(settings, post), _evaluation(metrics),
+  parts = [_earlier(records), _preparation(settings), _method(settings),
+           _training(settings), _postprocessing(settings, post), _evaluation(metrics),
            f'Computed with fibjax {versions.get("fibjax", "")} (JAX '
            f'{versions.get("jax", "")}), seed {settings["seed"]}.']
   return ' '.join(part for part in parts if part)
+
+
+def _earlier(records) -> str:
+  done = dict.fromkeys(step for record in records.values()
+                       for step in record.get('earlier_steps', ()))
+  if not done:
+    return ''
+  texts = {'align': 'aligned rigidly to each other', 'gradient': 'freed of a linear '
+           'gradient', 'brightness': 'matched in brightness', 'destripe': 'freed of '
+           'curtains by a wavelet-FFT filter', 'normalise': 'normalised locally'}
+  *first, last = (texts[step] for step in done)
+  joined = f'{", ".join(first)} and {last}' if first else last
+  return f'Slices were {joined}.'
 
 
 def _preparation(settings) -> str:

@@ -70,7 +70,8 @@ def test_steps_done_before_are_told_once_and_in_order():
   text = prose.methods_paragraph(settings(), VERSIONS, METRICS, {}, records)
   assert text.startswith(
       'Slices were aligned rigidly to each other, freed of a linear gradient, matched '
-      'in brightness, freed of curtains by a wavelet-FFT filter and normalised locally.')
+      'in brightness, freed of curtains by a wavelet-FFT filter and normalised '
+      'locally.')
   records = {'a': {'earlier_steps': ['destripe']}}
   assert prose.methods_paragraph(settings(), VERSIONS, METRICS, {}, records).startswith(
       'Slices were freed of curtains by a wavelet-FFT filter. Grey values')

@@ -104,8 +104,9 @@ def write_zarr5(path, array):
 
 
 WRITERS = {'.tif': write_tif, '.h5': write_h5, '.mat': write_mat,
-           '.z.mat': write_packed_mat, '.73.mat': write_mat73, '.mrc': write_mrc, '.npy': write_npy,
-           '.raw': write_raw, '.4.zarr': write_zarr, '.5.zarr': write_zarr5}
+           '.z.mat': write_packed_mat, '.73.mat': write_mat73, '.mrc': write_mrc,
+           '.npy': write_npy, '.raw': write_raw, '.4.zarr': write_zarr,
+           '.5.zarr': write_zarr5}
 
 
 # Files that claim 10**9 voxels or more in a few kilobytes.
@@ -179,8 +180,8 @@ def lie_zarr5(path):
 
 
 LIARS = {'.tif': lie_tif, '.h5': lie_h5, '.mat': lie_mat, '.z.mat': lie_packed_mat,
-         '.73.mat': lie_mat73, '.mrc': lie_mrc, '.npy': lie_npy, '.raw': lie_raw, '.4.zarr': lie_zarr,
-         '.5.zarr': lie_zarr5}
+         '.73.mat': lie_mat73, '.mrc': lie_mrc, '.npy': lie_npy, '.raw': lie_raw,
+         '.4.zarr': lie_zarr, '.5.zarr': lie_zarr5}
 
 
 def _replace(path, old, new):

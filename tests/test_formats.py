@@ -249,6 +249,21 @@ def test_doubles_that_matlab_stores_as_bytes(tmp_path):
     np.testing.assert_array_equal(got, array)
 
 
+@pytest.mark.parametrize('old, new, match', [
+    (struct.pack('<3i', 2, 3, 4), struct.pack('<3i', 2, 3, 3), r'24 bytes for shape'),
+    (struct.pack('<2I', 2, 24), struct.pack('<2I', 8, 24), 'values of unknown type 8'),
+    (struct.pack('<2I', 6, 8), struct.pack('<2I', 6, 4), 'without flags'),
+    (struct.pack('<2I', 5, 12), struct.pack('<2I', 6, 12), 'without lengths'),
+    (b'\x00\x01IM', b'\x00\x01XX', 'no mark of the byte order')])
+def test_damaged_matlab_files(tmp_path, old, new, match):
+  path = tmp_path / 'a.mat'
+  scipy.io.savemat(path, {'d': noise(np.uint8, (2, 3, 4))})
+  data = path.read_bytes()
+  assert data.count(old) == 1
+  path.write_bytes(data.replace(old, new))
+  refused(f'a.mat: got ValueError: .*{match}', read_all, path, axes='zyx')
+
+
 @pytest.mark.parametrize('do_compression', [False, True])
 def test_other_kinds_of_variables_are_passed_over(tmp_path, do_compression):
   """Against scipy's own reader: every array of numbers, and nothing else."""
@@ -259,7 +274,8 @@ def test_other_kinds_of_variables_are_passed_over(tmp_path, do_compression):
       'complex': noise() + 1j, 'struct': {'a': noise(), 'b': 'x'}, 'text': 'a\u03bcb',
       'sparse': scipy.sparse.eye(4).tocsc(), 'axes': 'zyx', 'nothing': np.zeros((0, 0)),
       'voxel_size_zyx_nm': []}, do_compression=do_compression)
-  expected = scipy.io.loadmat(tmp_path / 'a.mat', mat_dtype=True)
+  expected = scipy.io.loadmat(tmp_path / 'a.mat', mat_dtype=True,
+                              variable_names=[*numbers, 'bits'])
   with pytest.raises(InputError, match='got 11 datasets'):
     read_all(tmp_path / 'a.mat')
   for name in (*numbers, 'bits'):

@@ -53,7 +53,8 @@ def test_every_method_has_its_sentence_and_its_paper(name):
   assert {'patch_cnn': 'convolutional network', 'resunet': 'residual U-Net',
           'unet': 'U-Net of depth', 'forest': 'random forest of 100 trees',
           'otsu': 'without training'}[name] in text
-  cited = ' '.join(prose.citations(made, VERSIONS))
+  cited = ' '.join(prose.citations(made, VERSIONS, {}))
+  assert '83.650848' not in cited
   assert '10.1111/jmi.13007' in cited and 'fibjax 9.9' in cited
   assert ('LGRS.2018.2802944' in cited) == (name == 'resunet')
 
@@ -72,6 +73,9 @@ def test_steps_done_before_are_told_once_and_in_order():
       'Slices were aligned rigidly to each other, freed of a linear gradient, matched '
       'in brightness, freed of curtains by a wavelet-FFT filter and normalised '
       'locally.')
+  assert '83.650848' in ' '.join(prose.citations(settings(), VERSIONS, records))
   records = {'a': {'earlier_steps': ['destripe']}}
+  cited = prose.citations(settings(), VERSIONS, records)
+  assert len(cited) == 3 and 'OE.17.008567' in cited[2]
   assert prose.methods_paragraph(settings(), VERSIONS, METRICS, {}, records).startswith(
       'Slices were freed of curtains by a wavelet-FFT filter. Grey values')

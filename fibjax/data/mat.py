@@ -18,7 +18,6 @@ from fibjax.data import hdf5, mat5
 from fibjax.data.formats import (
     UNKNOWN,
     array_stack,
-    check_claim,
     check_numbers,
     choose_axes,
     choose_dataset,
@@ -65,8 +64,6 @@ def open_mat(path: Path, *, dataset=None, axes=None):
   key = choose_dataset(str(path), found, dataset)
   variable, name = listed[key], f'{path}: {key}'
   check_numbers(name, variable.shape, variable.dtype)
-  if variable.packed:
-    check_claim(name, variable.shape, variable.stored.itemsize, variable.packed[1])
   chosen = choose_axes(name, axes, in_file, default=None)
   with decoding(path, 'a readable MAT file'):
     array = mat5.read_variable(path, variable)

@@ -26,7 +26,7 @@ _STORED = {1: 'i1', 2: 'u1', 3: 'i2', 4: 'u2', 5: 'i4', 6: 'u4', 7: 'f4', 9: 'f8
 _CHAR = 4
 _CLASSES = {_CHAR: 'U1', 6: 'f8', 7: 'f4', 8: 'i1', 9: 'u1', 10: 'i2', 11: 'u2',
             12: 'i4', 13: 'u4', 14: 'i8', 15: 'u8'}
-_COMPLEX, _LOGICAL = 0x800, 0x200
+_COMPLEX = 0x800
 
 
 class Variable(NamedTuple):
@@ -117,7 +117,7 @@ def _read_head(head, order, start, stop, packed) -> dict[str, Variable]:
     return {}  # text of more than a byte a letter
   if min(shape, default=-1) < 0 or n_bytes != needed or start + at + needed > stop:
     raise ValueError(f'{n_bytes} bytes for shape {shape} of {name!r}')
-  dtype = np.dtype(bool if flags & _LOGICAL else _CLASSES[flags & 0xff])
+  dtype = np.dtype(_CLASSES[flags & 0xff])
   return {name: Variable(dtype, shape, stored, start + at, packed)}
 
 

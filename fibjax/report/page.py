@@ -89,7 +89,8 @@ def write_report(folder) -> Path:
       facts=_facts(run_settings, post), settings=run_settings, versions=versions,
       inputs=prose.inputs(run_settings, hashes, records),
       methods=prose.methods_paragraph(run_settings, versions, scores, post,
-                                      records))
+                                      records),
+      records=records)
 
 
 def _add_physics(analysis, shown_tables, shown_figures, notes) -> None:
@@ -135,7 +136,8 @@ def _add_ensemble(results, shown_tables, shown_figures) -> None:
 
 
 def write_page(folder, template: str, shown_tables, shown_figures, *, notes, facts,
-               settings: dict, versions: dict, inputs=(), methods: str = '') -> Path:
+               settings: dict, versions: dict, inputs=(), methods: str = '',
+               records: dict | None = None) -> Path:
   """Writes a page, its figures and its tables into a folder.
 
   Args:
@@ -149,6 +151,7 @@ def write_page(folder, template: str, shown_tables, shown_figures, *, notes, fac
     versions: content of versions.json, {} for none.
     inputs: (name, value) pairs of text about what was read.
     methods: a paragraph for a paper.
+    records: content of preprocessing.json, for what to cite.
 
   Returns:
     path of report.html.
@@ -165,7 +168,7 @@ def write_page(folder, template: str, shown_tables, shown_figures, *, notes, fac
       notes=notes, tables=shown_tables, combined=tables.COMBINED,
       figures=shown_figures, facts=facts, settings=_flatten(settings),
       versions=versions, inputs=inputs, methods=methods,
-      citations=prose.citations(settings, versions))
+      citations=prose.citations(settings, versions, records or {}))
   path = folder / 'report.html'
   workdir.write_text(path, html)
   return path

@@ -19,20 +19,31 @@ _METHOD_PAPERS = {
     'unet': 'O. Ronneberger, P. Fischer, T. Brox. U-Net: convolutional networks for '
             'biomedical image segmentation. MICCAI 2015. '
             'doi:10.1007/978-3-319-24574-4_28'}
+_STEP_PAPERS = {
+    'align': 'P. Thévenaz, U. E. Ruttimann, M. Unser. A pyramid approach to subpixel '
+             'registration based on intensity. IEEE Transactions on Image Processing 7 '
+             '(1998) 27–41. doi:10.1109/83.650848',
+    'destripe': 'B. Münch, P. Trtik, F. Marone, M. Stampanoni. Stripe and ring '
+                'artifact removal with combined wavelet–Fourier filtering. Optics '
+                'Express 17 (2009) 8567–8591. doi:10.1364/OE.17.008567'}
 _KINDS = {'resunet': 'residual U-Net', 'unet': 'U-Net'}
 
 
-def citations(settings: dict, versions: dict) -> list[str]:
+def citations(settings: dict, versions: dict, records: dict) -> list[str]:
   """What to cite: the software, the method's paper, those of its parts.
 
   Args:
     settings: content of config.json.
     versions: content of versions.json.
+    records: content of preprocessing.json: volume -> record.
   """
   name = (settings.get('model') or {}).get('name')
   found = [SOFTWARE.format(version=versions.get('fibjax', '')).replace(' ,', ','),
            _PAPER]
-  return found + [_METHOD_PAPERS[name]] if name in _METHOD_PAPERS else found
+  if name in _METHOD_PAPERS:
+    found.append(_METHOD_PAPERS[name])
+  return found + [_STEP_PAPERS[step] for step in _earlier_steps(records)
+                  if step in _STEP_PAPERS]
 
 
 def methods_paragraph(settings: dict, versions: dict, metrics: dict, post: dict,
@@ -58,9 +69,14 @@ def methods_paragraph(settings: dict, versions: dict, metrics: dict, post: dict,
   return ' '.join(part for part in parts if part)
 
 
+def _earlier_steps(records) -> list[str]:
+  """What `fibjax prep` did to any of the volumes, each step once."""
+  return list(dict.fromkeys(step for record in records.values()
+                            for step in record.get('earlier_steps', ())))
+
+
 def _earlier(records) -> str:
-  done = dict.fromkeys(step for record in records.values()
-                       for step in record.get('earlier_steps', ()))
+  done = _earlier_steps(records)
   if not done:
     return ''
   texts = {'align': 'aligned rigidly to each other', 'gradient': 'freed of a linear '

@@ -9,9 +9,9 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     'checks', 'geometry', 'workdir', 'progress', 'signals', 'config_rules',
     'config', 'data.voxel_size', 'data.ome_zarr', 'data.volume', 'data.slice_names',
-    'data.labels', 'data.formats', 'data.tiff', 'data.hdf5', 'data.mat5', 'data.mat', 'data.mrc',
-    'data.raw', 'data.npy', 'data.foreign_zarr', 'data.stacks', 'data.regions',
-    'data.flyem', 'data.unzip', 'data.zenodo', 'data.keras_weights',
+    'data.labels', 'data.formats', 'data.tiff', 'data.hdf5', 'data.mat5', 'data.mat',
+    'data.mrc', 'data.raw', 'data.npy', 'data.foreign_zarr', 'data.stacks',
+    'data.regions', 'data.flyem', 'data.unzip', 'data.zenodo', 'data.keras_weights',
     'prep.intensity', 'prep.brightness', 'prep.alignment', 'prep.destripe',
     'prep.steps', 'prep.chain', 'simulate.fields', 'simulate.formulas',
     'simulate.structure', 'simulate.microscope', 'simulate.artefacts',

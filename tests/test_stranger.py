@@ -136,3 +136,44 @@ def test_a_run_killed_in_training_and_in_scoring_ends_with_the_same_metrics(
     assert (workdir / name).read_bytes() == (
         finished / 'w' / name).read_bytes(), name
   assert not list(workdir.rglob('*.partial'))
+
+
+def test_a_folder_of_slices_goes_all_the_way_to_the_physics(finished, tmp_path, capsys):
+  sizes = ['--region_px=32', '--context_px=48', '--context_slices=3']
+  raw, film, places = (tmp_path / name for name in (
+      'raw.ome.zarr', 'film.ome.zarr', 'places.csv'))
+  call('inspect', finished / 'slices', '--quick', f'--png={tmp_path / "cuts.png"}')
+  assert 'unknown voxel size' in capsys.readouterr().out
+  assert (tmp_path / 'cuts.png').read_bytes().startswith(b'\x89PNG')
+  call('import', finished / 'slices', f'--out={raw}', '--voxel_size_nm=50,10,10')
+  call('prep', raw, f'--out={film}',
+       '--steps=align:max_angle_deg=0,gradient,brightness')
+  call('prep', raw, f'--out={tmp_path / "again"}',
+       f'--replay={tmp_path / "film.preparation.json"}')
+  np.testing.assert_array_equal(read(film), read(tmp_path / 'again'))
+  call('regions', 'propose', film, f'--out={places}', '--count=8', *sizes)
+  call('regions', 'export', places, film, f'--out={tmp_path / "paint"}', *sizes)
+  image_zyx, painted = read(film), {}
+  rows = json.loads((tmp_path / 'paint' / 'manifest.json').read_text())['regions']
+  for row in rows:  # an expert who paints what is bright
+    file = tmp_path / 'paint' / 'labels' / 'expert1' / row['file']
+    z, y, x = row['z'], row['y'], row['x']
+    solid = image_zyx[z, y:y + SIDE, x:x + SIDE] > np.quantile(image_zyx, 0.3)
+    label_zyx = tifffile.imread(file)
+    label_zyx[1, 8:8 + SIDE, 8:8 + SIDE] = painted[z, y, x] = solid + np.uint8(1)
+    tifffile.imwrite(file, label_zyx, photometric='minisblack')
+  call('regions', 'import', tmp_path / 'paint', '--profile=napari',
+       f'--out={tmp_path / "regions"}')
+  assert json.loads(capsys.readouterr().out.splitlines()[-1])['rows'] == 8
+  call(*run_words(tmp_path, tmp_path / 'w'), '--config.analyse.mvoxel=0')
+  call('analyse', f'--workdir={tmp_path / "w"}', '--mvoxel=0.05')
+  found = json.loads(capsys.readouterr().out.splitlines()[-1])
+  labels_zyx = read(tmp_path / 'w' / 'segmentation.ome.zarr' / 'film')
+  box = tuple(slice(a, b) for a, b in zip(found['film']['start_zyx'],
+                                          found['film']['stop_zyx'], strict=True))
+  assert found['film']['found']['porosity'] == pytest.approx(
+      (labels_zyx[box] == 0).mean())
+  page = (tmp_path / 'w' / 'report.html').read_text(encoding='utf-8')
+  for expected in ('Slices were aligned rigidly to each other', 'doi:10.1109/83.650848',
+                   'Physical quantities of film', 'Preparation.'):
+    assert expected in page, expected

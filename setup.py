@@ -43,7 +43,8 @@ setup(
         'cuda13': ['jax[cuda13]'],
         'view': ['napari[all]', 'napari-ome-zarr'],
         'torch': ['torch'],
-        'dev': ['pytest>=8', 'hypothesis>=6', 'ruff>=0.8', 'zarr>=3'],
+        'dev': ['pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6', 'ruff>=0.8',
+                'zarr>=3'],
     },
     entry_points={'console_scripts': ['fibjax = fibjax.main:main']},
 )

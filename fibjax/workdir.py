@@ -14,7 +14,9 @@ import io
 import json
 import os
 import platform
+import shlex
 import shutil
+import sys
 from pathlib import Path
 
 from fibjax.checks import InputError
@@ -143,10 +145,11 @@ def new_folder(path):
 
 
 def write_versions(workdir) -> None:
-  """Records the Python, platform and package versions in versions.json."""
+  """Records the command and the versions of Python and packages in versions.json."""
   versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
   write_json(Path(workdir) / 'versions.json',
-             {'python': platform.python_version(), 'platform': platform.platform(),
+             {'command': shlex.join(['fibjax', *sys.argv[1:]]),
+              'python': platform.python_version(), 'platform': platform.platform(),
               **versions})
 
 

@@ -6,4 +6,5 @@ if [ $# -gt 0 ]; then
   exec .venv/bin/python -m pytest "$@"
 fi
 .venv/bin/python -m pytest -m 'long'
-exec .venv/bin/python -m pytest -m 'not long'
+# Two processes: most of these tests compile small programs, on one core each.
+exec .venv/bin/python -m pytest -m 'not long' -n 2 --dist loadfile

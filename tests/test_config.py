@@ -23,7 +23,8 @@ def test_every_config_loads_and_survives_json(path, variant):
 def test_overrides_of_every_type():
   config = configs.load(DEMO, (
       'train.epochs=3', 'train.l2=1', 'data.volumes=a.zarr,b.zarr', 'name=x y',
-      'data.shape_zyx=9,80,80', 'prepare.gradient=false', 'data.root=/a=b'))
+      'data.shape_zyx=9,80,80', 'prepare.gradient=false', 'data.root=/a=b',
+      'data.source=volumes'))
   assert config.train.epochs == 3
   assert config.train.l2 == 1.0 and isinstance(config.train.l2, float)
   assert config.data.volumes == tuple(str(Path(p).resolve())
@@ -32,7 +33,8 @@ def test_overrides_of_every_type():
   assert config.prepare.gradient is False
   assert config.data.root == '/a=b'
   assert config.name == 'x y'
-  assert configs.load(DEMO, ('data.volumes=2024',)).data.volumes == (
+  assert configs.load(DEMO, ('data.source=volumes', 'data.volumes=2024')
+                      ).data.volumes == (
       str(Path('2024').resolve()),)
 
 

@@ -2,7 +2,9 @@ import json
 import multiprocessing
 import os
 import shutil
+import sys
 
+import jax
 import pytest
 
 from fibjax import workdir
@@ -73,3 +75,12 @@ def test_hashes_follow_content_and_stamps_follow_writing(tmp_path):
   assert workdir.hash_files(tmp_path / 'a') != content
   (tmp_path / 'copy' / 'b' / 'x').rename(tmp_path / 'copy' / 'y')
   assert workdir.hash_files(tmp_path / 'copy') != content
+
+
+def test_versions_tell_the_command_that_can_be_repeated(tmp_path, monkeypatch):
+  monkeypatch.setattr(sys, 'argv', ['/opt/bin/fibjax', 'run',
+                                    '--config.train.loss=bce + dice'])
+  workdir.write_versions(tmp_path)
+  found = workdir.read_json(tmp_path / 'versions.json')
+  assert found['command'] == "fibjax run '--config.train.loss=bce + dice'"
+  assert found['jax'] == jax.__version__

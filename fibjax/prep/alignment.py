@@ -15,9 +15,10 @@ What registration cannot know:
   `clip_pores` hides most of what pores show, and `detrend` removes what is left, a slow
   drift; neither alone removes the bias.
 * The structure itself moves from slice to slice. On simulated films of 50 nm slices
-  and 10 nm pixels registration errs by 0.2 to 0.4 px and 0.06 degrees per pair on
-  512 x 512 px, 0.1 to 0.2 px and 0.015 degrees on 1024 x 1024; on slices of 10 nm by
-  0.04 px and 0.006 degrees on 768 x 768. These errors add up along the stack.
+  and 10 nm pixels registration errs by 0.2 to 0.4 px and 0.06 to 0.1 degrees per pair
+  on 512 x 512 px, 0.1 to 0.2 px and 0.011 to 0.017 degrees on 1024 x 1024; on slices of
+  10 nm by 0.02 to 0.04 px and 0.005 to 0.007 degrees on 768 x 768. These errors add up
+  along the stack.
   `detrend` with 'highpass' keeps them from growing, at the price of leaving slow drift
   of the microscope in.
 

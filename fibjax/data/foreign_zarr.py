@@ -29,6 +29,7 @@ from fibjax.data.formats import (
     choose_axes,
     choose_dataset,
     decoding,
+    place_slabs,
     read_by_blocks,
     slice_names,
 )
@@ -120,10 +121,8 @@ def write_ome_zarr04(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
     workdir.write_json(partial / '.zgroup', {'zarr_format': 2})
     workdir.write_json(partial / '.zattrs',
                        {'multiscales': [image | {'version': VERSION}]})
-    z = 0
-    for slab in slabs_zyx:
+    for z, slab in place_slabs(slabs_zyx):
       array[z:z + len(slab)].write(slab).result()
-      z += len(slab)
 
 
 def _attributes(group) -> dict:

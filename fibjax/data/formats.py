@@ -125,6 +125,14 @@ def native(dtype) -> np.dtype:
   return np.dtype(np.uint8) if dtype.kind == 'b' else dtype.newbyteorder('=')
 
 
+def place_slabs(slabs_zyx):
+  """Yields (z, slab) of slabs in ascending z: where each one starts."""
+  z = 0
+  for slab in slabs_zyx:
+    yield z, slab
+    z += len(slab)
+
+
 def check_numbers(name: str, shape, dtype) -> None:
   """Raises InputError unless an array holds at least one real number."""
   if np.dtype(dtype).kind not in 'buif':

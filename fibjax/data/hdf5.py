@@ -12,7 +12,7 @@ one of MATLAB's indices here, as in mat.py, and has to be given.
 A dataset must be stored whole in the file itself: chunks never written would read as
 zeros, and virtual or external data may be elsewhere.
 
-This is the only module that knows h5py.
+Beside keras_weights.py this is the only module that knows h5py.
 """
 import contextlib
 import json
@@ -32,6 +32,7 @@ from fibjax.data.formats import (
     choose_dataset,
     decoding,
     new_file,
+    place_slabs,
 )
 from fibjax.data.voxel_size import to_nm
 
@@ -117,10 +118,8 @@ def write_hdf5(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm, *, dataset=None
     data = file.create_dataset(dataset or DATASET, shape, dtype)
     if voxel_size_zyx_nm is not None:
       data.attrs[_SIZE] = np.asarray(voxel_size_zyx_nm) / 1e3
-    z = 0
-    for slab in slabs_zyx:
+    for z, slab in place_slabs(slabs_zyx):
       data[z:z + len(slab)] = slab
-      z += len(slab)
 
 
 @contextlib.contextmanager

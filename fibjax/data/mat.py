@@ -23,6 +23,7 @@ from fibjax.data.formats import (
     choose_dataset,
     decoding,
     new_file,
+    place_slabs,
 )
 from fibjax.data.voxel_size import check_voxel_size
 
@@ -99,10 +100,8 @@ def write_mat(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm, *, dataset=None)
                      remedy='export to .h5, which MATLAB reads with h5read')
   with new_file(path) as partial:
     volume_zyx = np.empty(shape, dtype)
-    z = 0
-    for slab in slabs_zyx:
+    for z, slab in place_slabs(slabs_zyx):
       volume_zyx[z:z + len(slab)] = slab
-      z += len(slab)
     variables = {name: volume_zyx.transpose(1, 2, 0), _AXES: _WRITTEN_AXES}
     if voxel_size_zyx_nm is not None:
       variables[_SIZE] = np.asarray(voxel_size_zyx_nm, float)

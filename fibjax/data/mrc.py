@@ -27,6 +27,7 @@ from fibjax.data.formats import (
     choose_axes,
     decoding,
     new_file,
+    place_slabs,
 )
 from fibjax.data.voxel_size import to_nm
 
@@ -89,10 +90,9 @@ def write_mrc(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
     mrc.set_volume()
     if voxel_size_zyx_nm is not None:
       mrc.voxel_size = tuple(10 * s for s in reversed(voxel_size_zyx_nm))
-    sums, lows, highs, z = np.zeros(2), [], [], 0
-    for slab in slabs_zyx:
+    sums, lows, highs = np.zeros(2), [], []
+    for z, slab in place_slabs(slabs_zyx):
       mrc.data[z:z + len(slab)] = slab
-      z += len(slab)
       sums += slab.sum(dtype=float), np.square(slab, dtype=float).sum()
       lows.append(slab.min())
       highs.append(slab.max())

@@ -35,7 +35,7 @@ from fibjax.data import (
     voxel_size,
 )
 from fibjax.data import volume as volumes
-from fibjax.data.formats import Stack
+from fibjax.data.formats import Stack, place_slabs
 from fibjax.data.labels import decode_labels, encode_labels
 from fibjax.data.slice_names import natural_key
 
@@ -287,10 +287,8 @@ def _write_volume(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
   """Writes OME-Zarr 0.5, fibjax's own format; as the writers of the other formats."""
   with volumes.new_volume(path, shape, dtype, voxel_size_zyx_nm,
                           fill_value=None) as new:
-    z = 0
-    for slab in slabs_zyx:
+    for z, slab in place_slabs(slabs_zyx):
       volumes.write_box(new, (z, 0, 0), slab)
-      z += len(slab)
 
 
 def _slabs(volume, profile):

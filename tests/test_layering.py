@@ -39,7 +39,7 @@ ROOMS = (
     'ensemble', 'view', 'torch_peer', 'bench_segment', 'bench', 'bench_members',
     'main_data', 'main')
 OUTSIDERS = {
-    'ml_collections': {'config'}, 'tensorstore': {'data.volume', 'data.foreign_zarr'},
+    'ml_collections': {'config'}, 'tensorstore': {'data.volume'},
     'tifffile': {'data.tiff'}, 'imagecodecs': {'data.tiff'},
     'h5py': {'data.hdf5', 'data.keras_weights'}, 'mrcfile': {'data.mrc'},
     'flax': {'models.patch_cnn', 'models.dense', 'models.exact', 'models.layers',

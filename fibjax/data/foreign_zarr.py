@@ -6,15 +6,12 @@ product of the scales where every axis has a unit of length. A group of several 
 (or of labels) needs the path of one of them. As zarr has it, a chunk that is missing
 reads as the fill value, but an array without any chunk is an error. Volumes that fibjax
 wrote itself are read by volume.py, which also notices a lost shard.
-
-Beside volume.py this is the only module that knows tensorstore.
 """
 import contextlib
 import json
 from pathlib import Path
 
 import numpy as np
-import tensorstore as ts
 
 from fibjax import workdir
 from fibjax.checks import InputError
@@ -110,14 +107,12 @@ def write_ome_zarr04(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
                                     voxel_size_zyx_nm, _LEVEL)['multiscales'][0]
   chunks = [min(c, n) for c, n in zip(_CHUNK_ZYX, shape, strict=True)]
   with workdir.new_folder(path) as partial, _store_errors(path, 'a folder to write to'):
-    array = ts.open(
-        _spec(partial / _LEVEL, 'zarr') | {
-            'store_data_equal_to_fill_value': True, 'metadata': {
-                'shape': list(shape), 'chunks': chunks, 'fill_value': 0,
-                'dtype': dtype.newbyteorder('<').str, 'dimension_separator': '/',
-                'compressor': {'id': 'blosc', 'cname': 'lz4', 'clevel': 5,
-                               'shuffle': 1}}},
-        create=True).result()
+    array = volumes.open_array(partial / _LEVEL, 'zarr', {
+        'store_data_equal_to_fill_value': True, 'metadata': {
+            'shape': list(shape), 'chunks': chunks, 'fill_value': 0,
+            'dtype': dtype.newbyteorder('<').str, 'dimension_separator': '/',
+            'compressor': {'id': 'blosc', 'cname': 'lz4', 'clevel': 5, 'shuffle': 1}}},
+        create=True)
     workdir.write_json(partial / '.zgroup', {'zarr_format': 2})
     workdir.write_json(partial / '.zattrs',
                        {'multiscales': [image | {'version': VERSION}]})
@@ -176,14 +171,9 @@ def _scale(of, n: int) -> np.ndarray:
   return scale
 
 
-def _spec(path, driver: str) -> dict:
-  return {'driver': driver, 'kvstore': {'driver': 'file',
-                                        'path': str(Path(path).absolute()) + '/'}}
-
-
 def _open_array(path, driver):
   with _store_errors(path, 'a readable zarr array'):
-    return ts.open(_spec(path, driver), open=True, read=True).result()
+    return volumes.open_array(path, driver, {}, open=True, read=True)
 
 
 def _check_stored(level: Path, shape, itemsize: int) -> None:
@@ -209,12 +199,6 @@ def _own(path, dataset) -> Stack:
                dataset)
 
 
-@contextlib.contextmanager
 def _store_errors(path, expected):
-  """Turns errors of the store, which carry its whole specification, into one line."""
-  try:
-    yield
-  except (ValueError, OSError, NotImplementedError) as error:
-    got = str(error).split(' [tensorstore_spec=')[0].split(' [source locations=')[0]
-    raise InputError(str(path), got=got, expected=expected,
-                     remedy='copy or export it again, check free space') from error
+  return volumes.store_errors(path, 'copy or export it again, check free space',
+                              expected)

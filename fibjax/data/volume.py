@@ -86,11 +86,11 @@ def open_volume(path) -> Volume:
     names, units, scale = names[1:], units[1:], scale[1:]
   if names != ome_zarr.AXES:
     raise _not_a_volume(path, f'axes {names}')
-  spec = _array_spec(path / level)
-  spec['fill_missing_data_reads'] = not own.get(_ALL_STORED, False)
-  spec['store_data_equal_to_fill_value'] = own.get(_ALL_STORED, False)
-  with _store_errors(path / level):
-    store = ts.open(spec, open=True, context=_CONTEXT).result()
+  all_stored = own.get(_ALL_STORED, False)
+  with store_errors(path / level):
+    store = open_array(path / level, 'zarr3', {
+        'fill_missing_data_reads': not all_stored,
+        'store_data_equal_to_fill_value': all_stored}, open=True)
   if store.rank != 3 + bool(channels) or len(scale) != 3:
     raise _not_a_volume(path, f'an array of {store.rank} axes, scale {scale}')
   return _volume(path, store, _size_from_ome(path, scale, units, own), own, channels)
@@ -125,16 +125,16 @@ def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
     own[_UNKNOWN_SIZE] = True
   if fill_value is None:
     own[_ALL_STORED] = True
-  spec = _array_spec(path / _LEVEL)
-  spec['metadata'] = ome_zarr.array_metadata(shape, dtype, chunk, shard,
-                                             fill_value or 0, channels)
+  settings = {
+      'metadata': ome_zarr.array_metadata(shape, dtype, chunk, shard, fill_value or 0,
+                                          channels),
+      'store_data_equal_to_fill_value': fill_value is None,
+      'fill_missing_data_reads': fill_value is not None}
   ome = ome_zarr.image_attributes(
       path.name.removesuffix('.partial').removesuffix('.ome.zarr'), size, _LEVEL,
       channels)
-  spec['store_data_equal_to_fill_value'] = fill_value is None
-  spec['fill_missing_data_reads'] = fill_value is not None
-  with _store_errors(path, 'choose a folder that can be written'):
-    store = ts.open(spec, create=True, context=_CONTEXT).result()
+  with store_errors(path, 'choose a folder that can be written'):
+    store = open_array(path / _LEVEL, 'zarr3', settings, create=True)
     workdir.write_json(path / 'zarr.json', ome_zarr.group(ome=ome, fibjax=own))
   return _volume(path, store, size, own, channels)
 
@@ -171,7 +171,7 @@ def create_group(path) -> Path:
       raise InputError(str(path), got='a volume', expected='a group of volumes',
                        remedy='choose another path')
     return path
-  with _store_errors(path, 'choose a folder that can be written'):
+  with store_errors(path, 'choose a folder that can be written'):
     workdir.write_json(path / 'zarr.json', ome_zarr.group())
   return path
 
@@ -195,7 +195,7 @@ def read_box(volume: Volume, start_zyx, stop_zyx, channel: int | None = 0
   which = ()
   if volume.channels:
     which = (slice(None) if channel is None else channel,)
-  with _store_errors(volume.path):
+  with store_errors(volume.path):
     return np.asarray(volume.store[which + _slices(start, stop)].read().result())
 
 
@@ -239,7 +239,7 @@ def write_box(volume: Volume, start_zyx, array_zyx: np.ndarray) -> None:
                      expected=f'{axes}-D {volume.dtype}', remedy='convert it first')
   stop = [int(a) + n for a, n in zip(start_zyx, array_zyx.shape[-3:], strict=True)]
   start, stop = _check_box(volume, start_zyx, stop)
-  with _store_errors(volume.path, 'check free space and permissions'):
+  with store_errors(volume.path, 'check free space and permissions'):
     all_channels = (slice(None),) if volume.channels else ()
     volume.store[all_channels + _slices(start, stop)].write(array_zyx).result()
 
@@ -315,9 +315,21 @@ def _read_group(path) -> tuple[dict, dict]:
   return ome, own
 
 
-def _array_spec(path) -> dict:
-  return {'driver': 'zarr3',
-          'kvstore': {'driver': 'file', 'path': str(Path(path).absolute()) + '/'}}
+def open_array(path, driver: str, settings: dict, **mode):
+  """Opens or creates a zarr array in a folder; the one way to the store.
+
+  Args:
+    path: folder of the array.
+    driver: 'zarr3', or 'zarr' for version 2.
+    settings: of the array and its driver, as TensorStore has them.
+    mode: open, create, read: as of tensorstore.open.
+
+  Returns:
+    The handle. Use it within `store_errors`.
+  """
+  kvstore = {'driver': 'file', 'path': str(Path(path).absolute()) + '/'}
+  return ts.open({'driver': driver, 'kvstore': kvstore, **settings}, context=_CONTEXT,
+                 **mode).result()
 
 
 def _slices(start, stop):
@@ -356,11 +368,11 @@ def _check_dtype(path, dtype) -> np.dtype:
 
 
 @contextlib.contextmanager
-def _store_errors(path, remedy='the file is damaged: import or compute it again'):
+def store_errors(path, remedy='the file is damaged: import or compute it again',
+                 expected='a readable and writable volume'):
   """Turns errors of the store, which carry its whole specification, into one line."""
   try:
     yield
-  except (ValueError, OSError) as error:
+  except (ValueError, OSError, NotImplementedError) as error:
     got = str(error).split(' [tensorstore_spec=')[0].split(' [source locations=')[0]
-    raise InputError(str(path), got=got, expected='a readable and writable volume',
-                     remedy=remedy) from error
+    raise InputError(str(path), got=got, expected=expected, remedy=remedy) from error

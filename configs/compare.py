@@ -33,7 +33,8 @@ def get_config(variant: str = 'base'):
   config.train.log10_learning_rate = -2.8
   config.train.dropout_dense = 0.1
   config.train.dropout_spatial = 0.05
-  config.train.epochs = 30
+  config.train.augment = 'physical'
+  config.train.epochs = 20
   config.forest.trees = 50
   config.forest.min_leaves = (5, 20, 50)
   if variant == 'tiny':

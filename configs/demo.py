@@ -34,10 +34,11 @@ def get_config(variant: str = 'base'):
   config.train.log10_learning_rate = -2.8
   config.train.dropout_dense = 0.1
   config.train.dropout_spatial = 0.05
-  config.train.epochs = 30
+  config.train.augment = 'physical'
+  config.train.epochs = 20
   config.analyse.mvoxel = 2.0
   if variant.startswith('ensemble'):
-    config.train.epochs = 20
+    config.train.augment = 'dihedral'
     config.sweep.members = config.ensemble.top = 8
   if variant.endswith('tiny'):
     config.analyse.mvoxel = 0.1

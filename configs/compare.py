@@ -37,6 +37,9 @@ def get_config(variant: str = 'base'):
   config.train.epochs = 20
   config.forest.trees = 50
   config.forest.min_leaves = (5, 20, 50)
+  if variant == 'flyem':  # no pore-backs
+    config.prepare.gradient = False
+    config.train.augment = 'dihedral'
   if variant == 'tiny':
     config.data.presets = ('HPC30',)
     config.data.shape_zyx = (16, 112, 112)

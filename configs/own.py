@@ -17,6 +17,9 @@ def get_config(variant: str = 'base'):
   config = base()
   config.name = 'own'
   config.data.source = 'volumes'
+  # Pore-backs move along y, the direction of the tilt, from slice to slice: flips along
+  # y would hide that. 'dihedral' or 'full' for images in which they do not.
+  config.train.augment = 'physical'
   if variant == 'large':
     config.model.n_xy = 113
   if variant == 'tiny':

@@ -26,8 +26,11 @@ def test_the_paragraph_holds_the_numbers_of_the_run():
   for expected in ('65 × 65 × 5', 'Skärberg et al. 2021', 'σ = 2.35 px',
                    'threshold 0.432, chosen', '1234 labelled voxels', '0.876',
                    '0.850 to 0.900', '30.1 %', '29.8 % in the labels', 'fibjax 9.9',
-                   'JAX 1.2.3', '20 epochs', 'loss bce'):
+                   'JAX 1.2.3', '20 epochs', 'loss bce', 'transposed'):
     assert expected in text, expected
+  tilted = prose.methods_paragraph(settings(train__augment='physical'), VERSIONS,
+                                   METRICS, {}, {})
+  assert 'flipped along x, rotated by up to 5°' in tilted and 'transp' not in tilted
 
 
 def test_it_claims_nothing_that_was_not_done():
@@ -42,6 +45,10 @@ def test_it_claims_nothing_that_was_not_done():
   fixed = prose.methods_paragraph(settings(postprocess__tune=False), VERSIONS, {},
                                   {'sigma_px': 2., 'threshold': 0.5}, {})
   assert 'chosen' not in fixed
+  for weights, origin in (('archive', 'published archive'), ('/a/b.h5', 'from b.h5')):
+    text = prose.methods_paragraph(settings(train__weights=weights), VERSIONS, {}, {},
+                                   {})
+    assert f'{origin}.' in text and 'epochs' not in text
   assert prose.methods_paragraph({}, VERSIONS, {}, {}, {}) == ''
 
 

@@ -4,6 +4,8 @@ The methods paragraph says what was done in the past tense, with the numbers of 
 run, so that it can be pasted and shortened. It claims nothing that the run's files do
 not hold.
 """
+from pathlib import Path
+
 from fibjax import models
 
 SOFTWARE = ('fibjax {version}, segmentation of FIB-SEM nanotomography of porous '
@@ -26,6 +28,14 @@ _STEP_PAPERS = {
     'destripe': 'B. Münch, P. Trtik, F. Marone, M. Stampanoni. Stripe and ring '
                 'artifact removal with combined wavelet–Fourier filtering. Optics '
                 'Express 17 (2009) 8567–8591. doi:10.1364/OE.17.008567'}
+_AUGMENTATIONS = {
+    'dihedral': 'images were flipped, transposed and changed in brightness and '
+                'contrast',
+    'mirror': 'images were flipped along x and changed in brightness and contrast',
+    'full': 'images were flipped, rotated, scaled, sheared, changed in brightness and '
+            'contrast and given noise',
+    'physical': 'images were flipped along x, rotated by up to 5°, scaled, sheared, '
+                'changed in brightness and contrast and given noise'}
 _KINDS = {'resunet': 'residual U-Net', 'unet': 'U-Net'}
 
 
@@ -123,12 +133,17 @@ def _training(settings) -> str:
   if settings['model']['name'] not in models.NAMES:
     return ''
   train = settings['train']
+  if train['weights']:
+    origin = ('those of the published archive' if train['weights'] == 'archive' else
+              f'read from {Path(train["weights"]).name}')
+    return f'Its weights were not trained here but {origin}.'
   rate = 10 ** train['log10_learning_rate']
   return (f'It was trained for {train["epochs"]} epochs of '
           f'{train["steps_per_epoch"]} steps with the loss {train["loss"]} and '
           f'a learning rate of {rate:.2g} at the start, on annotated regions, split by '
-          'region into training, validation and test; the epoch of lowest validation '
-          'cross-entropy was kept.')
+          'region into training, validation and test; '
+          f'{_AUGMENTATIONS[train["augment"]]} at random; the epoch of lowest '
+          'validation cross-entropy was kept.')
 
 
 def _postprocessing(settings, post) -> str:

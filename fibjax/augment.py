@@ -9,8 +9,6 @@ import math
 import jax
 import jax.numpy as jnp
 
-FLIP_X = 2  # of `dihedral`: the one transform that keeps the direction of a tilted view
-
 
 def dihedral(image_yxc: jax.Array, transform: jax.Array) -> jax.Array:
   """Applies one of the 8 symmetries of the square in the x-y plane.

@@ -112,9 +112,7 @@ def _train() -> ConfigDict:
       balance='classes',  # 'classes': 50/50 | 'natural': as annotated; 'dense' only
       epochs=20,
       patience=0,  # epochs without a lower validation BCE that end a training; 0: none
-      # 'dihedral' and intensity (§1.6) | 'mirror': of these only flips along x, which
-      # keep the direction of pore-backs | 'full', 'physical' (§3.5)
-      augment='dihedral',
+      augment='dihedral',  # 'dihedral' and intensity (§1.6) | 'full', 'physical' (§3.5)
       optimizer='adam',  # 'adam' | 'sgd' (Keras form)
       momentum=0.9,  # of sgd; b1 of adam
       schedule='cosine',  # 'cosine' | 'steps' (paper) | 'cycles' (snapshots)

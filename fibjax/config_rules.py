@@ -100,7 +100,7 @@ def _training_rules(config, one_of, within):
       'a positive multiple of 16')
   yield one_of('train', 'balance', ('classes', 'natural'))
   yield one_of('train', 'consensus', ('mean', 'staple'))
-  yield one_of('train', 'augment', ('dihedral', 'mirror', 'full', 'physical'))
+  yield one_of('train', 'augment', ('dihedral', 'full', 'physical'))
   yield within('train', 'patience', 0, 10 ** 7)
   yield within('data', 'experts', 0, 100)
   yield one_of('train', 'optimizer', ('adam', 'sgd'))

@@ -72,12 +72,10 @@ def predict(model: Model, params, images_byxc: jax.Array, crop_px: int,
 
 def augment_sample(image_yxc, label_yx, weight_yx, key, hyper: Hyper, kind: str):
   """Applies the augmentations of config.train.augment to one window and its labels."""
-  if kind in ('full', 'physical'):
+  if kind != 'dihedral':
     return augment.deform(image_yxc, label_yx, weight_yx, key, kind == 'physical')
   transform_key, intensity_key = jax.random.split(key)
   transform = jax.random.randint(transform_key, (), 0, 8)
-  if kind == 'mirror':
-    transform &= augment.FLIP_X
   image_yxc = augment.intensity(image_yxc, intensity_key, hyper.intensity_mean_sd,
                                 hyper.intensity_deviation_sd)
   return (augment.dihedral(image_yxc, transform), augment.dihedral(label_yx, transform),

@@ -224,8 +224,7 @@ def test_windows_of_sparse_labels_all_hold_a_label():
     assert window.shape == (16, 16) and (window != 255).any()
 
 
-@pytest.mark.parametrize('kind', ['dihedral', 'mirror'])
-def test_image_and_labels_stay_together_through_cut_and_augmentation(kind):
+def test_image_and_labels_stay_together_through_cut_and_augmentation():
   model = make_model(config.base().model)
   margin, side = model.before_px, 32
   field = np.random.default_rng(0).random((1, side + 2 * margin, side + 2 * margin))
@@ -238,11 +237,8 @@ def test_image_and_labels_stay_together_through_cut_and_augmentation(kind):
   batch = sampling.cut_samples(regions, samples, model.before_px, 16)
   keys = jax.random.split(jax.random.key(0), 12)
   images, labels, weights = jax.vmap(functools.partial(
-      train.augment_sample, hyper=hyper, kind=kind))(*batch, keys)
+      train.augment_sample, hyper=hyper, kind='dihedral'))(*batch, keys)
   centre = images[:, margin:-margin, margin:-margin, 0]
   np.testing.assert_array_equal(labels, (np.asarray(centre) > 0.5))
   assert (weights == 1).all()
-  own_yx = masks[0, 5:21, 9:25]
-  found = {np.asarray(label).astype(np.uint8).tobytes() for label in labels}
-  assert len(found) > 3 if kind == 'dihedral' else found == {
-      own_yx.tobytes(), own_yx[:, ::-1].tobytes()}
+  assert len({np.asarray(label).tobytes() for label in labels}) > 3

@@ -31,7 +31,6 @@ _STEP_PAPERS = {
 _AUGMENTATIONS = {
     'dihedral': 'images were flipped, transposed and changed in brightness and '
                 'contrast',
-    'mirror': 'images were flipped along x and changed in brightness and contrast',
     'full': 'images were flipped, rotated, scaled, sheared, changed in brightness and '
             'contrast and given noise',
     'physical': 'images were flipped along x, rotated by up to 5°, scaled, sheared, '

@@ -1,8 +1,9 @@
 """The `fibjax` command: one verb, one function, no logic.
 
 A user's mistake gives one line on stderr and exit status 2; SIGINT and SIGTERM leave a
-workdir that goes on where it was stopped (130, 143). Everything else that escapes is a
-defect and keeps its traceback.
+workdir that goes on where it was stopped (130, 143). A file that the system refuses to
+read or write is told in one line, too. Everything else that escapes is a defect and
+keeps its traceback.
 """
 import argparse
 import json
@@ -204,10 +205,21 @@ def main(argv: list[str] | None = None) -> int:
                          remedy=f'see fibjax {args.verb} --help')
     with end_at_signals(_next_step(args.verb)):
       args.function(args, tuple(word.removeprefix(prefix) for word in rest))
+  except OSError as error:
+    if error.filename is None:
+      raise
+    print(f'fibjax: {_of_system(error)}', file=sys.stderr)
+    return 2
   except InputError as error:
     print(f'fibjax: {error}', file=sys.stderr)
     return 2
   return 0
+
+
+def _of_system(error: OSError) -> InputError:
+  return InputError(str(error.filename), got=error.strerror,
+                    expected='a path that can be read or written',
+                    remedy='check the path, its permissions and the free space')
 
 
 def _next_step(verb: str) -> str:

@@ -94,13 +94,14 @@ def _add_regions(verb):
                    help='default %(default)s: by depth and brightness')
   sub.add_argument('--scores', type=Path, help='score volume, for uncertain')
   sub.add_argument('--seed', type=int, default=0)
-  _add_sizes(sub)
+  _add_sizes(sub, 'default')
   sub = part('export', 'write images and empty labels to paint', _export_regions)
-  sub.add_argument('places', type=Path, help='CSV: volume,z,y,x')
+  sub.add_argument('places', type=Path,
+                   help='CSV: volume,z,y,x, and the sizes if it has them')
   sub.add_argument('volume', type=Path, nargs='+')
   sub.add_argument('--out', required=True, type=Path, help='folder to make')
   sub.add_argument('--experts', default='expert1', help='names separated by commas')
-  _add_sizes(sub)
+  _add_sizes(sub, 'default: that of the table, or')
   sub = part('import', 'bring in annotated regions', _import_regions)
   sub.add_argument('source', type=Path,
                    help='folder of `regions export`, or CSV: volume,z,y,x[,split]')
@@ -111,17 +112,21 @@ def _add_regions(verb):
   sub.add_argument('--out', required=True, type=Path)
 
 
-def _add_sizes(sub):
-  for name, default in (('region_px', 256), ('context_px', 384), ('context_slices', 7)):
-    sub.add_argument(f'--{name}', type=int, default=default, metavar='N',
-                     help='default %(default)s')
+def _add_sizes(sub, default):
+  for name, pixels in (('region_px', 256), ('context_px', 384), ('context_slices', 7)):
+    sub.add_argument(f'--{name}', type=int, metavar='N', help=f'{default} {pixels}')
 
 
 def _inspect(args, _):
-  from fibjax import segment_speed
+  from fibjax import progress, segment_speed
   from fibjax.data import inspect
   from fibjax.report import figures, inspect_figure
-  speed = None if args.quick else segment_speed.measure_us_per_voxel()
+  if args.png:
+    args.png.parent.mkdir(parents=True, exist_ok=True)
+  speed = None
+  if not args.quick:
+    progress.say('measuring the speed of a segmentation here (--quick does without)')
+    speed = segment_speed.measure_us_per_voxel()
   found = inspect.inspect_stack(args.source, us_per_voxel=speed)
   if args.png:
     picture = inspect_figure.inspect_figure(found, inspect.cuts(args.source))
@@ -162,34 +167,37 @@ def _prep(args, _):
   print(args.out)
 
 
-def _sizes(args):
-  from fibjax.data.proposals import Sizes
-  return Sizes(args.region_px, args.context_px, args.context_slices)
+def _sizes(args, sizes):
+  """Sizes, with those replaced that were given."""
+  given = {key: getattr(args, key) for key in sizes._fields}
+  return sizes._replace(**{key: n for key, n in given.items() if n is not None})
 
 
 def _propose(args, _):
   from fibjax.data import proposals
   from fibjax.data import volume as volumes
   scores = args.scores and volumes.open_volume(args.scores)
+  sizes = _sizes(args, proposals.Sizes())
   places = proposals.propose(volumes.open_volume(args.volume), args.count, args.how,
-                             seed=args.seed, sizes=_sizes(args), scores=scores)
-  proposals.save_places(args.out, places)
+                             seed=args.seed, sizes=sizes, scores=scores)
+  proposals.save_places(args.out, places, sizes)
   print(args.out)
 
 
 def _export_regions(args, _):
   from fibjax import datasets
   from fibjax.data import annotation, proposals
-  annotation.export_regions(datasets.open_named(args.volume),
-                            proposals.load_places(args.places), args.out,
-                            sizes=_sizes(args), experts=args.experts.split(','))
+  places, sizes = proposals.load_places(args.places)
+  annotation.export_regions(datasets.open_named(args.volume), places, args.out,
+                            sizes=_sizes(args, sizes), experts=args.experts.split(','))
   print(args.out / 'README.txt')
 
 
 def _import_regions(args, _):
   from fibjax.data import annotation, regions
   if args.masks is not None:
-    regions.import_regions(args.source, args.masks, args.profile, args.out)
+    found = regions.import_regions(args.source, args.masks, args.profile, args.out)
+    print(json.dumps({'rows': len(found.volume), 'volumes': sorted(set(found.volume))}))
   elif args.source.is_dir():
     print(json.dumps(annotation.import_annotations(args.source, args.profile,
                                                    args.out)))

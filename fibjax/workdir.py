@@ -68,7 +68,7 @@ def read_json(path):
                      remedy='check the path') from None
   except (json.JSONDecodeError, UnicodeDecodeError) as error:
     raise InputError(str(path), got=f'damaged JSON ({error})', expected='a JSON file',
-                     remedy='delete it and run the stage again') from None
+                     remedy='repair it, or let fibjax write it again') from None
 
 
 def check_absent(path) -> None:

@@ -1,4 +1,5 @@
 """From proposals to painted masks and back: exact, or refused with the reason."""
+import functools
 import itertools
 import json
 import shutil
@@ -255,6 +256,11 @@ def test_without_a_frame_unlabelled_must_be_known_and_the_core_reached(
     annotation.import_annotations(folder, 'ilastik', tmp_path / 'r')
 
 
+def damage(folder, key, value):
+  manifest = json.loads((folder / 'manifest.json').read_text())
+  (folder / 'manifest.json').write_text(json.dumps({**manifest, key: value}))
+
+
 @pytest.mark.parametrize('break_it, said', [
     (lambda f: tifffile.imwrite(file_of(f, 0), np.where(
         tifffile.imread(file_of(f, 0)) == 0, 7, tifffile.imread(file_of(f, 0)))),
@@ -265,6 +271,9 @@ def test_without_a_frame_unlabelled_must_be_known_and_the_core_reached(
     (lambda f: file_of(f, 0).write_bytes(b'II*\0rubbish'), 'region_000.tif'),
     (lambda f: (f / 'manifest.json').unlink(), 'no such file'),
     (lambda f: (f / 'manifest.json').write_text('{"format": "else"}'), 'another file'),
+    (functools.partial(damage, key='regions', value=None), 'another file'),
+    (functools.partial(damage, key='regions', value=[{}]), 'another file'),
+    (functools.partial(damage, key='region_px', value='x'), 'another file'),
     (lambda f: shutil.rmtree(f / 'labels'), 'no label image'),
     (lambda f: None, 'no label image that was painted')])
 def test_what_else_is_refused(exported, tmp_path, break_it, said):
@@ -453,7 +462,8 @@ def test_the_most_uncertain_places_come_first_and_apart(volume, scores):
 
 
 @pytest.mark.parametrize('options, said', [
-    ({'count': 0}, 'count'), ({'how': 'best'}, "'best'"),
+    ({'count': 0}, 'count'), ({'seed': -1}, 'seed: got -1'),
+    ({'how': 'best'}, "'best'"),
     ({'sizes': Sizes()}, 'context'), ({'sizes': Sizes(64, 32, 5)}, 'context'),
     ({'how': 'uncertain', 'scores': None}, 'scores'),
     ({'how': 'uncertain', 'count': 200}, 'at most')])
@@ -471,14 +481,26 @@ def test_scores_of_another_volume_are_refused(volume, tmp_path):
     proposals.propose(volume, 1, 'uncertain', sizes=SMALL, scores=other)
 
 
+def test_grey_values_are_no_scores(volume, tmp_path):
+  nan = write_volume(tmp_path / 'n.ome.zarr', np.full(SHAPE, np.nan, np.float32))
+  for other in (volume, nan):
+    with pytest.raises(InputError, match='expected scores from 0 to 1'):
+      proposals.propose(volume, 1, 'uncertain', sizes=SMALL, scores=other)
+
+
 def test_places_are_a_table(volume, tmp_path):
   places = proposals.propose(volume, 3, 'random', sizes=SMALL)
-  proposals.save_places(tmp_path / 'p.csv', places)
-  assert proposals.load_places(tmp_path / 'p.csv') == places
+  sizes = proposals.Sizes(64, 128, 3)
+  proposals.save_places(tmp_path / 'p.csv', places, sizes)
+  assert proposals.load_places(tmp_path / 'p.csv') == (places, sizes)
   with pytest.raises(InputError, match='already'):
-    proposals.save_places(tmp_path / 'p.csv', places)
+    proposals.save_places(tmp_path / 'p.csv', places, sizes)
+  (tmp_path / 'own.csv').write_text('volume,z,y,x\nfilm,1,2,3\n')
+  assert proposals.load_places(tmp_path / 'own.csv') == (
+      [{'volume': 'film', 'z': 1, 'y': 2, 'x': 3}], proposals.Sizes())
   for text in ('', 'volume,z,y,x\n', 'volume,z,y\na,1,2\n', 'volume,z,y,x\na,1,2,b\n',
-               'volume,z,y,x\na,1\n'):
+               'volume,z,y,x\na,1\n', 'volume,z,y,x,region_px\na,1,2,3,q\n',
+               'volume,z,y,x,region_px\na,1,2,3,64\na,1,2,3,65\n'):
     (tmp_path / 'q.csv').write_text(text)
     with pytest.raises(InputError, match='q.csv'):
       proposals.load_places(tmp_path / 'q.csv')

@@ -119,7 +119,7 @@ def test_an_order_that_contradicts_the_file_is_refused(tmp_path):
   foreign_files.write_tif(tmp_path / 'a.tif', noise())
   make_volume(tmp_path / 'own.ome.zarr', noise())
   for name in ('a.raw', 'a.mat', 'b.mat', 'a.zarr', 'a.tif', 'own.ome.zarr'):
-    refused(f'{name}.*: axes: got xyz, expected .* as the file says', read_all,
+    refused(f'{name}.*: axes: got xyz, expected .* the order in this', read_all,
             tmp_path / name, axes='xyz')
   np.save(tmp_path / 'a.npy', noise())
   for wrong in ('zy', 'zyxt', 'zzx', 'ZYX', ''):
@@ -668,7 +668,7 @@ def test_float64_is_rounded_and_recorded(tmp_path):
   for bad in (1e300, np.nan):
     array[5, 2, 3] = bad
     np.save(tmp_path / 'a.npy', array)
-    refused('a.npy slice 6: got NaN or infinite', stacks.import_stack,
+    refused('a.npy slice 6: got NaN, infinite', stacks.import_stack,
             tmp_path / 'a.npy', tmp_path / 'w')
   np.save(tmp_path / 'a.npy', noise(np.int64))
   refused('a.npy slice 1: got dtype int64', stacks.import_stack, tmp_path / 'a.npy',

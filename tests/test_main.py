@@ -129,6 +129,11 @@ def test_bad_stacks_leave_nothing(capsys, tmp_path, stack):
     assert not list(tmp_path.glob('out*'))
 
 
+def imports(capsys, *words):
+  assert main.main(list(words)) == 0
+  assert json.loads(capsys.readouterr().out)['rows'] == 3
+
+
 def test_bad_regions_are_named(capsys, tmp_path, stack):
   imported(stack, tmp_path)
   capsys.readouterr()
@@ -137,13 +142,13 @@ def test_bad_regions_are_named(capsys, tmp_path, stack):
   assert 'profile' in fails(capsys, *annotated(tmp_path, profile='word'))
   rows = [('film', 2, 20, 20, 'train'), ('film', 4, 80, 20, 'val'),
           ('film', 6, 20, 20, 'test')]
-  assert main.main(annotated(tmp_path, rows)) == 0
+  imports(capsys, *annotated(tmp_path, rows))
   assert 'film' in fails(capsys, *own_run(tmp_path))
-  assert main.main(annotated(tmp_path, [('fim', *row[1:]) for row in rows])) == 0
+  imports(capsys, *annotated(tmp_path, [('fim', *row[1:]) for row in rows]))
   assert 'fim' in fails(capsys, *own_run(tmp_path))
-  assert main.main(annotated(tmp_path, [(*row[:4], 'train') for row in rows])) == 0
+  imports(capsys, *annotated(tmp_path, [(*row[:4], 'train') for row in rows]))
   assert 'none in split val, test' in fails(capsys, *own_run(tmp_path))
-  assert main.main(annotated(tmp_path, masks=np.zeros((3, 32, 32), np.uint8))) == 0
+  imports(capsys, *annotated(tmp_path, masks=np.zeros((3, 32, 32), np.uint8)))
   assert 'split train: got no voxel of class solid' in fails(capsys, *own_run(tmp_path))
 
 
@@ -236,3 +241,14 @@ def test_where_to_work_is_checked(capsys, tmp_path):
   with pytest.raises(SystemExit) as stop:
     main.main([*words, '--memory_gb=0'])
   assert stop.value.code == 2 and '--memory_gb' in capsys.readouterr().err
+
+
+def test_what_the_system_refuses_is_one_line(stack, tmp_path, capsys):
+  volume = imported(stack, tmp_path)
+  capsys.readouterr()
+  (tmp_path / 'file').write_text('no folder')
+  line = fails(capsys, 'regions', 'propose', volume, f'--out={tmp_path}/file/p.csv',
+               '--region_px=32', '--context_px=64', '--context_slices=3', '--count=2')
+  assert f'{tmp_path}/file' in line and 'check the path, its permissions' in line
+  line = fails(capsys, 'inspect', stack, '--quick', f'--png={tmp_path}/file/x.png')
+  assert f'{tmp_path}/file' in line

@@ -210,7 +210,7 @@ def test_steps_from_text():
     ('gradient:x=3', "step gradient: got parameter 'x', expected none"),
     ('align:mask=yes', "align:mask: got 'yes', expected true or false"),
     ('align:sigma_z=long', "sigma_z: got 'long', expected a value like 15.0"),
-    ('align:sigma_z=0', 'sigma_z: got 0.0, expected a float >= 1'),
+    ('align:sigma_z=0', 'sigma_z: got 0.0, expected a number >= 1'),
     ('align:max_angle_deg=nan', 'max_angle_deg: got nan'),
     ('destripe:levels=2.5', "levels: got '2.5', expected a value like 9"),
     ('destripe:wavelet=morl', "wavelet: got 'morl', expected one of bior1.1")])

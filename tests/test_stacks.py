@@ -290,7 +290,8 @@ def test_numbering(tmp_path):
   tifffile.imwrite(folder / 's_07.tif', noise()[0])
   check_refused(tmp_path, folder, r's_07.tif: got number 7, also in s_007.tif')
   (folder / 's_07.tif').rename(folder / 'mean_image.tif')
-  check_refused(tmp_path, folder, 'mean_image.tif: got a name of another pattern')
+  check_refused(tmp_path, folder, 'mean_image.tif: got a name of another pattern, '
+                'expected names that differ in a number only, such as')
   (folder / 'mean_image.tif').rename(folder / 's_012.png')
   check_refused(tmp_path, folder, 'in: got both s_001.tif and s_012.png')
 
@@ -359,7 +360,7 @@ def test_a_slice_that_is_not_finite(tmp_path, bad):
   array = noise(np.float32)
   array[9, 3, 4] = bad
   check_refused(tmp_path, write_folder(tmp_path / 'in', array),
-                's_010.tif: got NaN or infinite')
+                's_010.tif: got NaN, infinite')
   tifffile.imwrite(tmp_path / 'a.tif', array)
   check_refused(tmp_path, tmp_path / 'a.tif', 'a.tif page 10: got NaN')
 

@@ -284,12 +284,24 @@ def _sha256(path: Path) -> str:
 
 def _read_manifest(folder: Path) -> dict:
   manifest = workdir.read_json(folder / 'manifest.json')
-  if (not isinstance(manifest, dict) or manifest.get('format') != _FORMAT
-      or not {'regions', 'volumes', *Sizes._fields} <= set(manifest)):
+  if not isinstance(manifest, dict) or manifest.get('format') != _FORMAT or not (
+      _is_whole(manifest)):
     raise InputError(str(folder / 'manifest.json'), got='another file',
                      expected=f'a manifest of format {_FORMAT!r}',
                      remedy='give the folder that fibjax regions export made')
   return manifest
+
+
+def _is_whole(manifest: dict) -> bool:
+  """Whether a manifest has all that `import_annotations` reads, of the right kind."""
+  regions = manifest.get('regions')
+  return (isinstance(regions, list) and regions and 'volumes' in manifest
+          and all(isinstance(manifest.get(key), int) for key in Sizes._fields)
+          and all(isinstance(region, dict)
+                  and all(isinstance(region.get(key), int) for key in 'zyx')
+                  and all(isinstance(region.get(key), str)
+                          for key in ('file', 'volume', 'image_sha256'))
+                  for region in regions))
 
 
 def _label_files(folder: Path, manifest) -> dict[str, list[Path | None]]:

@@ -147,6 +147,8 @@ def _changed(mask_zyx, expected_zyx) -> str:
 
 def _shift(found, expected) -> str:
   """Names the shift between two boxes of one size."""
+  if found == expected:
+    return 'a mask with other slices in the place of some'
   z, y, x = (a - b for (a, _), (b, _) in zip(found, expected, strict=True))
   return f'a mask shifted by {z}, {y}, {x} voxels (z, y, x)'
 

@@ -163,7 +163,7 @@ def choose_axes(name: str, given: str | None, in_file: str | None = None, *,
                        remedy='name the axes of the array from the first to the last')
   if given and in_file and given != in_file:
     raise InputError(f'{name}: axes', got=given,
-                     expected=f'{in_file}, as the file says',
+                     expected=f'{in_file}, the order in this format or file',
                      remedy='leave the axes out, or correct the file')
   axes = given or in_file or default
   if axes is None:

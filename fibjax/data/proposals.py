@@ -1,9 +1,10 @@
 """Where to annotate: places of regions in a volume, drawn before anything is labelled.
 
 A place is the volume's name and z, y, x of a region's top-left voxel; a list of places
-is a table, the first columns of regions.csv. The whole context of a region, the box
-around it that an annotator sees, lies in the volume (section 1.3 of the paper's
-methods: 256 x 256 in 384 x 384 x 7). The same arguments give the same places.
+is a table, the first columns of regions.csv, then the sizes it was made for. The whole
+context of a region, the box around it that an annotator sees, lies in the volume
+(section 1.3 of the paper's methods: 256 x 256 in 384 x 384 x 7). The same arguments
+give the same places.
 
 * 'random': independent and uniform, as published; an unbiased sample of the volume.
 * 'stratified': equally many at all depths, and in each depth in dark and in bright
@@ -67,12 +68,14 @@ def propose(volume: volumes.Volume, count: int, how: str, *, seed: int = 0,
     Rows {volume, z, y, x}.
 
   Raises:
-    InputError: for a bad count or name, a volume smaller than a context, scores that
-      are missing or of another shape, or less room than count regions need.
+    InputError: for a bad count, seed or name, a volume smaller than a context, scores
+      that are missing, of another shape or none, or less room than count regions need.
   """
   sizes = sizes or Sizes()
   if count < 1:
     raise InputError('count', got=count, expected='at least 1', remedy='correct it')
+  if seed < 0:
+    raise InputError('seed', got=seed, expected='at least 0', remedy='correct it')
   if how not in HOW:
     raise InputError('how', got=repr(how), expected=f'one of {", ".join(HOW)}',
                      remedy='correct it')
@@ -87,27 +90,33 @@ def propose(volume: volumes.Volume, count: int, how: str, *, seed: int = 0,
   return [{'volume': name, 'z': int(z), 'y': int(y), 'x': int(x)} for z, y, x in places]
 
 
-def save_places(path, places: list[dict]) -> None:
-  """Writes places as a CSV table.
+def save_places(path, places: list[dict], sizes: Sizes) -> None:
+  """Writes places as a CSV table, with the sizes of regions and contexts.
 
   Raises:
     InputError: when something stands at path.
   """
   workdir.check_absent(path)
-  workdir.write_text(path, workdir.to_csv(places, COLUMNS))
+  rows = [{**place, **sizes._asdict()} for place in places]
+  workdir.write_text(path, workdir.to_csv(rows, COLUMNS + Sizes._fields))
 
 
-def load_places(path) -> list[dict]:
-  """Reads a CSV table with columns volume, z, y, x; others are left out.
+def load_places(path) -> tuple[list[dict], Sizes]:
+  """Reads a CSV table with columns volume, z, y, x, and the sizes if it has them.
+
+  Returns:
+    Rows {volume, z, y, x}, and their sizes, the paper's where the table has none.
 
   Raises:
-    InputError: when it is missing or no such table.
+    InputError: when it is missing, no such table, or of several sizes.
   """
   try:
     text = Path(path).read_text(encoding='utf-8-sig')
     rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True))
     places = [{'volume': row['volume'].strip(),
                **{axis: int(row[axis]) for axis in 'zyx'}} for row in rows]
+    sizes = {Sizes(**{key: int(row[key]) for key in Sizes._fields if row.get(key)})
+             for row in rows}
   except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError,
           AttributeError) as error:
     raise InputError(str(path), got=f'{type(error).__name__}: {error}',
@@ -116,7 +125,11 @@ def load_places(path) -> list[dict]:
   if not places:
     raise InputError(str(path), got='no row', expected='a place or more',
                      remedy='make it with fibjax regions propose')
-  return places
+  if len(sizes) > 1:
+    raise InputError(str(path), got=f'{len(sizes)} different sizes',
+                     expected='one size of regions and contexts in a table',
+                     remedy='split the table')
+  return places, *sizes
 
 
 def _check_room(shape, sizes: Sizes) -> None:
@@ -202,7 +215,13 @@ def _entropy(scores, z: int):
   start, stop = (z, 0, 0), (z + 1, *scores.shape[1:])
   if 'entropy' in scores.channels:
     return volumes.read_box(scores, start, stop, scores.channels.index('entropy'))[0]
-  return binary_entropy(volumes.read_box(scores, start, stop)[0])
+  score_yx = volumes.read_box(scores, start, stop)[0]
+  if score_yx.dtype.kind != 'f' or not ((score_yx >= 0) & (score_yx <= 1)).all():
+    raise InputError(str(scores.path), got=f'{score_yx.dtype} values from '
+                     f'{score_yx.min()} to {score_yx.max()} in slice z={z}',
+                     expected='scores from 0 to 1, float32',
+                     remedy='give scores.ome.zarr/NAME of a run or ensemble')
+  return binary_entropy(score_yx)
 
 
 def _box_means(values_yx, rows, columns, side: int):

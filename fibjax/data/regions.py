@@ -94,12 +94,10 @@ def save_regions(folder, regions: Regions) -> None:
   with open(partial, 'wb') as file:
     np.save(file, regions.masks_ryx)
   os.replace(partial, folder / 'masks.npy')
-  text = io.StringIO()
-  writer = csv.writer(text, lineterminator='\n')
-  writer.writerow(_COLUMNS)
-  writer.writerows(zip(regions.volume, regions.z, regions.y, regions.x,
-                       regions.heights, regions.widths, regions.split, strict=True))
-  workdir.write_text(folder / 'regions.csv', text.getvalue())
+  rows = zip(regions.volume, regions.z, regions.y, regions.x, regions.heights,
+             regions.widths, regions.split, strict=True)
+  workdir.write_text(folder / 'regions.csv', workdir.to_csv(
+      [dict(zip(_COLUMNS, row, strict=True)) for row in rows], _COLUMNS))
 
 
 def load_regions(folder) -> Regions:
@@ -295,16 +293,12 @@ def import_regions(table, masks, profile: str, out) -> Regions:
   """`import_masks` into a folder that does not exist yet; it appears whole or not.
 
   Raises:
-    InputError: as `import_masks`; when out exists or cannot be written.
+    InputError: as `import_masks`; when out exists.
   """
   workdir.check_absent(out)
   regions = import_masks(table, masks, profile)
-  try:
-    with workdir.new_folder(out) as partial:
-      save_regions(partial, regions)
-  except OSError as error:
-    raise InputError(str(out), got=str(error), expected='a folder that can be made',
-                     remedy='check free space and permissions') from None
+  with workdir.new_folder(out) as partial:
+    save_regions(partial, regions)
   return regions
 
 
@@ -383,6 +377,10 @@ def _parse(rows: Iterable[Mapping], name: str):
                      expected='a table with columns volume, z, y, x',
                      remedy='the first line must hold the column names')
   split = [(r.get('split') or '').strip() for r in rows]
+  for r, part in enumerate(split):
+    if part not in {*SPLITS, ''}:
+      raise InputError(f'{name} row {r}', got=f'split {part!r}',
+                       expected='train, val, test or empty', remedy='correct it')
   return ([str(r['volume']).strip() for r in rows],
           _integers(rows, ('z', 'y', 'x'), name), split)
 
@@ -394,7 +392,9 @@ def _integers(rows, columns, name) -> np.ndarray:
       try:
         values[r, k] = int(str(row.get(column)).strip())
       except ValueError:
+        values[r, k] = -1
+      if values[r, k] < 0:
         raise InputError(f'{name} row {r}', got=f'{column} = {row.get(column)!r}',
-                         expected='a whole number of voxels',
-                         remedy='correct the table') from None
+                         expected='a whole number of voxels, from 0',
+                         remedy='correct the table')
   return values

@@ -34,8 +34,9 @@ def order_slices(names, folder='') -> list[str]:
   for name, key in zip(names, keys, strict=True):
     if key[::2] != pattern:
       raise InputError(str(Path(folder, name)), got='a name of another pattern',
-                       expected='*'.join(pattern) + ' with numbers, as the others',
-                       remedy='move the file out of the folder or rename it')
+                       expected='names that differ in a number only, such as '
+                       f'{"0".join(pattern) or "0"}{Path(names[0]).suffix}',
+                       remedy='number the slices, or move the file out of the folder')
   if len(names) == 1:
     return names
   columns = list(zip(*(k[1::2] for k in keys), strict=True)) or [(0,) * len(names)]

@@ -321,7 +321,7 @@ def _read_slab(stack: Stack, start: int, stop: int, dtype, profile) -> np.ndarra
     with np.errstate(over='ignore'):  # found below
       slab_zyx[z - start] = slice_yx
     if dtype.kind == 'f' and not np.isfinite(slab_zyx[z - start]).all():
-      raise InputError(stack.names[z], got='NaN or infinite values',
-                       expected='finite grey values in float32',
+      raise InputError(stack.names[z], got='NaN, infinite or too large values',
+                       expected='finite grey values within float32',
                        remedy='repair or leave out the slice')
   return slab_zyx

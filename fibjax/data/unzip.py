@@ -76,7 +76,8 @@ def check_md5(path, n_bytes: int, md5: str) -> None:
       digest = hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False))
     got, expected = f'MD5 {digest.hexdigest()}', f'MD5 {md5}'
   if got != expected:
-    raise InputError(str(path), got=got, expected=expected, remedy='download it again')
+    raise InputError(str(path), got=got, expected=f'{expected}, the published file',
+                     remedy='download it again; unpack any other zip yourself')
 
 
 def _check_member(source: Path, member: zipfile.ZipInfo) -> None:

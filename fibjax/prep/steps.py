@@ -22,6 +22,8 @@ from fibjax.prep.brightness import SolidLevel
 
 # Share of the volume's sd that keeps flat places from being blown up.
 _EPSILON = 0.01
+_KIND_NAMES = {bool: 'a bool', str: 'a text', int: 'a whole number',
+               float: 'a number'}
 # Calls a function with each slice, in order; in threads, so it must be pure.
 Mapped = Callable[[Callable[[np.ndarray], object]], Iterator]
 
@@ -171,8 +173,8 @@ def _completed(step) -> dict:
     in_range = isinstance(value, str | bool) or known.low <= value < np.inf
     if not (right_type and in_range) or known.choices and value not in known.choices:
       expected = (f'one of {", ".join(known.choices[:8])}' if known.choices else
-                  f'a {wanted.__name__}' if wanted in (bool, str) else
-                  f'a {wanted.__name__} >= {known.low:g}')
+                  _KIND_NAMES[wanted] if wanted in (bool, str) else
+                  f'{_KIND_NAMES[wanted]} >= {known.low:g}')
       raise InputError(f'step {step.name}:{key}', got=repr(value), expected=expected,
                        remedy='correct it')
   known = KINDS[step.name].parameters

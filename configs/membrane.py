@@ -5,8 +5,8 @@ or distributed, train five seeds each (sections 2 and 3 of the methods).
 
 COMMAND   fibjax run --config=configs/membrane.py --workdir=workdirs/membrane
 HARDWARE  2 CPU cores, 58 minutes beside other work
-SCORE     accuracy at slices 434 and 598, distributed minus initial: +0.137 [0.097, 0.177]
-          with 5 slices, +0.122 [0.112, 0.132] with 20 (2026-11-26)
+SCORE     accuracy at slices 434 and 598, distributed minus initial: +0.137 [0.097,
+          0.177] with 5 slices, +0.122 [0.112, 0.132] with 20 (2026-11-26)
 RESULT    workdirs/membrane/report.html, study.json and trials/*/slices.csv
 
 Without trends along z, where placement should not matter: `membrane.py:flat`. Without a

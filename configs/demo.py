@@ -1,10 +1,10 @@
 """Three simulated films (HPC22, HPC30, HPC45): the main job in minutes.
 
 COMMAND   fibjax run --config=configs/demo.py --workdir=workdirs/demo
-HARDWARE  2 CPU cores, 5 min 52 s, and half a minute for the physical quantities
-SCORE     test mIoU after post-processing 0.835, 0.889, 0.878 for HPC22, HPC30, HPC45
+HARDWARE  2 CPU cores, 8 min 39 s beside other work
+SCORE     test mIoU after post-processing 0.868, 0.914, 0.904 for HPC22, HPC30, HPC45
           (best grey threshold with the answer in hand: 0.524, 0.668, 0.542), porosity
-          17.4, 36.0, 50.7 % where the truth is 17.1, 34.8, 50.5 % (2026-11-26)
+          17.4, 36.6, 51.2 % where the truth is 17.1, 34.8, 50.5 % (2026-11-26)
 
 An ensemble of 8 seeds, trained more briefly on the same films, is `demo.py:ensemble`:
 

@@ -205,18 +205,18 @@ def main(argv: list[str] | None = None) -> int:
                          remedy=f'see fibjax {args.verb} --help')
     with end_at_signals(_next_step(args.verb)):
       args.function(args, tuple(word.removeprefix(prefix) for word in rest))
-  except OSError as error:
-    if error.filename is None:
-      raise
-    print(f'fibjax: {_of_system(error)}', file=sys.stderr)
-    return 2
-  except InputError as error:
-    print(f'fibjax: {error}', file=sys.stderr)
+  except (InputError, OSError) as error:
+    print(f'fibjax: {_mistake(error)}', file=sys.stderr)
     return 2
   return 0
 
 
-def _of_system(error: OSError) -> InputError:
+def _mistake(error: InputError | OSError) -> InputError:
+  """What to tell the user; raises an error of the system that names no file."""
+  if isinstance(error, InputError):
+    return error
+  if error.filename is None:
+    raise error
   return InputError(str(error.filename), got=error.strerror,
                     expected='a path that can be read or written',
                     remedy='check the path, its permissions and the free space')

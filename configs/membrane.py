@@ -30,7 +30,7 @@ def get_config(variant: str = 'base'):
   config.forest.min_leaves = (5, 20, 50)
   config.train.voxel_fraction = 0.2
   config.model.name = 'resunet'
-  config.model.n_z = 1
+  config.model.n_z = 5
   config.model.base = 8
   config.train.augment = 'physical'
   config.train.balance = 'natural'
@@ -42,8 +42,7 @@ def get_config(variant: str = 'base'):
   config.train.patience = 15
   config.sweep.members = 5
   config.study.counts = (5, 20)
-  if variant == 'flat':
-    config.train.voxel_fraction = 0.15  # less of it is painted solid than in MEM80
+  config.study.painted = 16
   if variant.startswith('auto'):
     config.study.counts = (20,)
     config.study.placements = ('uncertain',)

@@ -122,7 +122,7 @@ def _run(args, overrides):
     print(json.dumps(compare.run_compare(config, args.workdir)['findings']))
   elif config.study.counts:
     print(json.dumps(study.run_study(config, args.workdir,
-                                     _resources(args))['interaction']))
+                                     _resources(args))['contrasts']))
   else:
     print(json.dumps(run.run(config, args.workdir, _resources(args))['test']))
   print(f'report: {args.workdir / "report.html"}', file=sys.stderr)

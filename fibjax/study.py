@@ -10,9 +10,10 @@
 
 A workdir gets film/ (simulated), prepared.ome.zarr, forest/, labels.ome.zarr,
 trials/<count>-<placement>/ (workdirs of `sweep`), slices.csv (a row per trial, seed,
-slice and kind of labels) and study.json with the table and the interaction.
+slice and kind of labels) and study.json with the table and the contrasts.
 """
 import csv
+import itertools
 import os
 from pathlib import Path
 
@@ -228,7 +229,7 @@ def _run_trial(config, chosen: list[int], raw: Volume, labels_zyx, truth_zyx,
 
 
 def _summarise(config, folder: Path) -> dict:
-  """study.json: mean and sd over seeds at the tested slices, and the interaction."""
+  """study.json: mean and sd over seeds at the tested slices, and contrasts."""
   tables, found = {}, []
   for count, placement in trials_of(config):
     path = folder / 'trials' / f'{count}-{placement}' / 'slices.csv'
@@ -243,8 +244,8 @@ def _summarise(config, folder: Path) -> dict:
             'count': count, 'placement': placement, 'against': kind, 'z': z,
             'seeds': len(here), 'all_pore': float(here[0]['all_pore']),
             **{name: _mean_sd([float(row[name]) for row in here]) for name in SCORES}})
-  result = {'table': found, 'interaction': {
-      kind: interaction(tables, kind, config.study.test_slices)
+  result = {'table': found, 'contrasts': {
+      kind: contrasts(tables, kind, config.study.test_slices)
       for kind in dict.fromkeys(row['against'] for row in found)}}
   workdir.write_json(folder / 'study.json', result)
   return result
@@ -255,8 +256,8 @@ def _mean_sd(values) -> list[float | None]:
           float(np.std(values, ddof=1)) if len(values) > 1 else None]
 
 
-def interaction(tables: dict, kind: str, test_slices) -> dict | None:
-  """Does it pay to distribute many slices, and not few (§3.1)? Over seeds.
+def contrasts(tables: dict, kind: str, test_slices) -> dict[str, dict[str, float]]:
+  """How placements differ away from the top, and whether more with many slices (§3.1).
 
   Args:
     tables: (count, placement) -> rows of slices.csv.
@@ -264,35 +265,40 @@ def interaction(tables: dict, kind: str, test_slices) -> dict | None:
     test_slices: those but the first are away from the top.
 
   Returns:
-    None without both placements of two counts, or fewer than two common seeds; else
-    for the most and fewest slices the accuracy of distributed - initial at the tested
-    slices away from the top, and the difference of the two, each mean, low and high of
-    the 95 % t interval over seeds.
+    For each two placements B and A, 'B - A, COUNT slices': difference of their
+    accuracy; and with several counts the interaction, 'B - A, MOST - FEWEST slices':
+    difference of these differences. Each mean, low and high of the 95 % t interval
+    over the seeds in common; none where these are fewer than two.
   """
-  counts = sorted({count for count, _ in tables})
-  if len(counts) < 2 or not all((count, placement) in tables for count in counts
-                                for placement in ('initial', 'distributed')):
-    return None
   away = set(test_slices[1:])
-
-  def accuracy(count, placement):
-    by_seed = {}
-    for row in tables[count, placement]:
-      if row['against'] == kind and int(row['z']) in away:
-        by_seed.setdefault(row['seed'], []).append(float(row['accuracy']))
-    return {seed: np.mean(values) for seed, values in by_seed.items()}
-
+  by_seed = {trial: _accuracy_by_seed(rows, kind, away)
+             for trial, rows in tables.items()}
   gains = {}
-  for count in (counts[0], counts[-1]):
-    spread, top = (accuracy(count, name) for name in ('distributed', 'initial'))
-    gains[count] = {seed: spread[seed] - top[seed] for seed in spread if seed in top}
-  seeds = sorted(set(gains[counts[0]]) & set(gains[counts[-1]]))
-  if len(seeds) < 2:
-    return None
-  few, many = (np.array([gains[count][seed] for seed in seeds])
-               for count in (counts[0], counts[-1]))
-  return {f'gain_{counts[0]}': _t_interval(few), f'gain_{counts[-1]}':
-          _t_interval(many), 'interaction': _t_interval(many - few)}
+  for first, second in itertools.combinations(tables, 2):
+    if first[0] == second[0]:
+      gain = _difference(by_seed[second], by_seed[first])
+      gains.setdefault(f'{second[1]} - {first[1]}', {})[first[0]] = gain
+  found = {}
+  for pair, by_count in gains.items():
+    found.update({f'{pair}, {count} slices': gain for count, gain in by_count.items()})
+    if len(by_count) > 1:
+      few, many = min(by_count), max(by_count)
+      found[f'{pair}, {many} - {few} slices'] = _difference(by_count[many],
+                                                            by_count[few])
+  return {name: _t_interval(np.array(list(values.values())))
+          for name, values in found.items() if len(values) > 1}
+
+
+def _accuracy_by_seed(rows, kind, places) -> dict[str, float]:
+  found = {}
+  for row in rows:
+    if row['against'] == kind and int(row['z']) in places:
+      found.setdefault(row['seed'], []).append(float(row['accuracy']))
+  return {seed: float(np.mean(values)) for seed, values in found.items()}
+
+
+def _difference(second: dict, first: dict) -> dict:
+  return {seed: second[seed] - first[seed] for seed in second if seed in first}
 
 
 def _t_interval(values) -> dict[str, float]:

@@ -139,17 +139,32 @@ def made_tables(gains):
 
 
 def test_the_interaction_is_a_difference_of_differences():
-  found = study.interaction(made_tables({5: (-.02, .0, .02), 20: (.05, .06, .07)}),
-                            'truth', (0, 10, 20))
-  assert found['gain_5']['mean'] == pytest.approx(0, abs=1e-12)
-  assert found['gain_20']['mean'] == pytest.approx(0.06)
-  assert found['interaction']['mean'] == pytest.approx(0.06)
+  found = study.contrasts(made_tables({5: (-.02, .0, .02), 20: (.05, .06, .07)}),
+                          'truth', (0, 10, 20))
+  assert list(found) == ['distributed - initial, 5 slices',
+                         'distributed - initial, 20 slices',
+                         'distributed - initial, 20 - 5 slices']
+  few, many, interaction = found.values()
+  assert few['mean'] == pytest.approx(0, abs=1e-12)
+  assert many['mean'] == pytest.approx(0.06)
+  assert interaction['mean'] == pytest.approx(0.06)
   # Differences .07, .06, .05: sd .01, standard error .01 / sqrt(3), t of 2 df 4.3027.
   reach = 4.302653 * 0.01 / 3 ** 0.5
-  assert found['interaction']['low'] == pytest.approx(0.06 - reach, abs=1e-6)
-  assert found['interaction']['high'] == pytest.approx(0.06 + reach, abs=1e-6)
-  assert study.interaction(made_tables({5: (0., 0.)}), 'truth', (0, 10)) is None
-  assert study.interaction(made_tables({5: (0.,), 20: (0.,)}), 'truth', (0, 10)) is None
+  assert interaction['low'] == pytest.approx(0.06 - reach, abs=1e-6)
+  assert interaction['high'] == pytest.approx(0.06 + reach, abs=1e-6)
+  assert list(study.contrasts(made_tables({5: (0., 0.)}), 'truth', (0, 10))) == [
+      'distributed - initial, 5 slices']
+  assert study.contrasts(made_tables({5: (0.,), 20: (0.,)}), 'truth', (0, 10)) == {}
+
+
+def test_every_placement_is_compared_with_every_other():
+  tables = made_tables({20: (.1, .1)})
+  tables[20, 'uncertain'] = [dict(row, accuracy=str(float(row['accuracy']) - 0.04))
+                             for row in tables[20, 'distributed']]
+  found = study.contrasts(tables, 'truth', (0, 10, 20))
+  assert {name: pytest.approx(part['mean']) for name, part in found.items()} == {
+      'distributed - initial, 20 slices': 0.1, 'uncertain - initial, 20 slices': 0.06,
+      'uncertain - distributed, 20 slices': -0.04}
 
 
 def test_published_numbers_are_those_of_their_source():

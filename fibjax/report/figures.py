@@ -361,7 +361,8 @@ def porosity_figure(manual: dict, automatic: dict) -> Figure:
 
 
 @styled
-def bars_figure(names: list[str], series: list[str], values_sn, label: str) -> Figure:
+def bars_figure(names: list[str], series: list[str], values_sn, label: str,
+                errors_sn=None) -> Figure:
   """Draws a group of horizontal bars for each name, one bar per series.
 
   Args:
@@ -369,6 +370,7 @@ def bars_figure(names: list[str], series: list[str], values_sn, label: str) -> F
     series: s names of bars in a group.
     values_sn: [s, n] values from 0; None for none.
     label: of the axis of values.
+    errors_sn: [s, n] half lengths of error bars, None for none; or nothing at all.
   """
   count = len(series)
   figure = Figure(figsize=(8.0, 1.0 + 0.16 * (count + 1) * len(names)),
@@ -376,9 +378,12 @@ def bars_figure(names: list[str], series: list[str], values_sn, label: str) -> F
   ax = figure.subplots()
   rows = np.arange(len(names))
   for s, (name, values) in enumerate(zip(series, values_sn, strict=True)):
-    ax.barh(rows + (s - (count - 1) / 2) * 0.8 / count,
-            [0 if value is None else value for value in values], 0.8 / count,
-            color=COLOURS[s % len(COLOURS)], label=name)
+    places = rows + (s - (count - 1) / 2) * 0.8 / count
+    lengths = [value or 0 for value in values]
+    ax.barh(places, lengths, 0.8 / count, color=COLOURS[s % len(COLOURS)], label=name)
+    if errors_sn is not None:
+      ax.errorbar(lengths, places, xerr=[error or 0 for error in errors_sn[s]],
+                  fmt='none', ecolor='0.2', elinewidth=1.0, capsize=2)
   ax.set_yticks(rows, names)
   ax.set_ylim(len(names) - 0.4, -0.6)
   ax.set_xlabel(label)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from scipy import ndimage
 
 from fibjax import workdir
 from fibjax.data import volume as volumes
@@ -24,6 +25,7 @@ PUBLISHED = {
 _SHOWN = {'loss': ('loss, nats', 3), 'accuracy': ('accuracy', 3), 'miou': ('mIoU', 3),
           'iou_solid': ('IoU of solid', 3), 'dice_solid': ('Dice of solid', 3),
           'porosity_error': ('porosity error', 3)}
+_RUNNING = 25  # slices
 
 
 def write_study_report(folder) -> Path:
@@ -43,10 +45,12 @@ def write_study_report(folder) -> Path:
   kinds = list(dict.fromkeys(row['against'] for row in result['table']))
   shown = [study_table(result['table'], kind) for kind in kinds]
   pictures = [_bars(result['table'], kinds[0])]
-  pictures += [_curves(folder, kind) for kind in kinds]
-  pictures += _panels(folder, settings, result['table'])
+  trials = list(dict.fromkeys((row['count'], row['placement'])
+                              for row in result['table']))
+  pictures += [_curves(folder, trials, kind) for kind in kinds]
+  pictures += _panels(folder, trials, settings, result['table'][-1]['z'])
   return page.write_page(folder, 'study.html', shown, pictures, notes=notes,
-                         facts=_facts(result['interaction']), settings=settings,
+                         facts=_facts(result['contrasts']), settings=settings,
                          versions=versions)
 
 
@@ -89,19 +93,21 @@ def _bars(rows, kind):
   rows = [row for row in rows if row['against'] == kind]
   trials = list(dict.fromkeys((row['count'], row['placement']) for row in rows))
   places = list(dict.fromkeys(row['z'] for row in rows))
-  at = {(row['count'], row['placement'], row['z']): row['accuracy'][0] for row in rows}
+  at = {(row['count'], row['placement'], row['z']): row['accuracy'] for row in rows}
+  means, deviations = ([[at[(*trial, z)][k] for trial in trials] for z in places]
+                       for k in range(2))
   return page.page_figure(
       'accuracy', 'Accuracy of the trials.',
-      "Mean over seeds, at the tested slices (the document's Figure 1).",
+      "Mean ± sd over seeds, at the tested slices (the document's Figure 1).",
       figures.bars_figure([f'{count} {name}' for count, name in trials],
-                          [f'slice {z}' for z in places],
-                          [[at[(*trial, z)] for trial in trials] for z in places],
-                          'accuracy'))
+                          [f'slice {z}' for z in places], means, 'accuracy',
+                          deviations))
 
 
-def _curves(folder, kind):
+def _curves(folder, trials, kind):
   curves = {}
-  for path in sorted(folder.glob('trials/*/slices.csv')):
+  for trial in trials:
+    path = folder / 'trials' / '{}-{}'.format(*trial) / 'slices.csv'
     with open(path, encoding='utf-8', newline='') as file:
       rows = [row for row in csv.DictReader(file) if row['against'] == kind]
     depth = 1 + max(int(row['z']) for row in rows)
@@ -109,11 +115,12 @@ def _curves(folder, kind):
     for row in rows:
       total[int(row['z'])] += float(row['miou'])
       count[int(row['z'])] += 1
-    curves[path.parent.name.replace('-', ' ')] = total / count
+    curves['{} {}'.format(*trial)] = total / count
   against = {'corrected': 'the corrected labels', 'truth': 'the truth'}[kind]
   return page.page_figure(
       f'slices_{kind}', f'mIoU of every slice, against {against}.',
-      'Mean over seeds; slices that a trial is trained on are among them.',
+      f'Mean over seeds, thin; running mean over {_RUNNING} slices, thick. Slices that '
+      'a trial is trained on are among them.',
       _curves_figure(curves))
 
 
@@ -122,16 +129,18 @@ def _curves_figure(curves: dict[str, np.ndarray]) -> Figure:
   figure = Figure(figsize=(8.0, 3.2), layout='constrained')
   ax = figure.subplots()
   for (name, values), colour in zip(curves.items(), figures.COLOURS, strict=False):
-    ax.plot(np.arange(len(values)), values, color=colour, label=name, linewidth=1.0)
+    z = np.arange(len(values))
+    ax.plot(z, values, color=colour, linewidth=0.6, alpha=0.35)
+    ax.plot(z, ndimage.uniform_filter1d(values, _RUNNING, mode='nearest'), color=colour,
+            label=name, linewidth=1.6)
   ax.set(xlabel='slice', ylabel='mIoU')
   ax.grid(color='0.9', linewidth=0.6)
   figure.legend(loc='outside upper center', ncols=4)
   return figure
 
 
-def _panels(folder, settings, rows):
-  """The last tested slice: image, labels and a prediction of each trial (Figure 2)."""
-  z = rows[-1]['z']
+def _panels(folder, trials, settings, z):
+  """A tested slice: image, labels and a prediction of each trial (Figure 2)."""
 
   def slice_of(path):
     volume = volumes.open_volume(path)
@@ -145,10 +154,10 @@ def _panels(folder, settings, rows):
             'corrected labels': slice_of(labels)}
   if (folder / 'film' / 'truth.ome.zarr').exists():
     panels['truth'] = slice_of(folder / 'film' / 'truth.ome.zarr')
-  for home in sorted(folder.glob('trials/*')):
-    scores = sorted((home / 'scores').glob('*'), key=lambda path: path.name)
-    if scores:
-      panels[home.name.replace('-', ' ')] = slice_of(scores[0]) > 0.5
+  for count, placement in trials:
+    scores = folder / 'trials' / f'{count}-{placement}' / 'scores'
+    first = min(scores.iterdir(), key=lambda path: int(path.name))
+    panels[f'{count} {placement}'] = slice_of(first) > 0.5
   return [page.page_figure(
       'slice', f'Slice {z}.',
       "Image, labels and one seed of each trial; white is solid (the document's Figure "
@@ -169,14 +178,9 @@ def _panels_figure(panels: dict[str, np.ndarray]) -> Figure:
   return figure
 
 
-def _facts(found: dict) -> list[tuple[str, str]]:
-  facts = []
-  for kind, part in found.items():
-    for name, interval in (part or {}).items():
-      what = ('Interaction' if name == 'interaction' else
-              f'Distributed − initial, {name.removeprefix("gain_")} slices')
-      facts.append((f'{what} (accuracy away from the top, {kind})',
-                    f'{tables.number(interval["mean"], 3, sign=True)} '
-                    f'[{tables.number(interval["low"], 3, sign=True)}, '
-                    f'{tables.number(interval["high"], 3, sign=True)}]'))
-  return facts
+def _facts(contrasts: dict) -> list[tuple[str, str]]:
+  return [(f'{name.replace(" - ", " − ")} (accuracy away from the top, {kind})',
+           f'{tables.number(interval["mean"], 3, sign=True)} '
+           f'[{tables.number(interval["low"], 3, sign=True)}, '
+           f'{tables.number(interval["high"], 3, sign=True)}]')
+          for kind, found in contrasts.items() for name, interval in found.items()]

@@ -4,9 +4,11 @@ A random forest and an emulated correction make the labels; 5 or 20 slices, from
 or distributed, train five seeds each (sections 2 and 3 of the methods).
 
 COMMAND   fibjax run --config=configs/membrane.py --workdir=workdirs/membrane
-HARDWARE  2 CPU cores, 58 minutes beside other work
-SCORE     accuracy at slices 434 and 598, distributed minus initial: +0.137 [0.097,
-          0.177] with 5 slices, +0.122 [0.112, 0.132] with 20 (2026-11-26)
+HARDWARE  2 CPU cores, 63 minutes beside another study
+SCORE     accuracy at slices 434 and 598, distributed minus initial: +0.031 [0.015,
+          0.048] with 5 slices, +0.055 [0.034, 0.077] with 20, interaction +0.024
+          [0.006, 0.042]; `:flat` +0.006 [0.002, 0.010], -0.002 [-0.004, -0.000]
+          (2026-11-26)
 RESULT    workdirs/membrane/report.html, study.json and trials/*/slices.csv
 
 Without trends along z, where placement should not matter: `membrane.py:flat`. Without a

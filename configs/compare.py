@@ -13,7 +13,7 @@ COMMAND   fibjax run --config=configs/compare.py:flyem --config.data.root=DIR \
               --workdir=workdirs/compare_flyem
 HARDWARE  2 CPU cores, 35 minutes beside other work
 SCORE     test mIoU: U-Net 0.796, residual U-Net 0.776, CNN 0.747, forest 0.739,
-          best classical one 0.600 (2026-11-26)
+          Sauvola 0.615 (2026-11-26)
 """
 from fibjax.config import base, unknown_variant
 

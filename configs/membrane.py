@@ -8,11 +8,13 @@ HARDWARE  2 CPU cores, 63 minutes beside another study
 SCORE     accuracy at slices 434 and 598, distributed minus initial: +0.031 [0.015,
           0.048] with 5 slices, +0.055 [0.034, 0.077] with 20, interaction +0.024
           [0.006, 0.042]; `:flat` +0.006 [0.002, 0.010], -0.002 [-0.004, -0.000]
-          (2026-11-26)
+          (63 minutes); `:auto` with the three placements, 20 slices, uncertain minus
+          distributed +0.010 [0.003, 0.017] (25 minutes) (2026-11-26)
 RESULT    workdirs/membrane/report.html, study.json and trials/*/slices.csv
 
 Without trends along z, where placement should not matter: `membrane.py:flat`. Without a
-person: `membrane.py:auto`, forest, choice of slices by its uncertainty, network.
+person: `membrane.py:auto`, forest, choice of slices by its uncertainty, network;
+with `--config.study.placements=initial,distributed,uncertain` compared with both others.
 """
 from fibjax.config import base, unknown_variant
 

@@ -61,15 +61,15 @@ def otsu(volume_zyx: np.ndarray, *, sigma_px: float = 1.0, bins: int = BINS,
 
 
 def sauvola(volume_zyx: np.ndarray, *, sigma_px: float = 1.0, window_px: int = 101,
-            k: float = 0.3, range_share: float = 0.5) -> np.ndarray:
+            k: float = 0.5, range_share: float = 0.5) -> np.ndarray:
   """Segments each slice by Sauvola's local threshold.
 
   Sauvola & Pietikainen 2000, Pattern Recognition 33:225, for dark text on paper, here
   dark pores in solid: T = m (1 + k (s / R - 1)) with mean m and standard deviation s
   of a window. The paper's R = 128 is half the range of its 8-bit images; ours is a
   share of the contrast P95 - P5 of the volume, and m is counted from its P5, so that
-  scale and offset of the grey values do not matter. Window, smoothing and share are
-  our choices; the paper has k = 0.5. A featureless pore wider than the window becomes
+  scale and offset of the grey values do not matter; k = 0.5 as in the paper. Window,
+  smoothing and share are our choices. A featureless pore wider than the window becomes
   solid.
 
   Args:

@@ -14,7 +14,7 @@ RESULT    workdirs/membrane/report.html, study.json and trials/*/slices.csv
 
 Without trends along z, where placement should not matter: `membrane.py:flat`. Without a
 person: `membrane.py:auto`, forest, choice of slices by its uncertainty, network;
-with `--config.study.placements=initial,distributed,uncertain` compared with both others.
+compared with both others by `--config.study.placements=initial,distributed,uncertain`.
 """
 from fibjax.config import base, unknown_variant
 

@@ -1,7 +1,7 @@
 """Three simulated films (HPC22, HPC30, HPC45): the main job in minutes.
 
 COMMAND   fibjax run --config=configs/demo.py --workdir=workdirs/demo
-HARDWARE  2 CPU cores, 8 min 39 s beside other work
+HARDWARE  2 CPU cores, 4 min 31 s
 SCORE     test mIoU after post-processing 0.868, 0.914, 0.904 for HPC22, HPC30, HPC45
           (best grey threshold with the answer in hand: 0.524, 0.668, 0.542), porosity
           17.4, 36.6, 51.2 % where the truth is 17.1, 34.8, 50.5 % (2026-11-26)

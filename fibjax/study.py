@@ -70,7 +70,7 @@ def run_study(config, folder, resources: Resources = HERE) -> dict:
     labels_zyx = _read(labels)
     entropy_z = slices.mean_entropy(_read(scores))
     for count, placement in trials_of(config):
-      home = folder / 'trials' / f'{count}-{placement}'
+      home = slices.trial_folder(folder, count, placement)
       if not (home / 'slices.csv').exists():
         chosen = slices.choose_slices(depth, count, placement,
                                       config.study.test_slices, entropy_z)
@@ -232,7 +232,7 @@ def _summarise(config, folder: Path) -> dict:
   """study.json: mean and sd over seeds at the tested slices, and contrasts."""
   tables, found = {}, []
   for count, placement in trials_of(config):
-    path = folder / 'trials' / f'{count}-{placement}' / 'slices.csv'
+    path = slices.trial_folder(folder, count, placement) / 'slices.csv'
     with open(path, encoding='utf-8', newline='') as file:
       tables[count, placement] = list(csv.DictReader(file))
   for (count, placement), rows in tables.items():

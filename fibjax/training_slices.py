@@ -5,6 +5,8 @@ few partly painted slices, segments a stack; its errors are corrected; some slic
 that train a network, which is judged on others. Arrays are [z, y, x]; labels 0 pore,
 1 solid, 255 unlabelled.
 """
+from pathlib import Path
+
 import numpy as np
 from scipy import ndimage
 
@@ -14,6 +16,11 @@ from fibjax.simulate import annotator as annotators
 PLACEMENTS = ('initial', 'distributed', 'uncertain')
 _BOUNDARY_PX = 2  # so near to true solid a wrong voxel is an error of its boundary
 _CERTAIN = 1e-7  # scores are held so far away from 0 and 1
+
+
+def trial_folder(folder, count: int, placement: str) -> Path:
+  """Workdir of a trial within that of the study."""
+  return Path(folder) / 'trials' / f'{count}-{placement}'
 
 
 def choose_slices(depth: int, count: int, placement: str, test_slices=(),

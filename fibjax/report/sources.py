@@ -18,7 +18,7 @@ from fibjax.report.figures import RegionPanel
 
 SIZES_PX = (33, 49, 65, 81, 97, 113)  # the paper's neighbourhoods
 # Columns of text; a seed is one, so that it keeps all its digits.
-_TEXT_COLUMNS = ('volume', 'split', 'loss', 'seed', 'state')
+_TEXT_COLUMNS = ('volume', 'split', 'loss', 'seed', 'state', 'against')
 _SPLIT_ORDER = ('test', 'val', 'train', '')
 _SURROUND = 1.35  # side of figure 1 over the largest neighbourhood in it
 

@@ -3,14 +3,13 @@
 Input is the study's workdir: study.json and trials/*/slices.csv, beside the numbers
 that the document printed (third_party/membrane). Same files, same bytes.
 """
-import csv
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from fibjax import workdir
+from fibjax import training_slices, workdir
 from fibjax.data import volume as volumes
 from fibjax.report import figures, page, sources, tables
 
@@ -44,11 +43,15 @@ def write_study_report(folder) -> Path:
                         for name in ('config.json', 'versions.json'))
   kinds = list(dict.fromkeys(row['against'] for row in result['table']))
   shown = [study_table(result['table'], kind) for kind in kinds]
-  pictures = [_bars(result['table'], kinds[0])]
   trials = list(dict.fromkeys((row['count'], row['placement'])
                               for row in result['table']))
-  pictures += [_curves(folder, trials, kind) for kind in kinds]
-  pictures += _panels(folder, trials, settings, result['table'][-1]['z'])
+  homes = {'{} {}'.format(*trial): training_slices.trial_folder(folder, *trial)
+           for trial in trials}
+  columns = {name: sources.read_columns(home / 'slices.csv')
+             for name, home in homes.items()}
+  pictures = [_bars(result['table'], trials, kinds[0])]
+  pictures += [_curves(columns, kind) for kind in kinds]
+  pictures += _panels(folder, homes, settings, result['table'][-1]['z'])
   return page.write_page(folder, 'study.html', shown, pictures, notes=notes,
                          facts=_facts(result['contrasts']), settings=settings,
                          versions=versions)
@@ -89,9 +92,8 @@ def study_table(rows: list[dict], kind: str) -> tables.Table:
            'membrane; only the pattern compares.')
 
 
-def _bars(rows, kind):
+def _bars(rows, trials, kind):
   rows = [row for row in rows if row['against'] == kind]
-  trials = list(dict.fromkeys((row['count'], row['placement']) for row in rows))
   places = list(dict.fromkeys(row['z'] for row in rows))
   at = {(row['count'], row['placement'], row['z']): row['accuracy'] for row in rows}
   means, deviations = ([[at[(*trial, z)][k] for trial in trials] for z in places]
@@ -104,18 +106,12 @@ def _bars(rows, kind):
                           deviations))
 
 
-def _curves(folder, trials, kind):
+def _curves(columns, kind):
   curves = {}
-  for trial in trials:
-    path = folder / 'trials' / '{}-{}'.format(*trial) / 'slices.csv'
-    with open(path, encoding='utf-8', newline='') as file:
-      rows = [row for row in csv.DictReader(file) if row['against'] == kind]
-    depth = 1 + max(int(row['z']) for row in rows)
-    total, count = np.zeros(depth), np.zeros(depth)
-    for row in rows:
-      total[int(row['z'])] += float(row['miou'])
-      count[int(row['z'])] += 1
-    curves['{} {}'.format(*trial)] = total / count
+  for name, found in columns.items():
+    rows = found['against'] == kind
+    z = found['z'][rows].astype(int)
+    curves[name] = np.bincount(z, found['miou'][rows]) / np.bincount(z)
   against = {'corrected': 'the corrected labels', 'truth': 'the truth'}[kind]
   return page.page_figure(
       f'slices_{kind}', f'mIoU of every slice, against {against}.',
@@ -139,7 +135,7 @@ def _curves_figure(curves: dict[str, np.ndarray]) -> Figure:
   return figure
 
 
-def _panels(folder, trials, settings, z):
+def _panels(folder, homes, settings, z):
   """A tested slice: image, labels and a prediction of each trial (Figure 2)."""
 
   def slice_of(path):
@@ -154,10 +150,9 @@ def _panels(folder, trials, settings, z):
             'corrected labels': slice_of(labels)}
   if (folder / 'film' / 'truth.ome.zarr').exists():
     panels['truth'] = slice_of(folder / 'film' / 'truth.ome.zarr')
-  for count, placement in trials:
-    scores = folder / 'trials' / f'{count}-{placement}' / 'scores'
-    first = min(scores.iterdir(), key=lambda path: int(path.name))
-    panels[f'{count} {placement}'] = slice_of(first) > 0.5
+  for name, home in homes.items():
+    first = min((home / 'scores').iterdir(), key=lambda path: int(path.name))
+    panels[name] = slice_of(first) > 0.5
   return [page.page_figure(
       'slice', f'Slice {z}.',
       "Image, labels and one seed of each trial; white is solid (the document's Figure "
@@ -180,7 +175,5 @@ def _panels_figure(panels: dict[str, np.ndarray]) -> Figure:
 
 def _facts(contrasts: dict) -> list[tuple[str, str]]:
   return [(f'{name.replace(" - ", " − ")} (accuracy away from the top, {kind})',
-           f'{tables.number(interval["mean"], 3, sign=True)} '
-           f'[{tables.number(interval["low"], 3, sign=True)}, '
-           f'{tables.number(interval["high"], 3, sign=True)}]')
+           tables.difference(interval['mean'], interval['low'], interval['high'], 3))
           for kind, found in contrasts.items() for name, interval in found.items()]

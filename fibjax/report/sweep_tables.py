@@ -228,7 +228,7 @@ def loss_table(rows: list[dict]) -> tables.Table:
       scores.append(DASH if not values.size else _spread(
           values.mean(), values.std(ddof=1) if values.size > 1 else math.nan, digits))
       against = row['against_first']
-      differences.append(DASH if against is None else _difference(
+      differences.append(DASH if against is None else tables.difference(
           *(factor * against[key][part] for part in ('difference', 'low', 'high')),
           digits))
     name = f'{row["loss"]} at {size_name(row["n_xy"], row["n_z"])}'
@@ -245,12 +245,6 @@ def loss_table(rows: list[dict]) -> tables.Table:
            'within 2 px. ECE: of the scores as they are, and after prior and '
            'temperature. Against the first: mean difference over pairs of one seed, '
            'with the 95 % interval of a bootstrap over test regions and seeds.')
-
-
-def _difference(difference, low, high, digits):
-  return (f'{tables.number(difference, digits, sign=True)} '
-          f'[{tables.number(low, digits, sign=True)}, '
-          f'{tables.number(high, digits, sign=True)}]')
 
 
 def winner_table(members: dict, winner: int) -> tables.Table:

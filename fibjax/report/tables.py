@@ -42,6 +42,12 @@ def percent(value, sign=False) -> str:
   return number(None if value is None else 100 * value, 2, sign)
 
 
+def difference(value, low, high, digits: int) -> str:
+  """Writes a difference with its sign and its interval, -0.010 [-0.020, +0.001]."""
+  return (f'{number(value, digits, sign=True)} '
+          f'[{number(low, digits, sign=True)}, {number(high, digits, sign=True)}]')
+
+
 def _interval(low, high):
   if low is None or high is None:
     return ''

@@ -46,5 +46,5 @@ setup(
         'dev': ['pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6', 'ruff>=0.8',
                 'zarr>=3'],
     },
-    entry_points={'console_scripts': ['fibjax = fibjax.main:main']},
+    entry_points={'console_scripts': ['fibjax = fibjax.cli.main:main']},
 )

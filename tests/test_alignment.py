@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from fibjax.checks import InputError
-from fibjax.prep import alignment
-from fibjax.simulate import films
-from fibjax.simulate.fields import smooth_noise
+from fibjax.errors import InputError
+from fibjax.preparation import alignment
+from fibjax.simulation import films
+from fibjax.simulation.fields import smooth_noise
 
 
 def rotation(angle_deg):

@@ -2,19 +2,20 @@
 import numpy as np
 import pytest
 
-from fibjax import analyse, workdir
-from fibjax.analysis import physics
-from fibjax.data import volume as volumes
+from fibjax.analysis.physics import analyse, compare
+from fibjax.pipeline import measure
 from fibjax.report import figures, page
-from fibjax.report import physics as physics_report
+from fibjax.report.physics import physics_figure, physics_table
+from fibjax.system import files
+from fibjax.volumes.volume import create_volume, open_volume, write_box
 from tests.test_report import film, make_run, visible_text
 
 SIZE = (50., 10., 10.)
 
 
 def store(path, array, size=SIZE):
-  volume = volumes.create_volume(path, array.shape, array.dtype, size)
-  volumes.write_box(volume, (0, 0, 0), array)
+  volume = create_volume(path, array.shape, array.dtype, size)
+  write_box(volume, (0, 0, 0), array)
   return volume
 
 
@@ -23,7 +24,7 @@ def store(path, array, size=SIZE):
     ((100, 500, 500), 25_000, ((45, 225, 225), (55, 275, 275))),  # 500 nm each
     ((4, 500, 500), 4 * 900, ((0, 235, 235), (4, 265, 265)))])  # z is shorter than that
 def test_the_box_has_equal_edges_and_at_most_so_many_voxels(shape, voxels, expected):
-  assert analyse.central_box(shape, SIZE, voxels) == expected
+  assert measure.central_box(shape, SIZE, voxels) == expected
 
 
 def test_a_volume_is_measured_in_its_box_beside_the_truth(tmp_path):
@@ -31,40 +32,40 @@ def test_a_volume_is_measured_in_its_box_beside_the_truth(tmp_path):
   said = truth.copy()
   said[:, :20] = 1 - said[:, :20]
   labels, known = store(tmp_path / 'a', said), store(tmp_path / 'b', truth)
-  found = analyse.analyse_volume(labels, 0.008, known)
+  found = measure.analyse_volume(labels, 0.008, known)
   (z, y, x), (zz, yy, xx) = found['start_zyx'], found['stop_zyx']
   assert (zz - z) * (yy - y) * (xx - x) <= 8000
   box = np.s_[z:zz, y:yy, x:xx]
-  assert found['found'] == physics.analyse(said[box], SIZE)
-  assert found['truth'] == physics.analyse(truth[box], SIZE)
-  assert found['comparison'] == physics.compare(found['found'], found['truth'])
-  assert 'truth' not in analyse.analyse_volume(labels, 0.008)
+  assert found['found'] == analyse(said[box], SIZE)
+  assert found['truth'] == analyse(truth[box], SIZE)
+  assert found['comparison'] == compare(found['found'], found['truth'])
+  assert 'truth' not in measure.analyse_volume(labels, 0.008)
 
 
 def test_what_cannot_be_measured_says_why(tmp_path):
   labels = film(1)[1]
-  assert 'voxel size' in analyse.analyse_volume(
+  assert 'voxel size' in measure.analyse_volume(
       store(tmp_path / 'a', labels, None), 1.)['undefined']
-  assert 'one phase' in analyse.analyse_volume(
+  assert 'one phase' in measure.analyse_volume(
       store(tmp_path / 'b', np.ones_like(labels)), 1.)['undefined']
-  assert 'truth has one phase' in analyse.analyse_volume(
+  assert 'truth has one phase' in measure.analyse_volume(
       store(tmp_path / 'c', labels), 1., store(tmp_path / 'd', labels * 0))['undefined']
-  assert 'thinner' in analyse.analyse_volume(
+  assert 'thinner' in measure.analyse_volume(
       store(tmp_path / 'e', labels[:2]), 1.)['undefined']
 
 
 def test_a_run_is_analysed_once_and_shown(tmp_path):
   folder = make_run(tmp_path / 'w')
-  segmentations = {name: volumes.open_volume(folder / 'segmentation.ome.zarr' / name)
+  segmentations = {name: open_volume(folder / 'segmentation.ome.zarr' / name)
                    for name in ('HPC22', 'HPC30')}
   truth = store(tmp_path / 'truth', film(0)[1])
   truths = {'HPC22': truth, 'HPC30': None}
-  found = analyse.analyse_run(1., segmentations, truths, folder)
+  found = measure.analyse_run(1., segmentations, truths, folder)
   marked = found | {'HPC22': found['HPC22'] | {'start_zyx': [1, 1, 1]}}
-  workdir.write_json(folder / 'analysis.json', marked)
-  again = analyse.analyse_run(1., segmentations, dict.fromkeys(segmentations), folder)
+  files.write_json(folder / 'analysis.json', marked)
+  again = measure.analyse_run(1., segmentations, dict.fromkeys(segmentations), folder)
   assert again['HPC22']['start_zyx'] == [1, 1, 1]  # a finished volume is kept
-  workdir.write_json(folder / 'analysis.json', found)
+  files.write_json(folder / 'analysis.json', found)
   text = visible_text(page.write_report(folder).read_text(encoding='utf-8'))
   assert 'Physical quantities of HPC22' in text and 'Pore sizes and S2 of HPC30' in text
   assert (folder / 'figures' / 'physics_2.png').exists()
@@ -72,9 +73,9 @@ def test_a_run_is_analysed_once_and_shown(tmp_path):
 
 def test_the_table_has_the_numbers_and_their_errors(tmp_path):
   truth = film(1, (8, 60, 70))[1]
-  content = analyse.analyse_volume(store(tmp_path / 'a', 1 - truth), 1.,
+  content = measure.analyse_volume(store(tmp_path / 'a', 1 - truth), 1.,
                                    store(tmp_path / 'b', truth))
-  table = physics_report.physics_table('A', content)
+  table = physics_table('A', content)
   rows = {row[0]: row[1:] for row in table.rows}
   phi = float((truth == 0).mean())
   assert rows['porosity'] == (f'{1 - phi:.3f}', f'{phi:.3f}',
@@ -83,5 +84,5 @@ def test_the_table_has_the_numbers_and_their_errors(tmp_path):
                  for phase in ('pore', 'solid'))
   assert rows['pore chord, nm z'][:2] == (f'{pore:.0f}', f'{solid:.0f}')
   content['found']['transport']['y']['converged'] = False
-  assert 'along y' in physics_report.physics_table('A', content).note
-  assert figures.to_png(physics_report.physics_figure('a$b_$', content))
+  assert 'along y' in physics_table('A', content).note
+  assert figures.to_png(physics_figure('a$b_$', content))

@@ -8,25 +8,29 @@ import numpy as np
 import pytest
 import tifffile
 
-from fibjax import experts
-from fibjax.calibration import binary_entropy
-from fibjax.checks import InputError
-from fibjax.data import annotation, annotation_frame, proposals
-from fibjax.data import regions as region_tables
-from fibjax.data import volume as volumes
-from fibjax.data.labels import LABEL_PROFILES
-from fibjax.data.proposals import Sizes
-from fibjax.simulate import films
-from fibjax.simulate.annotator import Annotator, annotate
+from fibjax.annotation import exchange, experts, frame, proposals
+from fibjax.annotation.proposals import Sizes
+from fibjax.annotation.regions import (
+  check_regions,
+  load_regions,
+  make_regions,
+  region_mask,
+)
+from fibjax.errors import InputError
+from fibjax.formats.label_codes import LABEL_PROFILES
+from fibjax.metrics.calibration import binary_entropy
+from fibjax.simulation import films
+from fibjax.simulation.annotator import Annotator, annotate
+from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 
 SHAPE = (12, 160, 176)
 SMALL = Sizes(32, 64, 5)
 
 
 def write_volume(path, array, size=(50., 10., 10.), **options):
-  with volumes.new_volume(path, array.shape[-3:], array.dtype, size, **options) as new:
-    volumes.write_box(new, (0, 0, 0), array)
-  return volumes.open_volume(path)
+  with new_volume(path, array.shape[-3:], array.dtype, size, **options) as new:
+    write_box(new, (0, 0, 0), array)
+  return open_volume(path)
 
 
 @pytest.fixture(scope='module')
@@ -43,7 +47,7 @@ def volume(film, tmp_path_factory):
 def exported(volume, tmp_path):
   """A folder of four regions for two experts, and their places."""
   places = proposals.propose(volume, 4, 'random', seed=9, sizes=SMALL)
-  annotation.export_regions({'film': volume}, places, tmp_path / 'e', sizes=SMALL,
+  exchange.export_regions({'film': volume}, places, tmp_path / 'e', sizes=SMALL,
                             experts=('anna', 'ben'))
   return tmp_path / 'e', places
 
@@ -64,7 +68,7 @@ def paint(file, labels_yx, profile='napari'):
   """Paints labels 0/1/255 into the core as a tool would save them."""
   mask = tifffile.imread(file)
   codes = np.select([labels_yx == 0, labels_yx == 1], CODES[profile], 0)
-  mask[annotation_frame.core_box(SMALL)] = codes
+  mask[frame.core_box(SMALL)] = codes
   tifffile.imwrite(file, mask)
   return mask
 
@@ -80,18 +84,18 @@ def paint_all(film, folder, places, profile='napari', expert='anna'):
 def test_labels_come_back_as_they_were_painted(film, exported, tmp_path, profile):
   folder, places = exported
   paint_all(film, folder, places, profile)
-  found = annotation.import_annotations(folder, profile, tmp_path / 'r')
+  found = exchange.import_annotations(folder, profile, tmp_path / 'r')
   assert (found['places'], found['rows'], found['experts']) == (4, 4, {'anna': 4})
   assert found['left_out'] == [f'labels/ben/region_{k:03d}.tif' for k in range(4)]
   assert found['agreement'] is None and found['changed_images'] == []
-  regions = region_tables.load_regions(tmp_path / 'r')
+  regions = load_regions(tmp_path / 'r')
   assert regions.volume == ('film',) * 4
   for r, place in enumerate(places):
     assert [int(a[r]) for a in (regions.z, regions.y, regions.x)] == [
         place[a] for a in 'zyx']
-    np.testing.assert_array_equal(region_tables.mask_of(regions, r),
+    np.testing.assert_array_equal(region_mask(regions, r),
                                   truth_of(film, place))
-  region_tables.check_regions(regions, {'film': SHAPE})
+  check_regions(regions, {'film': SHAPE})
 
 
 def test_images_are_cut_from_the_volume_and_labels_are_framed(film, exported):
@@ -117,17 +121,17 @@ def test_images_are_cut_from_the_volume_and_labels_are_framed(film, exported):
 
 def test_the_frame_is_no_label_code_and_the_same_in_no_other_orientation():
   used = {code for codes in LABEL_PROFILES.values() for code in codes}
-  assert not used & {annotation_frame.FRAME, annotation_frame.MARK}
+  assert not used & {frame.FRAME, frame.MARK}
   for sizes in (SMALL, Sizes(), Sizes(17, 40, 1), Sizes(64, 81, 3)):
-    blank = annotation_frame.blank_label(sizes)
-    for change in annotation_frame._IN_PLANE.values():
+    blank = frame.blank_label(sizes)
+    for change in frame._IN_PLANE.values():
       changed = change(blank)
       if sizes.context_slices > 1 or change(np.arange(3)[:, None, None])[0] == 0:
         assert changed.shape != blank.shape or (changed != blank).any()
 
 
 def test_a_context_beyond_the_volume_is_mirrored(film, volume, tmp_path):
-  annotation.export_regions({'film': volume}, [{'volume': 'film', 'z': 0, 'y': 0,
+  exchange.export_regions({'film': volume}, [{'volume': 'film', 'z': 0, 'y': 0,
                                                 'x': 144}], tmp_path / 'e', sizes=SMALL)
   padded = np.pad(film.image_zyx, ((2, 2), (16, 16), (16, 16)), 'reflect')
   np.testing.assert_array_equal(tifffile.imread(tmp_path / 'e/images/region_000.tif'),
@@ -142,9 +146,9 @@ def test_partly_painted_left_out_and_over_the_edge(film, exported, tmp_path):
   mask[2, 47:50, 20:24] = 2  # a brush over the lower edge
   tifffile.imwrite(file_of(folder, 0), mask.astype(np.int32))
   file_of(folder, 1).unlink()
-  found = annotation.import_annotations(folder, 'napari', tmp_path / 'r')
+  found = exchange.import_annotations(folder, 'napari', tmp_path / 'r')
   labels[31, 4:8] = 1
-  regions = region_tables.load_regions(tmp_path / 'r')
+  regions = load_regions(tmp_path / 'r')
   np.testing.assert_array_equal(regions.masks_ryx, [labels])
   assert found['over_the_edge'] == {'labels/anna/region_000.tif': 8}
   assert found['left_out'][:3] == [f'labels/anna/region_{k:03d}.tif' for k in (1, 2, 3)]
@@ -153,25 +157,25 @@ def test_partly_painted_left_out_and_over_the_edge(film, exported, tmp_path):
 def test_a_tool_without_the_frame_may_label_the_whole_core(film, exported, tmp_path):
   folder, places = exported
   mask = np.zeros(SMALL.context_zyx, np.uint8)
-  mask[annotation_frame.core_box(SMALL)] = truth_of(film, places[0]) + 1
+  mask[frame.core_box(SMALL)] = truth_of(film, places[0]) + 1
   file_of(folder, 0).unlink()
   np.save(file_of(folder, 0).with_suffix('.npy'), mask)
-  annotation.import_annotations(folder, 'ilastik', tmp_path / 'r')
-  regions = region_tables.load_regions(tmp_path / 'r')
+  exchange.import_annotations(folder, 'ilastik', tmp_path / 'r')
+  regions = load_regions(tmp_path / 'r')
   np.testing.assert_array_equal(regions.masks_ryx, [truth_of(film, places[0])])
 
 
 def test_single_slices_and_a_folder_that_moved(film, volume, tmp_path):
   sizes = Sizes(32, 64, 1)
   places = proposals.propose(volume, 2, 'random', sizes=sizes)
-  annotation.export_regions({'film': volume}, places, tmp_path / 'e', sizes=sizes)
+  exchange.export_regions({'film': volume}, places, tmp_path / 'e', sizes=sizes)
   shutil.move(tmp_path / 'e', tmp_path / 'moved')
   file = file_of(tmp_path / 'moved', 1, 'expert1')
   mask = tifffile.imread(file)
   mask[16:48, 16:48] = truth_of(film, places[1]) + 1
   tifffile.imwrite(file, mask)
-  annotation.import_annotations(tmp_path / 'moved', 'napari', tmp_path / 'r')
-  regions = region_tables.load_regions(tmp_path / 'r')
+  exchange.import_annotations(tmp_path / 'moved', 'napari', tmp_path / 'r')
+  regions = load_regions(tmp_path / 'r')
   np.testing.assert_array_equal(regions.masks_ryx, [truth_of(film, places[1])])
 
 
@@ -206,7 +210,7 @@ CHANGES = {
     'turned by 90': lambda a: np.rot90(a, axes=(1, 2)),
     'perhaps rescaled': lambda a: a.repeat(2, 1).repeat(2, 2)[:, 32:96, 32:96],
     'outside of the core only': lambda a: np.where(
-        np.arange(5)[:, None, None] == 2, annotation_frame.blank_label(SMALL),
+        np.arange(5)[:, None, None] == 2, frame.blank_label(SMALL),
         np.where(np.arange(64) == 30, 1, a))}
 
 
@@ -221,7 +225,7 @@ def test_a_mask_that_was_moved_is_refused_and_told(film, exported, tmp_path, sai
   if said == 'perhaps rescaled':
     said = 'a (frame|mask)'
   with pytest.raises(InputError, match=said) as error:
-    annotation.import_annotations(folder, profile, tmp_path / 'r')
+    exchange.import_annotations(folder, profile, tmp_path / 'r')
   assert 'labels/anna/region_002.tif' in str(error.value)
   assert 'paint' in str(error.value).rpartition(';')[2]
   assert not (tmp_path / 'r').exists()
@@ -236,10 +240,10 @@ def test_every_small_shift_is_seen_with_and_without_the_frame(film, exported, tm
   for mask in (framed, bare):
     tifffile.imwrite(file_of(folder, 0), moved_by(mask, (0, *shift)))
     if shift == (0, 0):
-      annotation.import_annotations(folder, 'napari', tmp_path / f'r{mask.max()}')
+      exchange.import_annotations(folder, 'napari', tmp_path / f'r{mask.max()}')
     else:
       with pytest.raises(InputError, match=f'shifted by 0, {shift[0]}, {shift[1]} '):
-        annotation.import_annotations(folder, 'napari', tmp_path / 'r')
+        exchange.import_annotations(folder, 'napari', tmp_path / 'r')
 
 
 def test_without_a_frame_unlabelled_must_be_known_and_the_core_reached(
@@ -248,12 +252,12 @@ def test_without_a_frame_unlabelled_must_be_known_and_the_core_reached(
   mask = paint(file_of(folder, 0), truth_of(film, places[0]), 'fiji')
   tifffile.imwrite(file_of(folder, 0), np.where(mask == 255, mask, 0))
   with pytest.raises(InputError, match='no frame.*profile fiji has no unlabelled'):
-    annotation.import_annotations(folder, 'fiji', tmp_path / 'r')
+    exchange.import_annotations(folder, 'fiji', tmp_path / 'r')
   scribble = np.zeros(SMALL.context_zyx, np.uint8)
   scribble[2, 20:30, 20:30] = 1
   tifffile.imwrite(file_of(folder, 0), scribble)
   with pytest.raises(InputError, match=r'labels in \[2, 20, 20\] to \[3, 30, 30\]'):
-    annotation.import_annotations(folder, 'ilastik', tmp_path / 'r')
+    exchange.import_annotations(folder, 'ilastik', tmp_path / 'r')
 
 
 def damage(folder, key, value):
@@ -280,9 +284,9 @@ def test_what_else_is_refused(exported, tmp_path, break_it, said):
   folder, _ = exported
   break_it(folder)
   with pytest.raises(InputError, match=said):
-    annotation.import_annotations(folder, 'napari', tmp_path / 'r')
+    exchange.import_annotations(folder, 'napari', tmp_path / 'r')
   with pytest.raises(InputError, match='label profile'):
-    annotation.import_annotations(folder, 'unknown', tmp_path / 'r')
+    exchange.import_annotations(folder, 'unknown', tmp_path / 'r')
   assert not (tmp_path / 'r').exists()
 
 
@@ -291,7 +295,7 @@ def test_an_image_that_was_saved_over_is_reported(film, exported, tmp_path):
   paint_all(film, folder, places)
   tifffile.imwrite(folder / 'images' / 'region_001.tif', np.zeros((3, 3)))
   (folder / 'images' / 'region_002.tif').unlink()
-  found = annotation.import_annotations(folder, 'napari', tmp_path / 'r')
+  found = exchange.import_annotations(folder, 'napari', tmp_path / 'r')
   assert found['changed_images'] == ['region_001.tif']
 
 
@@ -302,7 +306,7 @@ def test_an_image_that_was_saved_over_is_reported(film, exported, tmp_path):
 def test_places_outside_are_refused(volume, tmp_path, change, said):
   place = {'volume': 'film', 'z': 5, 'y': 50, 'x': 50} | change
   with pytest.raises(InputError, match=said):
-    annotation.export_regions({'film': volume}, [place], tmp_path / 'e', sizes=SMALL)
+    exchange.export_regions({'film': volume}, [place], tmp_path / 'e', sizes=SMALL)
   assert not (tmp_path / 'e').exists()
 
 
@@ -312,7 +316,7 @@ def test_places_outside_are_refused(volume, tmp_path, change, said):
 def test_bad_options_of_export(volume, tmp_path, options, said):
   place = {'volume': 'film', 'z': 5, 'y': 50, 'x': 50}
   with pytest.raises(InputError, match=said):
-    annotation.export_regions({'film': volume}, [place], tmp_path / 'e',
+    exchange.export_regions({'film': volume}, [place], tmp_path / 'e',
                               **{'sizes': SMALL} | options)
 
 
@@ -340,7 +344,7 @@ def test_agreement_equals_the_brute_force_value(film, exported, tmp_path, count)
       labels[:j + k] = 255
       drawn[name][k] = labels
       paint(file_of(folder, k, name), labels)
-  found = annotation.import_annotations(folder, 'napari', tmp_path / 'r')
+  found = exchange.import_annotations(folder, 'napari', tmp_path / 'r')
   pairs = {}
   for one, other in itertools.combinations(names, 2):
     common = sorted(set(drawn[one]) & set(drawn[other]))
@@ -360,21 +364,21 @@ def test_agreement_equals_the_brute_force_value(film, exported, tmp_path, count)
     for key, values in (('sensitivity', expected.sensitivity_j),
                         ('specificity', expected.specificity_j)):
       assert [agreement['staple'][name][key] for name in names] == pytest.approx(values)
-  regions = region_tables.load_regions(tmp_path / 'r')
+  regions = load_regions(tmp_path / 'r')
   rows = json.loads((tmp_path / 'r' / 'annotation.json').read_text())['row_files']
   assert len(rows) == len(regions.volume) == found['rows'] == 4 * count - 1
   assert [row['expert'] for row in rows[:2 * count]] == names * 2  # place by place
-  again = annotation.agreement(regions, [row['expert'] for row in rows])
+  again = exchange.agreement(regions, [row['expert'] for row in rows])
   assert again == agreement
 
 
 def test_agreement_needs_one_name_per_row_and_one_mask_per_expert():
   mask = np.zeros((4, 4), np.uint8)
-  regions = region_tables.make_regions(['v'] * 2, [(0, 0, 0)] * 2, [mask] * 2)
+  regions = make_regions(['v'] * 2, [(0, 0, 0)] * 2, [mask] * 2)
   with pytest.raises(InputError, match='two masks of anna'):
-    annotation.agreement(regions, ['anna', 'anna'])
+    exchange.agreement(regions, ['anna', 'anna'])
   with pytest.raises(InputError, match='1 names'):
-    annotation.agreement(regions, ['anna'])
+    exchange.agreement(regions, ['anna'])
 
 
 # --- Where ---------------------------------------------------------------------------
@@ -454,7 +458,7 @@ def test_the_most_uncertain_places_come_first_and_apart(volume, scores):
     np.testing.assert_array_less(abs(boxes[1] - (3, 34, 104)), (1, 8, 8))
     for a, b in itertools.combinations(boxes, 2):
       assert (abs(a - b) >= (5, 32, 32)).any()
-  entropy = binary_entropy(volumes.read_box(scores[0], (0, 0, 0), SHAPE))
+  entropy = binary_entropy(read_box(scores[0], (0, 0, 0), SHAPE))
   best = max(entropy[z, y:y + 32, x:x + 32].mean() for z in range(2, 10)
              for y in range(16, 113, 8) for x in range(16, 129, 8))
   z, y, x = boxes[0]

@@ -3,8 +3,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fibjax.checks import InputError
-from fibjax.simulate.annotator import (
+from fibjax.errors import InputError
+from fibjax.simulation.annotator import (
   Annotator,
   annotate,
   annotate_stack,

@@ -2,9 +2,12 @@
 import numpy as np
 import pytest
 
-from fibjax import config, methods, models, run
-from fibjax.checks import InputError
-from fibjax.data import regions as region_tables
+from fibjax import models
+from fibjax.annotation.regions import load_regions
+from fibjax.config import settings as config
+from fibjax.errors import InputError
+from fibjax.methods import registry
+from fibjax.pipeline import run
 from fibjax.report import sources
 from tests import tiny_archive
 from tests.test_main import SKARBERG
@@ -29,7 +32,7 @@ def test_the_archive_goes_to_every_table_and_figure_of_the_paper(archive, tmp_pa
   folder = tmp_path / 'w'
   metrics = run.run(load(archive, 'analyse.mvoxel=0'), folder)
   assert sorted(metrics['per_volume']) == NAMES
-  regions = region_tables.load_regions(folder / 'regions')
+  regions = load_regions(folder / 'regions')
   assert [regions.split.count(s) for s in ('train', 'val', 'test')] == [18, 6, 6]
   text = (folder / 'tables.md').read_text(encoding='utf-8')
   for table in ('Table 1', 'Table 2', 'Table 3'):
@@ -53,7 +56,7 @@ def test_the_authors_weights_serve_without_a_training(archive, tmp_path):
   tiny_archive.write_weights(file, params)
   folder = tmp_path / 'w'
   run.run(settings, folder)
-  (found,) = methods.open_predictor(settings, folder).params
+  (found,) = registry.open_predictor(settings, folder).params
   for layer, part in params.items():
     for name, value in part.items():
       np.testing.assert_array_equal(np.squeeze(found[layer][name]), np.squeeze(value))

@@ -5,23 +5,22 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 
-from fibjax.checks import InputError
-from fibjax.simulate import artefacts as module
-from fibjax.simulate import films, structure
-from fibjax.simulate.artefacts import ARTEFACTS, Artefacts, Blob
+from fibjax.errors import InputError
+from fibjax.simulation import artefacts, films, structure
+from fibjax.simulation.artefacts import ARTEFACTS, Artefacts, Blob
 
 SHAPE = (40, 120, 130)
 SOLID = np.zeros(SHAPE[1:], bool)
 
 
 def draw(shape=SHAPE, seed=(7,), step=5, **strengths):
-  return module.draw_artefacts(Artefacts(**strengths), shape, step, 10.0, seed)
+  return artefacts.draw_artefacts(Artefacts(**strengths), shape, step, 10.0, seed)
 
 
 def applied(drawn, level=0.5):
   """All slices of a flat image with artefacts."""
   image = np.full(SHAPE[1:], level, np.float32)
-  return np.stack([module.apply_artefacts(image, SOLID, k, drawn)
+  return np.stack([artefacts.apply_artefacts(image, SOLID, k, drawn)
                    for k in range(len(drawn.planes))])
 
 
@@ -38,13 +37,13 @@ def test_gradient_is_recovered_by_least_squares():
   rows = applied(drawn).mean((0, 2))
   slope, level = np.polyfit(np.arange(120), rows, 1)
   assert slope == pytest.approx(0.2 / 119, rel=1e-4)
-  assert slope == pytest.approx(module.describe(drawn)['gradient_per_row'], rel=1e-4)
+  assert slope == pytest.approx(artefacts.describe(drawn)['gradient_per_row'], rel=1e-4)
   assert rows.mean() == pytest.approx(0.5, abs=1e-6)
 
 
 def test_gain_and_offset_are_the_logged_ones():
   drawn = draw(gain=0.05, offset=0.02)
-  log = module.describe(drawn)
+  log = artefacts.describe(drawn)
   levels = applied(drawn, 0.5).mean((1, 2))
   np.testing.assert_allclose(levels, 0.5 * np.array(log['gain']) + log['offset'],
                              atol=2e-6)
@@ -62,10 +61,10 @@ def test_line_noise_is_a_correlated_row_offset():
 
 
 def test_curtains_run_down_the_rows_and_persist_in_z():
-  drawn = module.draw_artefacts(Artefacts(curtain=0.05, curtain_slices=8.0),
+  drawn = artefacts.draw_artefacts(Artefacts(curtain=0.05, curtain_slices=8.0),
                                 (60, 40, 3000), 5, 10.0, (1,))
   image = np.zeros((40, 3000), np.float32)
-  change = np.stack([module.apply_artefacts(image, image > 0, k, drawn)
+  change = np.stack([artefacts.apply_artefacts(image, image > 0, k, drawn)
                      for k in range(60)])
   profile = change.mean(1)
   assert profile.std() == pytest.approx(0.05 * drawn.curtain_y.mean(), rel=0.15)
@@ -78,7 +77,7 @@ def test_curtains_run_down_the_rows_and_persist_in_z():
 
 def test_charging_blobs_are_the_logged_ones():
   drawn = draw(charging_per_um2=0.5)
-  log = module.describe(drawn)['charging']
+  log = artefacts.describe(drawn)['charging']
   expected = 0.5 * 1.2 * 1.3 * 40
   assert abs(len(log) - expected) < 4 * np.sqrt(expected)
   for blob in log:
@@ -90,7 +89,7 @@ def test_charging_blobs_are_the_logged_ones():
   change = applied(one) - 0.5
   assert np.flatnonzero(change.any((1, 2))).tolist() == [3, 4]
   assert change[3, 60, 50] == pytest.approx(0.4 * 0.3, abs=1e-6)  # a pore: weaker
-  solid = module.apply_artefacts(np.zeros(SHAPE[1:]), ~SOLID, 3, one)
+  solid = artefacts.apply_artefacts(np.zeros(SHAPE[1:]), ~SOLID, 3, one)
   assert solid[60, 50] == pytest.approx(0.4, abs=1e-6)
   assert solid[90, 50] == pytest.approx(0.4 * np.exp(-0.5), abs=1e-6)
 
@@ -103,7 +102,7 @@ def test_artefacts_have_streams_of_their_own():
   assert draw(missing=0.2).missing == everything.missing
   assert draw(charging_per_um2=0.004).blobs == everything.blobs
   assert (draw(gain=0.02, seed=(8,)).gain_k != everything.gain_k).any()
-  json.dumps(module.describe(everything), allow_nan=False)
+  json.dumps(artefacts.describe(everything), allow_nan=False)
 
 
 def test_drift_thickness_and_missing_slices_keep_the_truth_exact():
@@ -126,12 +125,12 @@ def test_drift_thickness_and_missing_slices_keep_the_truth_exact():
 
 
 def test_levels():
-  assert module.choose_artefacts('none') == Artefacts()
+  assert artefacts.choose_artefacts('none') == Artefacts()
   mild, real = ARTEFACTS['mild'], ARTEFACTS['real']
   for name in ('line', 'gradient', 'gain', 'offset', 'curtain'):
     assert 0 < getattr(mild, name) < getattr(real, name)
   assert mild.charging_per_um2 == 0 < real.charging_per_um2
   own = replace(mild, gradient=0.3)
-  assert module.choose_artefacts(own) is own
+  assert artefacts.choose_artefacts(own) is own
   with pytest.raises(InputError, match='artefacts: got .weird.'):
-    module.choose_artefacts('weird')
+    artefacts.choose_artefacts('weird')

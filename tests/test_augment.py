@@ -3,13 +3,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fibjax import augment
+from fibjax.models import windows
+from fibjax.training import augment
 
 IMAGE = jnp.asarray(np.random.default_rng(0).normal(3, 1, (5, 5, 2)), jnp.float32)
 
 
 def test_dihedral_gives_the_eight_symmetries_of_the_square():
-  found = {np.asarray(augment.dihedral(IMAGE, t)).tobytes() for t in range(8)}
+  found = {np.asarray(windows.dihedral(IMAGE, t)).tobytes() for t in range(8)}
   expected = set()
   for k in range(4):
     turned = np.rot90(np.asarray(IMAGE), k)
@@ -22,9 +23,9 @@ def test_dihedral_gives_the_eight_symmetries_of_the_square():
 def test_dihedral_keeps_the_centre_and_moves_labels_alike(transform):
   ramp = jnp.arange(25).reshape(5, 5)
   image = jnp.stack([ramp, 2 * ramp], -1)
-  turned = augment.dihedral(image, transform)
+  turned = windows.dihedral(image, transform)
   np.testing.assert_array_equal(turned[2, 2], image[2, 2])
-  np.testing.assert_array_equal(turned[..., 0], augment.dihedral(ramp, transform))
+  np.testing.assert_array_equal(turned[..., 0], windows.dihedral(ramp, transform))
   np.testing.assert_array_equal(turned[..., 1], 2 * turned[..., 0])
 
 
@@ -46,6 +47,6 @@ def test_intensity_of_a_flat_image_is_finite_and_moments_survive_the_flips():
   out = augment.intensity(flat, jax.random.key(3), 0.1, 0.1)
   assert np.isfinite(out).all()
   key = jax.random.key(5)
-  a = augment.dihedral(augment.intensity(IMAGE, key, 0.1, 0.1), 6)
-  b = augment.intensity(augment.dihedral(IMAGE, 6), key, 0.1, 0.1)
+  a = windows.dihedral(augment.intensity(IMAGE, key, 0.1, 0.1), 6)
+  b = augment.intensity(windows.dihedral(IMAGE, 6), key, 0.1, 0.1)
   np.testing.assert_allclose(a, b, atol=1e-5)

@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from fibjax import bench
-from fibjax.checks import InputError
+from fibjax.bench import bench
+from fibjax.errors import InputError
 
 
 def test_medians_are_of_alternating_runs_after_a_warm_up():
@@ -33,7 +33,7 @@ def test_a_peer_that_is_not_installed_is_named(monkeypatch):
 
 
 def test_the_peer_computes_the_same_network():
-  torch_peer = pytest.importorskip('fibjax.torch_peer', exc_type=ImportError)
+  torch_peer = pytest.importorskip('fibjax.bench.torch_peer', exc_type=ImportError)
   model = bench.bench_model(33, 1, 'context')
   params = jax.jit(model.init)(jax.random.key(0))
   window = np.random.default_rng(0).random((91 + 16, 91 + 32, 1), np.float32)

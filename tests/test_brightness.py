@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fibjax.checks import InputError
-from fibjax.prep import brightness
-from fibjax.prep.brightness import SolidLevel
-from fibjax.simulate.fields import smooth_noise
+from fibjax.errors import InputError
+from fibjax.preparation import brightness
+from fibjax.preparation.brightness import SolidLevel
+from fibjax.simulation.fields import smooth_noise
 
 SHAPE = 200, 220
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import special
 
-from fibjax import calibration
-from fibjax.checks import InputError
+from fibjax.errors import InputError
+from fibjax.metrics import calibration
 
 
 def draw(probabilities_n, seed):

@@ -6,9 +6,9 @@ import pytest
 
 from fibjax.analysis import chords
 from fibjax.analysis.chords import Chords
-from fibjax.checks import InputError
-from fibjax.simulate import formulas, structure
-from fibjax.simulate.fields import Spectrum
+from fibjax.errors import InputError
+from fibjax.simulation import formulas, structure
+from fibjax.simulation.fields import Spectrum
 
 SIZE = (50., 20., 10.)
 

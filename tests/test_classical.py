@@ -6,18 +6,21 @@ import pytest
 from scipy import ndimage
 from skimage import filters
 
-from fibjax import metrics
-from fibjax.baselines import (
-  common,
+from fibjax.errors import InputError
+from fibjax.methods import (
+  classical_common,
   level_set,
   optical_flow,
-  profiles,
   thresholds,
   watershed,
 )
-from fibjax.baselines.profiles import morphological_profile, threshold_backpropagation
-from fibjax.checks import InputError
-from fibjax.simulate import films, microscope
+from fibjax.methods import morphological_profile as profiles
+from fibjax.methods.morphological_profile import (
+  morphological_profile,
+  threshold_backpropagation,
+)
+from fibjax.metrics import confusion
+from fibjax.simulation import films, microscope
 
 METHODS = {
   'otsu': thresholds.otsu,
@@ -36,7 +39,7 @@ ALL = pytest.mark.parametrize('name', METHODS)
 
 def scores(truth_zyx, labels_zyx):
   assert labels_zyx.dtype == np.uint8
-  return metrics.summarise(metrics.confusion(truth_zyx, labels_zyx))
+  return confusion.summarise(confusion.confusion(truth_zyx, labels_zyx))
 
 
 def points_too_porous(s):
@@ -552,4 +555,4 @@ def test_no_motion_in_textureless_pores_is_said():
 def test_noise_between_slices_is_that_of_the_difference():
   rng = np.random.default_rng(0)
   volume_zyx = np.stack([discs((64, 64))] * 8) + 0.1 * rng.standard_normal((8, 64, 64))
-  assert common.slice_noise(volume_zyx) == pytest.approx(0.1 * 2 ** 0.5, rel=0.03)
+  assert classical_common.slice_noise(volume_zyx) == pytest.approx(0.1 * 2 ** 0.5, rel=0.03)

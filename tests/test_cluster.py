@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from fibjax import cluster
-from fibjax.checks import InputError
-from fibjax.cluster import Resources
+from fibjax.errors import InputError
+from fibjax.system import cluster
+from fibjax.system.cluster import Resources
 
 
 def add(shared, unit):

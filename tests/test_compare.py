@@ -5,27 +5,30 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fibjax import compare, config, main, run
 from fibjax.analysis import two_point
-from fibjax.baselines import classical
-from fibjax.checks import InputError
-from fibjax.data import volume as volumes
+from fibjax.cli import main
+from fibjax.config.settings import load
+from fibjax.errors import InputError
+from fibjax.methods import classical
+from fibjax.pipeline import run
 from fibjax.report import compare_page
+from fibjax.studies import compare_methods
+from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 
 ROOT = Path(__file__).parents[1]
 
 
 def read(path):
-  volume = volumes.open_volume(path)
-  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+  volume = open_volume(path)
+  return read_box(volume, (0, 0, 0), volume.shape)
 
 
 @pytest.fixture(scope='module')
 def compared(tmp_path_factory):
   folder = tmp_path_factory.mktemp('compare') / 'w'
-  settings = config.load(f'{ROOT}/configs/compare.py:tiny', (
+  settings = load(f'{ROOT}/configs/compare.py:tiny', (
       'compare.methods=forest,otsu,morphological_profile',))
-  return settings, folder, compare.run_compare(settings, folder)
+  return settings, folder, compare_methods.run_compare(settings, folder)
 
 
 @pytest.mark.long
@@ -54,8 +57,8 @@ def test_every_method_is_measured_on_the_same_regions(compared):
 @pytest.mark.long
 def test_a_second_call_runs_nothing_again(compared, monkeypatch):
   settings, folder, result = compared
-  monkeypatch.setattr(compare, '_in_process', None)
-  assert compare.run_compare(settings, folder) == result
+  monkeypatch.setattr(compare_methods, '_in_process', None)
+  assert compare_methods.run_compare(settings, folder) == result
 
 
 def row(method, strength, miou, manual=0.3, automatic=0.25, best=0.7):
@@ -68,12 +71,12 @@ def row(method, strength, miou, manual=0.3, automatic=0.25, best=0.7):
 def test_findings_are_read_off_the_rows():
   rows = [row('otsu', 0., 0.97), row('forest', 0., 0.96),
           row('otsu', 1., 0.6), row('forest', 1., 0.75), row('patch_cnn', 1., 0.85)]
-  found = compare.find(rows)
+  found = compare_methods.find(rows)
   assert found['without_pore_backs'] == {'least_miou': 0.96, 'all_near_1': True}
   assert found['1'] == {'thresholds_overestimate_solid': True,
                         'network_ahead_of_forest_by': pytest.approx(0.10),
                         'forest_ahead_of_best_threshold': True}
-  worse = compare.find([row('otsu', 0., 0.9), row('otsu', 1., 0.6, automatic=0.4),
+  worse = compare_methods.find([row('otsu', 0., 0.9), row('otsu', 1., 0.6, automatic=0.4),
                         row('forest', 1., 0.69), row('patch_cnn', 1., 0.6)])
   assert not worse['without_pore_backs']['all_near_1']
   assert worse['1'] == {'thresholds_overestimate_solid': False,
@@ -126,7 +129,7 @@ def test_anisotropy_of_columns_is_a_closed_formula():
 @pytest.mark.parametrize('name', ['otsu', 'level_set'])
 def test_a_classical_method_is_a_run(name, tmp_path):
   overrides = (f'model.name={name}', 'data.shape_zyx=16,96,96')
-  settings = config.load(f'{ROOT}/configs/demo.py:tiny', overrides)
+  settings = load(f'{ROOT}/configs/demo.py:tiny', overrides)
   metrics = run.run(settings, tmp_path / 'w')
   labels = read(tmp_path / 'w' / 'segmentation.ome.zarr' / 'HPC30')
   image = read(tmp_path / 'w' / 'prepared.ome.zarr' / 'HPC30')
@@ -140,11 +143,11 @@ def test_a_classical_method_is_a_run(name, tmp_path):
 
 
 def test_a_volume_too_large_for_the_memory_is_named(tmp_path, monkeypatch):
-  with volumes.new_volume(tmp_path / 'v', (3, 8, 8), np.float32, None) as made:
-    volumes.write_box(made, (0, 0, 0), np.zeros((3, 8, 8), np.float32))
+  with new_volume(tmp_path / 'v', (3, 8, 8), np.float32, None) as made:
+    write_box(made, (0, 0, 0), np.zeros((3, 8, 8), np.float32))
   monkeypatch.setattr(classical.patches, 'device_memory_bytes', lambda: 1000)
   with pytest.raises(InputError, match='needed by otsu'):
-    classical.segment_volume('otsu', volumes.open_volume(tmp_path / 'v'),
+    classical.segment_volume('otsu', open_volume(tmp_path / 'v'),
                              tmp_path / 'out')
 
 

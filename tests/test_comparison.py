@@ -2,9 +2,8 @@
 import numpy as np
 import pytest
 
-from fibjax import calibration, metrics
-from fibjax.analysis import comparison
-from fibjax.checks import InputError
+from fibjax.errors import InputError
+from fibjax.metrics import calibration, comparison, confusion
 
 VOLUMES = ('a',) * 5 + ('b',) * 4
 
@@ -24,8 +23,8 @@ def count(masks, scores, volumes=VOLUMES):
   pairs = list(zip(masks, labels, strict=True))
   bins = comparison.count_bins(scores, masks, 5)
   return comparison.Counts(
-      volumes, np.stack([metrics.confusion(*pair) for pair in pairs]),
-      np.stack([metrics.boundary_counts(*pair) for pair in pairs]), bins, bins)
+      volumes, np.stack([confusion.confusion(*pair) for pair in pairs]),
+      np.stack([confusion.boundary_counts(*pair) for pair in pairs]), bins, bins)
 
 
 def test_scores_are_those_of_the_images():
@@ -34,7 +33,7 @@ def test_scores_are_those_of_the_images():
   labels = [(score > 0.5).astype(np.uint8) for score in scores]
   flat = [np.concatenate([part.ravel() for part in parts])
           for parts in (masks, labels, scores)]
-  expected = metrics.summarise(metrics.confusion(*flat[:2]))
+  expected = confusion.summarise(confusion.confusion(*flat[:2]))
   assert found['miou'][0] == pytest.approx(expected['miou'])
   assert found['accuracy'][0] == pytest.approx(expected['accuracy'])
   errors = []
@@ -135,10 +134,10 @@ def test_interfaces_are_matched_one_by_one(tolerance):
                for a, b in these)
 
   expected = [matched(mine, other), len(mine), matched(other, mine), len(other)]
-  found = metrics.boundary_counts(label, prediction, tolerance)
+  found = confusion.boundary_counts(label, prediction, tolerance)
   assert found.tolist() == expected and found[0] > 0
   precision, recall = found[0] / found[1], found[2] / found[3]
-  assert metrics.boundary_f1(found) == pytest.approx(
+  assert confusion.boundary_f1(found) == pytest.approx(
       2 * precision * recall / (precision + recall))
 
 
@@ -148,12 +147,12 @@ def test_a_shift_within_the_tolerance_is_none():
   for shift, expected in ((0, 1.), (2, 1.), (3, .5), (4, 0.)):
     shifted = np.zeros_like(label)
     shifted[:, 10 + shift:] = 1
-    counts = metrics.boundary_counts(label, shifted)
-    assert metrics.boundary_f1(counts) == pytest.approx(expected)
+    counts = confusion.boundary_counts(label, shifted)
+    assert confusion.boundary_f1(counts) == pytest.approx(expected)
 
 
 def test_one_phase_has_no_interface():
   one, two = np.zeros((4, 4), np.uint8), np.eye(4, dtype=np.uint8)
-  assert metrics.boundary_f1(metrics.boundary_counts(one, one)) == 1
-  assert metrics.boundary_f1(metrics.boundary_counts(one, two)) == 0
-  assert metrics.boundary_f1(metrics.boundary_counts(two, one)) == 0
+  assert confusion.boundary_f1(confusion.boundary_counts(one, one)) == 1
+  assert confusion.boundary_f1(confusion.boundary_counts(one, two)) == 0
+  assert confusion.boundary_f1(confusion.boundary_counts(two, one)) == 0

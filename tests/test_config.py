@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from fibjax import config as configs
-from fibjax.checks import InputError
+from fibjax.config.settings import from_dict, load, to_dict
+from fibjax.errors import InputError
 from fibjax.models import make_model
 
 FILES = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
@@ -13,15 +13,15 @@ DEMO = str(Path(__file__).parents[1] / 'configs' / 'demo.py')
 @pytest.mark.parametrize('path', FILES, ids=lambda p: p.stem)
 @pytest.mark.parametrize('variant', ['', 'tiny'])
 def test_every_config_loads_and_survives_json(path, variant):
-  config = configs.load(f'{path}:{variant}')
+  config = load(f'{path}:{variant}')
   make_model(config.model)
-  assert configs.from_dict(configs.to_dict(config)).to_json() == config.to_json()
+  assert from_dict(to_dict(config)).to_json() == config.to_json()
   assert config.name == path.stem
   assert path.read_text().startswith('"""') and 'COMMAND' in path.read_text()
 
 
 def test_overrides_of_every_type():
-  config = configs.load(DEMO, (
+  config = load(DEMO, (
       'train.epochs=3', 'train.l2=1', 'data.volumes=a.zarr,b.zarr', 'name=x y',
       'data.shape_zyx=9,80,80', 'prepare.gradient=false', 'data.root=/a=b',
       'data.source=volumes'))
@@ -33,7 +33,7 @@ def test_overrides_of_every_type():
   assert config.prepare.gradient is False
   assert config.data.root == '/a=b'
   assert config.name == 'x y'
-  assert configs.load(DEMO, ('data.source=volumes', 'data.volumes=2024')
+  assert load(DEMO, ('data.source=volumes', 'data.volumes=2024')
                       ).data.volumes == (
       str(Path('2024').resolve()),)
 
@@ -61,12 +61,12 @@ def test_overrides_of_every_type():
 ])
 def test_bad_overrides_are_named(override, message):
   with pytest.raises(InputError, match=message):
-    configs.load(DEMO, (override,))
+    load(DEMO, (override,))
 
 
 def test_all_problems_come_in_one_message():
   with pytest.raises(InputError, match=r'train\.epochs=0.*train\.crop_px=3'):
-    configs.load(DEMO, ('train.crop_px=3', 'train.epochs=0'))
+    load(DEMO, ('train.crop_px=3', 'train.epochs=0'))
 
 
 @pytest.mark.parametrize('text, message', [
@@ -86,18 +86,18 @@ def test_broken_config_files_are_named(tmp_path, text, message):
   path = tmp_path / 'mine.py'
   path.write_text(text)
   with pytest.raises(InputError, match=message):
-    configs.load(str(path))
+    load(str(path))
 
 
 def test_missing_file_and_unknown_variant():
   with pytest.raises(InputError, match='Python file'):
-    configs.load('configs/nothing.py')
+    load('configs/nothing.py')
   with pytest.raises(InputError, match="'huge'.*base.*tiny"):
-    configs.load(f'{DEMO}:huge')
+    load(f'{DEMO}:huge')
 
 
 def test_a_config_json_of_another_version_is_named():
-  content = configs.to_dict(configs.load(DEMO))
+  content = to_dict(load(DEMO))
   content['train']['old_key'] = {'a': 1}
   with pytest.raises(InputError, match=r'config\.json|old_key'):
-    configs.from_dict(content)
+    from_dict(content)

@@ -4,9 +4,9 @@ import pytest
 from skimage.measure import euler_number
 
 from fibjax.analysis import connectivity
-from fibjax.checks import InputError
-from fibjax.simulate import formulas, structure
-from fibjax.simulate.fields import Spectrum
+from fibjax.errors import InputError
+from fibjax.simulation import formulas, structure
+from fibjax.simulation.fields import Spectrum
 
 SIZE = (50., 10., 10.)
 CUBES = (1000., 1000., 1000.)  # voxels of 1 um^3

@@ -3,16 +3,17 @@ import numpy as np
 import pytest
 import tifffile
 
-from fibjax import datasets, main
-from fibjax.checks import InputError
-from fibjax.data import volume as volumes
-from fibjax.simulate import annotator, films
+from fibjax.cli import main
+from fibjax.datasets import simulated
+from fibjax.errors import InputError
+from fibjax.simulation import annotator, films
+from fibjax.volumes import volume as volumes
 
 SHAPE = (3, 40, 44)
 
 
 def simulate(folder, **options):
-  datasets.simulate('HPC30', SHAPE, 5, 'none', folder, **options)
+  simulated.simulate('HPC30', SHAPE, 5, 'none', folder, **options)
 
 
 def read(folder, kind):
@@ -68,10 +69,10 @@ def test_codes_of_a_geometry_are_never_guessed(tmp_path, capsys):
   tifffile.imwrite(two, (codes == 2).astype(np.uint8), photometric='minisblack')
   tifffile.imwrite(bits, codes == 2, photometric='minisblack')
   for path, code in ((three, 2), (two, None), (bits, None), (two, 1)):
-    got = datasets.read_geometry(path, code)
+    got = simulated.read_geometry(path, code)
     assert got.dtype == np.uint8
     np.testing.assert_array_equal(got, codes == 2)
-  assert datasets.read_geometry(None) is None
+  assert simulated.read_geometry(None) is None
   words = ['simulate', '--preset=HPC30', '--shape=3,40,44',
            f'--out={tmp_path / "film"}']
   for more, message in (

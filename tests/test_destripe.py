@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from fibjax.analysis.two_point import two_point_covariance
-from fibjax.checks import InputError
-from fibjax.prep import destripe
-from fibjax.simulate import films
-from fibjax.simulate.fields import smooth_noise
+from fibjax.errors import InputError
+from fibjax.preparation import destripe
+from fibjax.simulation import films
+from fibjax.simulation.fields import smooth_noise
 
 SHAPE = 512, 1024
 

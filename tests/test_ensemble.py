@@ -6,19 +6,17 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fibjax import (
-  calibration,
-  config,
-  ensemble,
-  infer,
-  methods,
-  models,
-  region_scores,
-  run,
-)
-from fibjax.checks import InputError
-from fibjax.data import regions as region_tables
-from fibjax.data import volume as volumes
+from fibjax import models
+from fibjax.annotation.regions import make_regions
+from fibjax.config.settings import from_dict, load, to_dict
+from fibjax.errors import InputError
+from fibjax.evaluation import region_scores
+from fibjax.inference.score import CHANNELS, Predictor, score_volume
+from fibjax.methods import registry
+from fibjax.metrics import calibration
+from fibjax.pipeline import segmenter
+from fibjax.studies import ensemble
+from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 
 ROOT = Path(__file__).parents[1]
 
@@ -36,15 +34,15 @@ def make(n_xy, n_z, seed, padding='context'):
 def film(tmp_path_factory):
   array = np.random.default_rng(0).random((3, 40, 28), np.float32)
   path = tmp_path_factory.mktemp('film') / 'v'
-  with volumes.new_volume(path, array.shape, np.float32, (50., 10., 10.)) as made:
-    volumes.write_box(made, (0, 0, 0), array)
-  return array, volumes.open_volume(path)
+  with new_volume(path, array.shape, np.float32, (50., 10., 10.)) as made:
+    write_box(made, (0, 0, 0), array)
+  return array, open_volume(path)
 
 
 def score(pairs, film, out, dihedral=False, **options):
-  found = infer.score_volume(infer.Predictor(*zip(*pairs, strict=True), dihedral),
+  found = score_volume(Predictor(*zip(*pairs, strict=True), dihedral),
                              film, out, **options)
-  return volumes.read_box(found, (0, 0, 0), found.shape, channel=None)
+  return read_box(found, (0, 0, 0), found.shape, channel=None)
 
 
 @pytest.mark.long
@@ -53,7 +51,7 @@ def test_channels_are_those_of_the_members_alone(film, tmp_path):
   pairs = [make(33, 1, 0), make(49, 3, 1), make(33, 1, 2)]
   alone = [score([pair], volume, tmp_path / f's{k}') for k, pair in enumerate(pairs)]
   found = score(pairs, volume, tmp_path / 'all')
-  assert volumes.open_volume(tmp_path / 'all').channels == infer.CHANNELS
+  assert open_volume(tmp_path / 'all').channels == CHANNELS
   expected = calibration.predictive(np.stack(alone))
   assert np.ptp(expected.mean) > 0.01 and expected.mutual_information.max() > 1e-4
   for channel, values in zip(found, expected, strict=True):
@@ -73,9 +71,9 @@ def test_dihedral_scores_do_not_know_the_orientation(film, tmp_path, padding, n_
   for name, turn in (('flip', lambda a: a[:, ::-1]), ('mirror', lambda a: a[..., ::-1]),
                      ('turn', lambda a: a.swapaxes(1, 2))):
     turned = np.ascontiguousarray(turn(array))
-    with volumes.new_volume(tmp_path / name, turned.shape, np.float32, None) as made:
-      volumes.write_box(made, (0, 0, 0), turned)
-    again = score(pair, volumes.open_volume(tmp_path / name), tmp_path / f'{name}.s',
+    with new_volume(tmp_path / name, turned.shape, np.float32, None) as made:
+      write_box(made, (0, 0, 0), turned)
+    again = score(pair, open_volume(tmp_path / name), tmp_path / f'{name}.s',
                   dihedral=True)
     np.testing.assert_allclose(again, turn(found), atol=1e-5)
 
@@ -101,11 +99,11 @@ def test_region_scores_are_those_of_the_volume(film, tmp_path, dihedral):
   pairs = [make(33, 1, 0), make(33, 3, 1, 'same')]
   alone = [score([pair], volume, tmp_path / f's{k}', dihedral)
            for k, pair in enumerate(pairs)]
-  regions = region_tables.make_regions(
+  regions = make_regions(
       ('v', 'v'), [(1, 5, 4), (2, 9, 3)], [np.zeros((16, 12), np.uint8)] * 2,
       ['val', 'val'])
   found = region_scores.score_regions(
-      infer.Predictor(*zip(*pairs, strict=True), dihedral), {'v': volume}, regions, 3)
+      Predictor(*zip(*pairs, strict=True), dihedral), {'v': volume}, regions, 3)
   for k, scores_zyx in enumerate(alone):
     np.testing.assert_allclose(found[k, 0], scores_zyx[1, 2:24, 1:19], atol=1e-5)
     np.testing.assert_allclose(found[k, 1], scores_zyx[2, 6:28, 0:18], atol=1e-5)
@@ -114,7 +112,7 @@ def test_region_scores_are_those_of_the_volume(film, tmp_path, dihedral):
 @pytest.fixture(scope='module')
 def done(tmp_path_factory):
   folder = tmp_path_factory.mktemp('ensemble') / 'w'
-  settings = config.load(f'{ROOT}/configs/demo.py:ensemble_tiny')
+  settings = load(f'{ROOT}/configs/demo.py:ensemble_tiny')
   return settings, folder, ensemble.run_ensemble(settings, folder)
 
 
@@ -131,8 +129,8 @@ def test_an_ensemble_does_the_whole_job(done):
   # Post-processing of whole slices and of regions with their margin: nearly the same.
   assert metrics['test']['before']['miou'] == pytest.approx(
       results['ensemble']['miou_before'], abs=1e-3)
-  scores = volumes.open_volume(folder / 'scores.ome.zarr' / 'HPC30')
-  assert scores.channels == infer.CHANNELS
+  scores = open_volume(folder / 'scores.ome.zarr' / 'HPC30')
+  assert scores.channels == CHANNELS
   porosity = json.loads((folder / 'porosity.json').read_text())['HPC30']
   assert porosity['volume']['low'] <= porosity['estimate'] <= porosity['volume']['high']
   assert porosity['material']['sd'] > porosity['volume']['sd']
@@ -151,18 +149,18 @@ def test_a_second_call_makes_nothing_anew(done):
 @pytest.mark.long
 def test_an_ensemble_segments_another_volume_as_its_own(done, tmp_path):
   _, folder, _ = done
-  out = run.segment_other(folder, folder / 'data' / 'HPC30' / 'raw.ome.zarr',
+  out = segmenter.segment_other(folder, folder / 'data' / 'HPC30' / 'raw.ome.zarr',
                           tmp_path / 'out', 'auto')
-  found, own = (volumes.open_volume(path) for path in
+  found, own = (open_volume(path) for path in
                 (out, folder / 'segmentation.ome.zarr' / 'HPC30'))
-  np.testing.assert_array_equal(*(volumes.read_box(v, (0, 0, 0), v.shape)
+  np.testing.assert_array_equal(*(read_box(v, (0, 0, 0), v.shape)
                                   for v in (found, own)))
 
 
 @pytest.mark.long
 def test_more_members_than_there_are_is_an_error(done, tmp_path):
   settings, _, _ = done
-  few = config.from_dict(config.to_dict(settings))
+  few = from_dict(to_dict(settings))
   few.ensemble.top = 3
   with pytest.raises(InputError, match='config.ensemble.top: got 3, expected at most'):
     ensemble.run_ensemble(few, tmp_path / 'w')
@@ -173,19 +171,19 @@ def test_more_members_than_there_are_is_an_error(done, tmp_path):
 @pytest.mark.long
 def test_labels_of_a_film_in_memory_are_those_of_the_volume(done):
   settings, folder, _ = done
-  predictor = methods.open_predictor(settings, folder)
+  predictor = registry.open_predictor(settings, folder)
   chosen = json.loads((folder / 'postprocess.json').read_text())
-  raw = volumes.open_volume(folder / 'data' / 'HPC30' / 'raw.ome.zarr')
-  image = volumes.read_box(raw, (0, 0, 0), raw.shape)
+  raw = open_volume(folder / 'data' / 'HPC30' / 'raw.ome.zarr')
+  image = read_box(raw, (0, 0, 0), raw.shape)
   found = ensemble._label_film(settings, predictor, chosen, image)
   assert found.shape == (2, *raw.shape) and (found[0] != found[1]).any()
   only = predictor._replace(models=predictor.models[:1], params=predictor.params[:1])
-  alone = infer.score_volume(
-      only, volumes.open_volume(folder / 'prepared.ome.zarr' / 'HPC30'),
+  alone = score_volume(
+      only, open_volume(folder / 'prepared.ome.zarr' / 'HPC30'),
       folder / 'alone')
-  from fibjax import postprocess
+  from fibjax.inference import postprocess
   expected = postprocess.double_threshold(
-      volumes.read_box(alone, (0, 0, 0), alone.shape), chosen['sigma_px'],
+      read_box(alone, (0, 0, 0), alone.shape), chosen['sigma_px'],
       chosen['threshold'])
   # Beyond the faces one mirrors the image, the other repeats the score.
   inside = np.s_[:, 16:-16, 16:-16]
@@ -194,7 +192,7 @@ def test_labels_of_a_film_in_memory_are_those_of_the_volume(done):
 
 @pytest.mark.long
 def test_the_coverage_of_its_intervals_is_counted(done, tmp_path, capsys):
-  from fibjax import main
+  from fibjax.cli import main
   _, folder, _ = done
   out = tmp_path / 'coverage.json'
   assert main.main(['coverage', f'--workdir={folder}', '--shape=4,96,96', '--films=10',
@@ -208,9 +206,9 @@ def test_the_coverage_of_its_intervals_is_counted(done, tmp_path, capsys):
 def test_sampling_of_a_part_is_scaled_to_the_whole(tmp_path, monkeypatch):
   noise = np.random.default_rng(0).normal(size=(16, 160, 160))
   labels = (ndimage.gaussian_filter(noise, 1.5) > 0).astype(np.uint8)
-  with volumes.new_volume(tmp_path / 'v', labels.shape, np.uint8, None) as made:
-    volumes.write_box(made, (0, 0, 0), labels)
-  volume = volumes.open_volume(tmp_path / 'v')
+  with new_volume(tmp_path / 'v', labels.shape, np.uint8, None) as made:
+    write_box(made, (0, 0, 0), labels)
+  volume = open_volume(tmp_path / 'v')
   whole = ensemble._sampling(volume).sd
   monkeypatch.setattr(ensemble, '_SAMPLING_VOX', labels.size // 4)
   assert ensemble._sampling(volume).sd == pytest.approx(whole, rel=0.25)

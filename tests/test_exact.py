@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fibjax import geometry
 from fibjax.models import conv, exact, exact_plan, filtering, patch_cnn
+from fibjax.system import geometry
 
 NARROW = (2, 3, 2, 3)
 

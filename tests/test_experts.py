@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fibjax import experts, metrics
-from fibjax.checks import InputError
-from fibjax.data.regions import make_regions, mask_of
+from fibjax.annotation import experts
+from fibjax.annotation.regions import make_regions, region_mask
+from fibjax.errors import InputError
+from fibjax.metrics import confusion
 
 SENSITIVITY = (0.97, 0.85, 0.75, 0.8, 0.7)
 SPECIFICITY = (0.95, 0.8, 0.85, 0.7, 0.75)
@@ -168,7 +169,7 @@ def test_inter_expert_miou_is_the_mean_over_pairs_of_pooled_scores():
   np.testing.assert_allclose(experts.inter_expert_miou(votes), np.mean(expected))
   pair = experts.inter_expert_miou(votes[3:])
   np.testing.assert_allclose(
-      pair, metrics.summarise(metrics.confusion(*votes[3:]))['miou'])
+      pair, confusion.summarise(confusion.confusion(*votes[3:]))['miou'])
   assert experts.inter_expert_miou(votes[[1, 1]]) == 1
   assert experts.inter_expert_miou(np.full((2, 3, 3), 255, np.uint8)) is None
 
@@ -201,14 +202,14 @@ def test_regions_of_one_place_become_one_with_soft_targets():
                          [votes[0], other, votes[1], votes[2]], ['train'] * 4)
   merged, targets = experts.merge_regions(regions, 'mean')
   assert merged.volume == ('a', 'b') and merged.split == ('train', 'train')
-  mask = mask_of(merged, 0)
+  mask = region_mask(merged, 0)
   assert mask[0, 0] == 255 and targets[0, 0, 0] == 0
   assert targets[0, 1, 1] == 0.5 and mask[1, 1] == 0  # a tie is pore, with its weight
   agreed = (votes != 255).all(0)
   np.testing.assert_allclose(targets[0, :8, :6][agreed], votes.mean(0)[agreed],
                              rtol=1e-6)
   np.testing.assert_array_equal(mask[agreed], (votes.sum(0) >= 2)[agreed])
-  np.testing.assert_array_equal(mask_of(merged, 1), other)
+  np.testing.assert_array_equal(region_mask(merged, 1), other)
   np.testing.assert_array_equal(targets[1, :5, :9], other)
   assert (merged.masks_ryx[1, 5:] == 255).all() and (targets[1, 5:] == 0).all()
 
@@ -223,6 +224,6 @@ def test_a_careless_expert_counts_less_with_staple():
   wrong = {}
   for consensus in ('mean', 'staple'):
     merged, targets = experts.merge_regions(regions, consensus)
-    wrong[consensus] = (mask_of(merged, 0) != truth).mean()
+    wrong[consensus] = (region_mask(merged, 0) != truth).mean()
     assert ((targets >= 0) & (targets <= 1)).all()
   assert wrong['staple'] < 0.7 * wrong['mean']

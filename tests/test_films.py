@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fibjax.checks import InputError
-from fibjax.simulate import films, structure
-from fibjax.simulate.films import PRESETS, simulate_film
+from fibjax.errors import InputError
+from fibjax.simulation import films, structure
+from fibjax.simulation.films import PRESETS, simulate_film
 
 SMALL = (3, 64, 72)
 

@@ -2,9 +2,10 @@
 import numpy as np
 import pytest
 
-from fibjax.checks import InputError
-from fibjax.data import flyem, regions
-from fibjax.data import volume as volumes
+from fibjax.annotation.regions import check_regions
+from fibjax.datasets import flyem
+from fibjax.errors import InputError
+from fibjax.volumes.volume import open_volume, read_box
 
 
 def brute_force(bodies_zyx):
@@ -41,19 +42,19 @@ def test_slices_do_not_see_each_other():
 def test_the_real_volume(shared_data, tmp_path):
   root = shared_data / 'flyem_medulla_fibsem'
   table = flyem.load_flyem(root, tmp_path)
-  raw = volumes.open_volume(tmp_path / 'raw.ome.zarr')
-  truth = volumes.open_volume(tmp_path / 'truth.ome.zarr')
+  raw = open_volume(tmp_path / 'raw.ome.zarr')
+  truth = open_volume(tmp_path / 'truth.ome.zarr')
   assert raw.shape == truth.shape == (180, 250, 250) and raw.dtype == np.uint8
   assert raw.voxel_size_zyx_nm == truth.voxel_size_zyx_nm == (10, 10, 10)
-  labels = volumes.read_box(truth, (0, 0, 0), truth.shape)
+  labels = read_box(truth, (0, 0, 0), truth.shape)
   assert round(float((labels == 0).mean()), 2) == 0.23
   assert float((labels == 255).mean()) == pytest.approx(1.6e-5, abs=5e-7)
   np.testing.assert_array_equal(table.masks_ryx, labels)
   np.testing.assert_array_equal(table.z, np.arange(180))
   assert table.split == ('train',) * 120 + ('val',) * 30 + ('test',) * 30
-  regions.check_regions(table, {flyem.NAME: raw.shape})
+  check_regions(table, {flyem.NAME: raw.shape})
   # membranes are darker than the inside of neurons: the two files are aligned
-  grey = volumes.read_box(raw, (0, 0, 0), raw.shape)
+  grey = read_box(raw, (0, 0, 0), raw.shape)
   assert grey[labels == 0].mean() < grey[labels == 1].mean() - 10
   again = flyem.load_flyem(root, tmp_path)
   np.testing.assert_array_equal(again.masks_ryx, table.masks_ryx)

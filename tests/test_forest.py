@@ -5,13 +5,20 @@ import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
 
-from fibjax import metrics, patches
-from fibjax.baselines import forest as forests
-from fibjax.baselines import scale_space
-from fibjax.checks import InputError
-from fibjax.data import regions as region_tables
-from fibjax.data import volume as volumes
-from fibjax.simulate import films
+from fibjax.annotation.regions import make_regions, select_regions
+from fibjax.errors import InputError
+from fibjax.methods import forest as forests
+from fibjax.methods import scale_space
+from fibjax.metrics import confusion
+from fibjax.simulation import films
+from fibjax.training import sampling
+from fibjax.volumes.volume import (
+  new_volume,
+  open_volume,
+  read_box,
+  read_mirrored,
+  write_box,
+)
 
 SLICES_AND_MARGIN = np.array((3, 256, 256))
 
@@ -91,7 +98,7 @@ def test_leaf_of_best_validation_miou_is_kept(noisy):
   assert rows[1]['val_miou'] > max(rows[0]['val_miou'], rows[2]['val_miou'])
   assert rows[2]['val_miou'] == rows[3]['val_miou']
   assert fit(noisy, val, min_leaves=(1400, 1490))[0].settings['min_leaf'] == 1490
-  miou = metrics.summarise(metrics.confusion(
+  miou = confusion.summarise(confusion.confusion(
       val[1], forests.predict(chosen, val[0]) > 0.5))['miou']
   assert rows[1]['val_miou'] == miou
   json.dumps(rows)
@@ -201,25 +208,25 @@ def film(tmp_path_factory):
   simulated = films.simulate_film('HPC30', (16, 160, 160), 3)
   grey_zyx = (simulated.image_zyx / 65535).astype(np.float32)
   path = tmp_path_factory.mktemp('film') / 'HPC30'
-  with volumes.new_volume(path, grey_zyx.shape, np.float32, None) as volume:
-    volumes.write_box(volume, (0, 0, 0), grey_zyx)
+  with new_volume(path, grey_zyx.shape, np.float32, None) as volume:
+    write_box(volume, (0, 0, 0), grey_zyx)
   places = [(z, y, x) for z in (1, 4, 7) for y, x in ((0, 0), (70, 80))]
   places += [(10, 20, 40)]
   masks = [simulated.truth_zyx[z, y:y + 80, x:x + 80] for z, y, x in places]
-  table = region_tables.make_regions(('HPC30',) * len(places), places, masks,
+  table = make_regions(('HPC30',) * len(places), places, masks,
                                      ['train'] * 6 + ['val'])
-  return {'HPC30': volumes.open_volume(path)}, simulated.truth_zyx, table
+  return {'HPC30': open_volume(path)}, simulated.truth_zyx, table
 
 
 def sample(opened, table, feature_set, split, fraction):
-  regions = region_tables.select(table, split=split)
-  voxels_n3 = patches.sample_voxels(regions.masks_ryx, fraction, seed=1)
+  regions = select_regions(table, split=split)
+  voxels_n3 = sampling.sample_voxels(regions.masks_ryx, fraction, seed=1)
   features_nf = scale_space.sample_features(opened, regions, voxels_n3, feature_set)
   return features_nf, regions.masks_ryx[tuple(voxels_n3.T)]
 
 
 def read_block(volume, start, stop):
-  return volumes.read_mirrored(volume, np.subtract(start, SLICES_AND_MARGIN),
+  return read_mirrored(volume, np.subtract(start, SLICES_AND_MARGIN),
                                np.add(stop, SLICES_AND_MARGIN))
 
 
@@ -244,7 +251,7 @@ def test_nan_in_a_volume_names_the_region(film, monkeypatch):
   opened, _, table = film
 
   def broken(*box):
-    return put(volumes.read_mirrored(*box), (0, 0, 0), np.nan)
+    return put(read_mirrored(*box), (0, 0, 0), np.nan)
   monkeypatch.setattr(scale_space, 'read_mirrored', broken)
   with pytest.raises(InputError, match='region 2 of volume HPC30: got grey values'):
     scale_space.sample_features(opened, table, np.array([[2, 0, 0]]), 'F1')
@@ -277,10 +284,10 @@ def test_the_forest_beats_the_best_threshold_on_other_slices(film):
   forest, rows = fit(train, val, 'F1', trees=20, min_leaves=(1, 20, 100))
   volume, slices = opened['HPC30'], slice(13, 16)
   score_zyx = forests.score_block(forest, read_block(volume, (13, 0, 0), volume.shape))
-  counts = metrics.confusion(truth_zyx[slices], score_zyx > 0.5)
-  miou = metrics.summarise(counts)['miou']
-  grey_zyx = volumes.read_box(volume, (13, 0, 0), volume.shape)
-  bar = metrics.best_global_threshold(grey_zyx, truth_zyx[slices])['miou']
+  counts = confusion.confusion(truth_zyx[slices], score_zyx > 0.5)
+  miou = confusion.summarise(counts)['miou']
+  grey_zyx = read_box(volume, (13, 0, 0), volume.shape)
+  bar = confusion.best_global_threshold(grey_zyx, truth_zyx[slices])['miou']
   assert miou > bar + 0.05, (miou, bar)
   gaps = [row['train_miou'] - row['val_miou'] for row in rows]
   assert gaps[0] > gaps[1] + 0.02 > gaps[2] + 0.04, gaps

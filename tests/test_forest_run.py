@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fibjax import config, methods, run
-from fibjax.baselines import forest as forests
-from fibjax.checks import InputError
-from fibjax.data import volume as volumes
+from fibjax.config.settings import load
+from fibjax.errors import InputError
+from fibjax.methods import forest, registry
+from fibjax.pipeline import run, segmenter
+from fibjax.volumes.volume import open_volume, read_box
 
 ROOT = Path(__file__).parents[1]
 SMALL = ('model.name=forest', 'data.shape_zyx=36,96,96', 'forest.trees=10',
@@ -18,14 +19,14 @@ SMALL = ('model.name=forest', 'data.shape_zyx=36,96,96', 'forest.trees=10',
 
 @pytest.fixture(scope='module')
 def done(tmp_path_factory):
-  settings = config.load(f'{ROOT}/configs/demo.py:tiny', SMALL)
+  settings = load(f'{ROOT}/configs/demo.py:tiny', SMALL)
   folder = tmp_path_factory.mktemp('forest') / 'w'
   return settings, folder, run.run(settings, folder)
 
 
 def read(path):
-  volume = volumes.open_volume(path)
-  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+  volume = open_volume(path)
+  return read_box(volume, (0, 0, 0), volume.shape)
 
 
 @pytest.mark.long
@@ -50,7 +51,7 @@ def test_what_is_finished_is_not_made_again(done, tmp_path, monkeypatch):
                'postprocess.json'):
     path = again / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-  monkeypatch.setattr(forests, 'fit_forest', None)
+  monkeypatch.setattr(forest, 'fit_forest', None)
   assert run.run(settings, again) == metrics
   np.testing.assert_array_equal(*(read(w / 'scores.ome.zarr' / 'HPC30')
                                   for w in (folder, again)))
@@ -61,20 +62,20 @@ def test_what_is_finished_is_not_made_again(done, tmp_path, monkeypatch):
 @pytest.mark.long
 def test_another_volume_is_segmented_alike(done, tmp_path):
   settings, folder, _ = done
-  out = run.segment_other(folder, folder / 'data' / 'HPC30' / 'raw.ome.zarr',
+  out = segmenter.segment_other(folder, folder / 'data' / 'HPC30' / 'raw.ome.zarr',
                           tmp_path / 'out', 'auto')
   np.testing.assert_array_equal(read(out), read(folder / 'segmentation.ome.zarr'
                                                 / 'HPC30'))
 
 
 def test_a_workdir_without_a_forest_is_named(tmp_path):
-  settings = config.load(f'{ROOT}/configs/demo.py:tiny', SMALL)
+  settings = load(f'{ROOT}/configs/demo.py:tiny', SMALL)
   with pytest.raises(InputError, match='no forest'):
-    methods.open_predictor(settings, tmp_path)
+    registry.open_predictor(settings, tmp_path)
 
 
 @pytest.mark.parametrize('override', ['forest.features=F4', 'forest.trees=0',
                                       'forest.min_leaves=0,5'])
 def test_settings_of_a_forest_are_checked(override):
   with pytest.raises(InputError, match=override.split('=')[0]):
-    config.load(f'{ROOT}/configs/demo.py:tiny', (override,))
+    load(f'{ROOT}/configs/demo.py:tiny', (override,))

@@ -15,9 +15,11 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fibjax.checks import InputError
-from fibjax.data import formats, labels, mat, stacks
-from fibjax.data import volume as volumes
+from fibjax.errors import InputError
+from fibjax.formats import mat, stacks
+from fibjax.formats import stack as formats
+from fibjax.formats.label_codes import LABEL_PROFILES, decode_labels, encode_labels
+from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 from tests import foreign_files
 from tests.foreign_files import LIARS, SIZE_NM, WRITERS
 
@@ -35,13 +37,13 @@ def noise(dtype=np.uint16, shape=SHAPE, seed=0):
 
 
 def values(volume):
-  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+  return read_box(volume, (0, 0, 0), volume.shape)
 
 
 def make_volume(path, array, size=SIZE_NM):
-  with volumes.new_volume(path, array.shape, array.dtype, size) as new:
-    volumes.write_box(new, (0, 0, 0), array)
-  return volumes.open_volume(path)
+  with new_volume(path, array.shape, array.dtype, size) as new:
+    write_box(new, (0, 0, 0), array)
+  return open_volume(path)
 
 
 def read_all(path, **options):
@@ -529,9 +531,9 @@ def test_ome_metadata_that_point_elsewhere(tmp_path):
 
 def test_fibjax_volumes_are_read_by_their_own_rules(tmp_path):
   array = noise(shape=(20, 30, 40))
-  with volumes.new_volume(tmp_path / 'v.ome.zarr', array.shape, array.dtype, SIZE_NM,
+  with new_volume(tmp_path / 'v.ome.zarr', array.shape, array.dtype, SIZE_NM,
                           fill_value=None) as new:
-    volumes.write_box(new, (0, 0, 0), array)
+    write_box(new, (0, 0, 0), array)
   stack, got = read_all(tmp_path / 'v.ome.zarr')
   np.testing.assert_array_equal(got, array)
   assert stack.voxel_size_zyx_nm == SIZE_NM
@@ -676,17 +678,17 @@ def test_float64_is_rounded_and_recorded(tmp_path):
 
 
 def label_codes(profile):
-  return np.array([label for label in labels.LABEL_PROFILES[profile].values()])
+  return np.array([label for label in LABEL_PROFILES[profile].values()])
 
 
-@pytest.mark.parametrize('profile', labels.LABEL_PROFILES)
+@pytest.mark.parametrize('profile', LABEL_PROFILES)
 def test_encoding_is_the_inverse_of_decoding(profile):
   truth = label_codes(profile)[np.random.default_rng(0).integers(
       0, len(label_codes(profile)), (3, 4, 5))].astype(np.uint8)
-  codes = labels.encode_labels(truth, profile)
+  codes = encode_labels(truth, profile)
   assert codes.dtype == np.uint8
-  assert set(np.unique(codes)) == set(labels.LABEL_PROFILES[profile])
-  np.testing.assert_array_equal(labels.decode_labels(codes, profile), truth)
+  assert set(np.unique(codes)) == set(LABEL_PROFILES[profile])
+  np.testing.assert_array_equal(decode_labels(codes, profile), truth)
 
 
 @pytest.mark.parametrize('profile, codes', [
@@ -695,15 +697,15 @@ def test_encoding_is_the_inverse_of_decoding(profile):
     ('fibjax', (0, 1, 255))])
 def test_codes_of_each_tool(profile, codes):
   truth = np.array([0, 1, 255][:len(codes)])
-  np.testing.assert_array_equal(labels.encode_labels(truth, profile), codes)
+  np.testing.assert_array_equal(encode_labels(truth, profile), codes)
 
 
 def test_labels_without_a_code():
   for profile in ('paper', 'fiji', 'porespy'):
     refused(rf'x: got labels 255, expected \[0, 1\], which profile {profile} has',
-            labels.encode_labels, np.array([0, 255]), profile, 'x')
-  refused('got labels 2, 3', labels.encode_labels, np.arange(4), 'fibjax')
-  refused("label profile: got 'x'", labels.encode_labels, np.arange(2), 'x')
+            encode_labels, np.array([0, 255]), profile, 'x')
+  refused('got labels 2, 3', encode_labels, np.arange(4), 'fibjax')
+  refused("label profile: got 'x'", encode_labels, np.arange(2), 'x')
 
 
 @pytest.mark.parametrize('suffix', EXPORTS)
@@ -713,7 +715,7 @@ def test_label_volumes_by_profile(tmp_path, suffix, profile):
       noise(shape=(10, 6, 7)) % len(label_codes(profile))]
   out = stacks.export_stack(make_volume(tmp_path / 'v', truth), tmp_path / f'a{suffix}',
                             profile=profile)
-  np.testing.assert_array_equal(read_all(out)[1], labels.encode_labels(truth, profile))
+  np.testing.assert_array_equal(read_all(out)[1], encode_labels(truth, profile))
   back = stacks.import_stack(out, tmp_path / 'w', profile=profile)
   assert back.attributes['conversion'] == f'label profile {profile}'
   assert back.dtype == np.uint8

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fibjax import geometry
+from fibjax.system import geometry
 
 
 @given(st.integers(1, 9), st.integers(-30, 30), st.integers(0, 40))

@@ -6,13 +6,13 @@ import pytest
 import tifffile
 from scipy import ndimage
 
-from fibjax import segment_speed
-from fibjax.checks import InputError
-from fibjax.data import inspect, slice_statistics, stack_findings
+from fibjax.bench import speed
+from fibjax.errors import InputError
+from fibjax.inspection import findings, inspect, statistics
 from fibjax.report import figures
 from fibjax.report.inspect_figure import inspect_figure
-from fibjax.simulate import films
-from fibjax.simulate.artefacts import Artefacts
+from fibjax.simulation import films
+from fibjax.simulation.artefacts import Artefacts
 
 SHAPE = (14, 256, 288)
 KNOWN = {'imagej': True, 'resolution': (1 / 10, 1 / 10),
@@ -232,7 +232,7 @@ def test_shifts_have_the_sign_and_size_of_the_content(moved):
   y, x = moved
   first = large[50:250, 50:300]
   second = large[50 - y:250 - y, 50 - x:300 - x]  # its content lies y, x further
-  found = slice_statistics.measure((2, *first.shape), lambda z: (first, second)[z])
+  found = statistics.measure((2, *first.shape), lambda z: (first, second)[z])
   np.testing.assert_allclose(found.shift_zk[1], moved, atol=0.3)
   assert found.correlation_z[1] > 0.95
 
@@ -244,33 +244,33 @@ def test_stripe_energy_is_that_of_the_stripes_added():
   noise /= noise.std()
   stripes = ndimage.gaussian_filter1d(random.normal(size=512), 2)
   stripes *= 0.2 / stripes.std()
-  found = slice_statistics.measure(shape, lambda z: noise[z] + stripes)
-  without = slice_statistics.measure(shape, lambda z: noise[z])
+  found = statistics.measure(shape, lambda z: noise[z] + stripes)
+  without = statistics.measure(shape, lambda z: noise[z])
   np.testing.assert_allclose(np.sqrt(found.stripes[0]), 0.2, rtol=0.1)
   assert abs(without.stripes[0]) < 3 * without.stripes[1]
   assert found.stripes[0] > 3 * found.stripes[1]
-  turned = slice_statistics.measure(shape, lambda z: (noise[z] + stripes).T)
+  turned = statistics.measure(shape, lambda z: (noise[z] + stripes).T)
   assert turned.lines == pytest.approx(found.stripes)
 
 
 def test_a_move_where_slices_are_lost_is_no_shift(clean):
-  found = slice_statistics.measure(SHAPE, clean.image_zyx.__getitem__)
-  facts = stack_findings.Facts(SHAPE, np.dtype(np.uint16), (50., 10., 10.), ['a'] * 14)
+  found = statistics.measure(SHAPE, clean.image_zyx.__getitem__)
+  facts = findings.Facts(SHAPE, np.dtype(np.uint16), (50., 10., 10.), ['a'] * 14)
   found.shift_zk[7] = 30, 0
-  assert [(f['what'], f['z']) for f in stack_findings.judge(found, facts, None)] == [
+  assert [(f['what'], f['z']) for f in findings.judge(found, facts, None)] == [
       ('shifted slice', [7])]
   found.repeats_z[6] = 5
-  assert [(f['what'], f['z']) for f in stack_findings.judge(found, facts, None)] == [
+  assert [(f['what'], f['z']) for f in findings.judge(found, facts, None)] == [
       ('repeated slice', [6])]
 
 
 def test_every_slice_is_read_once_and_few_are_held(clean, monkeypatch):
   reads = []
   image = clean.image_zyx
-  slice_statistics.measure(image.shape, lambda z: reads.append(z) or image[z])
+  statistics.measure(image.shape, lambda z: reads.append(z) or image[z])
   assert reads == list(range(len(image)))
-  monkeypatch.setattr(slice_statistics, '_KEPT', 1400)
-  found = slice_statistics.measure(image.shape, image.__getitem__)
+  monkeypatch.setattr(statistics, '_KEPT', 1400)
+  found = statistics.measure(image.shape, image.__getitem__)
   assert found.grey_n.size <= 100 * len(image)
 
 
@@ -282,15 +282,15 @@ def test_needs_are_counted(clean, look, monkeypatch):
   timed = inspect.estimate_needs(SHAPE, np.uint8, us_per_voxel=3.5)
   assert timed['time_s'] == pytest.approx(voxels * 3.5e-6)
   needs |= {'disk_free_bytes': 10, 'memory_here_gb': 1.0}
-  facts = stack_findings.Facts(SHAPE, np.dtype(np.uint16), (50., 10., 10.), ['a'] * 14)
-  found = slice_statistics.measure(SHAPE, clean.image_zyx.__getitem__)
-  assert [f['what'] for f in stack_findings.judge(found, facts, needs)] == [
+  facts = findings.Facts(SHAPE, np.dtype(np.uint16), (50., 10., 10.), ['a'] * 14)
+  found = statistics.measure(SHAPE, clean.image_zyx.__getitem__)
+  assert [f['what'] for f in findings.judge(found, facts, needs)] == [
       'not enough disk', 'not enough memory']
 
 
 @pytest.mark.long
 def test_speed_is_measured():
-  assert 0 < segment_speed.measure_us_per_voxel() < 1e3
+  assert 0 < speed.measure_us_per_voxel() < 1e3
 
 
 def test_cuts_are_planes_of_the_stack(clean, tmp_path):

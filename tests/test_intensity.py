@@ -7,17 +7,17 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fibjax.checks import InputError
-from fibjax.data import ome_zarr
-from fibjax.data import volume as volumes
-from fibjax.prep import intensity
+from fibjax.errors import InputError
+from fibjax.preparation import scaling
+from fibjax.volumes import ome_zarr
+from fibjax.volumes.volume import new_volume, open_volume, write_box
 
 
 def make(path, array_zyx, size=(50, 10, 10), **options):
-  with volumes.new_volume(path, array_zyx.shape, array_zyx.dtype, size,
+  with new_volume(path, array_zyx.shape, array_zyx.dtype, size,
                           **options) as new:
-    volumes.write_box(new, (0, 0, 0), array_zyx)
-  return volumes.open_volume(path)
+    write_box(new, (0, 0, 0), array_zyx)
+  return open_volume(path)
 
 
 def values(path):
@@ -38,24 +38,24 @@ def test_slope_of_the_means_is_the_slope_of_all_voxels(n, seed):
   grey = np.random.default_rng(seed).normal(size=(3, n, 4))
   rows = np.broadcast_to(np.arange(n)[:, None], grey.shape)
   expected = np.polyfit(rows.ravel(), grey.ravel(), 1)[0]
-  got = intensity.fit_row_gradient(grey.mean((0, 2)))
+  got = scaling.fit_row_gradient(grey.mean((0, 2)))
   np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
 
 
 def test_subtraction_keeps_the_mean_and_is_idempotent():
   grey = film(slope=0.002, dtype=np.float64)
-  beta = intensity.fit_row_gradient(grey.mean((0, 2)))
-  flat = intensity.subtract_row_gradient(grey, beta)
+  beta = scaling.fit_row_gradient(grey.mean((0, 2)))
+  flat = scaling.subtract_row_gradient(grey, beta)
   assert abs(flat.mean() - grey.mean()) < 1e-12
-  assert abs(intensity.fit_row_gradient(flat.mean((0, 2)))) < 1e-15
-  assert intensity.fit_row_gradient(np.ones(1)) == 0.0
+  assert abs(scaling.fit_row_gradient(flat.mean((0, 2)))) < 1e-15
+  assert scaling.fit_row_gradient(np.ones(1)) == 0.0
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
 def test_a_known_gradient_is_found_and_removed(tmp_path, dtype):
   slope, shape = 0.003, (19, 40, 30)
   source = make(tmp_path / 'raw', film(shape, slope, dtype))
-  record = intensity.prepare_volume(source, tmp_path / 'out')
+  record = scaling.prepare_volume(source, tmp_path / 'out')
   # standard error of an OLS slope with noise 0.05 on every voxel
   rows = np.arange(shape[1]) - (shape[1] - 1) / 2
   error = 0.05 / np.sqrt(shape[0] * shape[2] * (rows @ rows))
@@ -67,14 +67,14 @@ def test_a_known_gradient_is_found_and_removed(tmp_path, dtype):
   assert abs(prepared.mean(dtype=float) - scaled.mean()) < 1e-6
   np.testing.assert_allclose(
       prepared, scaled - record['beta_per_px'] * rows[:, None], atol=1e-7)
-  again = intensity.prepare_volume(volumes.open_volume(tmp_path / 'out'),
+  again = scaling.prepare_volume(open_volume(tmp_path / 'out'),
                                    tmp_path / 'again')
   assert abs(again['beta_per_px']) < 1e-9
 
 
 def test_without_gradient_only_the_range_of_the_dtype_counts(tmp_path):
   grey = np.array([[[0, 65535], [1, 30000]]], np.uint16)
-  record = intensity.prepare_volume(make(tmp_path / 'a', grey), tmp_path / 'b',
+  record = scaling.prepare_volume(make(tmp_path / 'a', grey), tmp_path / 'b',
                                     gradient=False)
   np.testing.assert_allclose(values(tmp_path / 'b'), grey / 65535, rtol=1e-7)
   assert record['beta_per_px'] == 0 and record['gradient_removed'] is False
@@ -82,7 +82,7 @@ def test_without_gradient_only_the_range_of_the_dtype_counts(tmp_path):
 
 def test_minmax_of_the_volume(tmp_path):
   grey = np.random.default_rng(0).normal(900, 40, (11, 8, 9)).astype(np.float32)
-  intensity.prepare_volume(make(tmp_path / 'a', grey), tmp_path / 'b',
+  scaling.prepare_volume(make(tmp_path / 'a', grey), tmp_path / 'b',
                            scale='minmax_volume', gradient=False)
   got = values(tmp_path / 'b')
   assert got.min() == pytest.approx(0, abs=1e-6) and got.max() == pytest.approx(1)
@@ -91,7 +91,7 @@ def test_minmax_of_the_volume(tmp_path):
 
 def test_values_are_not_clipped(tmp_path):
   rows = np.array([0, 0, 0, 255])[:, None] * np.ones((1, 1, 5))
-  intensity.prepare_volume(make(tmp_path / 'a', rows.astype(np.uint8)), tmp_path / 'b')
+  scaling.prepare_volume(make(tmp_path / 'a', rows.astype(np.uint8)), tmp_path / 'b')
   # means 0 0 0 1: slope 0.3, so the rows become 0.45 0.15 -0.15 0.55
   np.testing.assert_allclose(values(tmp_path / 'b')[0, :, 0],
                              [0.45, 0.15, -0.15, 0.55], atol=1e-6)
@@ -103,14 +103,14 @@ def test_shards_of_any_shape_give_what_whole_slices_give(tmp_path, monkeypatch, 
   grey = film((9, 23, 31), 0.004, dtype)
   row_means = grey.mean((0, 2), dtype=np.float64)
   top = 1 if dtype == np.float32 else np.iinfo(dtype).max
-  beta = intensity.fit_row_gradient(row_means / top)
+  beta = scaling.fit_row_gradient(row_means / top)
   whole = grey.astype(np.float64) / top - beta * (np.arange(23) - 11)[:, None]
   for i, shard in enumerate([(9, 23, 31), (1, 23, 31), (2, 5, 7), (4, 1, 31), (9, 4, 3),
                              (3, 50, 2)]):
     source = make(tmp_path / f'raw{i}', grey, shard_zyx=shard)
     monkeypatch.setattr(ome_zarr, 'SHARD_ZYX', shard[::-1])  # of the prepared volume
     monkeypatch.setattr(ome_zarr, 'CHUNK_ZYX', (1, 1, 1))
-    record = intensity.prepare_volume(source, tmp_path / f'out{i}')
+    record = scaling.prepare_volume(source, tmp_path / f'out{i}')
     assert (record['minimum'], record['maximum']) == (grey.min(), grey.max())
     assert record['mean'] == pytest.approx(row_means.mean(), rel=1e-12)
     assert record['beta_per_px'] == pytest.approx(beta, rel=1e-9)
@@ -120,21 +120,21 @@ def test_shards_of_any_shape_give_what_whole_slices_give(tmp_path, monkeypatch, 
       np.testing.assert_array_equal(prepared, values(tmp_path / 'out0'))
 
 
-@pytest.mark.parametrize('scale', intensity.SCALES)
+@pytest.mark.parametrize('scale', scaling.SCALES)
 def test_the_record_is_json_and_replays(tmp_path, scale):
   grey = film(slope=-0.001)
   source = make(tmp_path / 'a', grey)
-  record = intensity.prepare_volume(source, tmp_path / 'b', scale=scale)
+  record = scaling.prepare_volume(source, tmp_path / 'b', scale=scale)
   record = json.loads(json.dumps(record, allow_nan=False))
   assert record['row_mean'] == 19.5 and record['source'] == str(source.path)
   assert record['mean'] == pytest.approx(grey.mean())
   assert (record['minimum'], record['maximum']) == (grey.min(), grey.max())
-  np.testing.assert_array_equal(intensity.apply_record(grey[7:9], record),
+  np.testing.assert_array_equal(scaling.apply_record(grey[7:9], record),
                                 values(tmp_path / 'b')[7:9])
   np.testing.assert_array_equal(
-      intensity.apply_record(grey[7:9, 5:9], record, first_row=5),
+      scaling.apply_record(grey[7:9, 5:9], record, first_row=5),
       values(tmp_path / 'b')[7:9, 5:9])
-  prepared = volumes.open_volume(tmp_path / 'b')
+  prepared = open_volume(tmp_path / 'b')
   assert prepared.attributes == {'preprocessing': record}
   assert prepared.voxel_size_zyx_nm == (50, 10, 10)
 
@@ -144,14 +144,14 @@ def test_a_slice_that_is_not_finite_is_named(tmp_path, bad):
   grey = film(dtype=np.float32)
   grey[13, 2, 3] = bad
   with pytest.raises(InputError, match='a slice z=13: got NaN or infinite'):
-    intensity.prepare_volume(make(tmp_path / 'a', grey), tmp_path / 'b')
+    scaling.prepare_volume(make(tmp_path / 'a', grey), tmp_path / 'b')
   assert sorted(f.name for f in tmp_path.iterdir()) == ['a']
 
 
 def test_other_bad_volumes_are_named(tmp_path):
   def refused(name, grey, match, **options):
     with pytest.raises(InputError, match=match):
-      intensity.prepare_volume(make(tmp_path / name, grey), tmp_path / 'out', **options)
+      scaling.prepare_volume(make(tmp_path / name, grey), tmp_path / 'out', **options)
     assert not (tmp_path / 'out').exists()
   refused('c', np.full((2, 3, 4), 7, np.uint16), 'c: got 7 in every voxel')
   refused('i', np.arange(24, dtype=np.int32).reshape(2, 3, 4), 'i: got dtype int32')

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from fibjax import models
-from fibjax.checks import InputError
-from fibjax.data import keras_weights
+from fibjax.datasets import keras_weights
+from fibjax.errors import InputError
 from tests import tiny_archive
 
 N_XY, N_Z = 33, 3

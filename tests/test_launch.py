@@ -39,7 +39,7 @@ def test_ci_calls_the_test_command_of_the_readme():
 
 
 def test_every_fibjax_command_in_the_readme_parses():
-  from fibjax import main
+  from fibjax.cli import main
   readme = (ROOT / 'README.md').read_text().replace('\\\n', ' ')
   blocks = '\n'.join(re.findall(r'^```\n(.*?)^```', readme, re.M | re.S))
   commands = re.findall(r'^fibjax (\S.*)$', blocks, re.M)

@@ -119,7 +119,7 @@ def test_no_config_default_hides_in_code():
 
 
 def test_every_config_key_is_read_somewhere():
-  from fibjax import config
+  from fibjax.config.settings import base
   trees = [ast.parse(path.read_text()) for name, path in MODULES.items()
            if name not in ('config', 'config_rules')]
   used = {node.attr for tree in trees for node in ast.walk(tree)
@@ -130,6 +130,6 @@ def test_every_config_key_is_read_somewhere():
            if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
   used |= {node.value for tree in trees for node in ast.walk(tree)
            if isinstance(node, ast.Constant)}  # settings[name] for names in a tuple
-  for section, keys in config.base().items():
+  for section, keys in base().items():
     for key in (keys if hasattr(keys, 'items') else (section,)):
       assert key in used, f'nothing reads config.{section}.{key}'

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from fibjax import losses, metrics
-from fibjax.checks import InputError
+from fibjax.errors import InputError
+from fibjax.metrics import confusion
+from fibjax.training import loss_expression, losses
 
 LOGITS = jnp.asarray([-2., 0.5, 3., 80., -90.])
 LABELS = jnp.asarray([0, 1, 1, 0, 255], jnp.uint8)
@@ -20,7 +21,7 @@ SMOOTH = tuple(name for name in ALL if name != 'lovasz_hinge')
 @functools.cache
 def single(name):
   """The loss of one term, of (logits, targets, weights)."""
-  loss = losses.make_loss(name)
+  loss = loss_expression.make_loss(name)
   return jax.jit(lambda *arrays: loss.apply(*arrays, jnp.ones(1), 0.)[0])
 
 
@@ -150,7 +151,7 @@ def test_hard_predictions_cost_one_minus_the_miou_of_metrics():
     random = np.random.default_rng(seed)
     label = random.choice([0, 1, 255], (2, 6, 7), p=[0.3, 0.5, 0.2]).astype(np.uint8)
     prediction = random.integers(0, 2, label.shape)
-    miou = metrics.summarise(metrics.confusion(label, prediction))['miou']
+    miou = confusion.summarise(confusion.confusion(label, prediction))['miou']
     weights = jnp.asarray(label != 255, jnp.float32)
     arrays = hard_logits(prediction), jnp.asarray(label), weights
     for name in ('jaccard', 'lovasz'):
@@ -282,7 +283,7 @@ def test_descent_reaches_the_labels(name):
 
 def test_a_sum_has_the_terms_the_factors_and_the_ramp():
   expression = 'bce + 0.5*ramp(0.6, 1)*jaccard + porosity*0.1*2 + 2*focal(3)'
-  loss = losses.make_loss(expression)
+  loss = loss_expression.make_loss(expression)
   assert loss.expression == expression
   assert loss.names == ('bce', 'jaccard', 'porosity', 'focal(3)')
   np.testing.assert_allclose(loss.factors, [1, 0.5, 0.2, 2])
@@ -300,11 +301,11 @@ def test_a_sum_has_the_terms_the_factors_and_the_ramp():
 
 
 def test_labels_of_terms_are_unique_and_say_their_arguments():
-  loss = losses.make_loss(' focal + focal(2.5)\t+ tversky + tversky(0.5, 1e-7) ')
+  loss = loss_expression.make_loss(' focal + focal(2.5)\t+ tversky + tversky(0.5, 1e-7) ')
   assert loss.names == ('focal(2)', 'focal(2.5)', 'tversky(0.3, 0.7)',
                         'tversky(0.5, 1e-07)')
-  assert losses.make_loss('focal(2.0000001)').names == ('focal(2.0000001)',)
-  assert losses.make_loss('(bce + 0*dice) + ramp(0, 1)*lovasz').factors == (1, 0, 1)
+  assert loss_expression.make_loss('focal(2.0000001)').names == ('focal(2.0000001)',)
+  assert loss_expression.make_loss('(bce + 0*dice) + ramp(0, 1)*lovasz').factors == (1, 0, 1)
 
 
 @pytest.mark.parametrize('expression, said', [
@@ -330,13 +331,13 @@ def test_labels_of_terms_are_unique_and_say_their_arguments():
     ('(' * 500 + 'bce' + ')' * 500, 'no sum')])
 def test_mistakes_are_told_in_one_line(expression, said):
   with pytest.raises(InputError, match=f'^config.train.loss: got.*{said}') as error:
-    losses.make_loss(expression)
+    loss_expression.make_loss(expression)
   assert '\n' not in str(error.value)
 
 
 def test_arrays_of_different_shapes_are_told():
   arrays = draw(15)
-  loss = losses.make_loss('bce')
+  loss = loss_expression.make_loss('bce')
   with pytest.raises(InputError, match='weights'):
     loss.apply(*arrays[:2], arrays[2][:, :, 0], jnp.ones(1), 0.)
   with pytest.raises(InputError, match='factors'):
@@ -344,7 +345,7 @@ def test_arrays_of_different_shapes_are_told():
 
 
 def test_members_with_their_own_factors_share_one_compilation():
-  loss = losses.make_loss('bce + ramp(0.5, 1)*lovasz + dice + porosity')
+  loss = loss_expression.make_loss('bce + ramp(0.5, 1)*lovasz + dice + porosity')
   traces = []
 
   def apply(*arguments):

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import tifffile
 
-from fibjax import config, main, run
-from fibjax.checks import InputError
-from fibjax.data import volume as volumes
+from fibjax.cli import main
+from fibjax.config.settings import load
+from fibjax.errors import InputError
+from fibjax.pipeline import stages
+from fibjax.volumes.volume import open_volume, read_box
 
 ROOT = Path(__file__).parents[1]
 DEMO = str(ROOT / 'configs' / 'demo.py')
@@ -79,9 +81,9 @@ def test_import_and_export_keep_values_and_voxel_size(stack, tmp_path, capsys):
   assert main.main(['export', str(out), f'--out={tmp_path / "back.tif"}']) == 0
   back = tmp_path / 'again.ome.zarr'
   assert main.main(['import', str(tmp_path / 'back.tif'), f'--out={back}']) == 0
-  first, second = (volumes.open_volume(p) for p in (out, back))
+  first, second = (open_volume(p) for p in (out, back))
   assert second.voxel_size_zyx_nm == pytest.approx((50, 10, 10))
-  np.testing.assert_array_equal(*(volumes.read_box(v, (0, 0, 0), v.shape)
+  np.testing.assert_array_equal(*(read_box(v, (0, 0, 0), v.shape)
                                   for v in (first, second)))
 
 
@@ -172,16 +174,16 @@ def test_changed_annotations_and_half_given_splits_are_noticed(capsys, tmp_path,
   capsys.readouterr()
   assert 'no split in rows [2]' in fails(capsys, *own_run(tmp_path))
   assert not folder.exists()
-  settings = config.load(SKARBERG, [
+  settings = load(SKARBERG, [
       word.removeprefix('--config.') for word in own_run(tmp_path)
       if word.startswith('--config.')])
   folder.mkdir()
-  run.claim(settings, folder)
-  run.claim(settings, folder)
+  stages.claim(settings, folder)
+  stages.claim(settings, folder)
   masks = np.load(tmp_path / 'regions' / 'masks.npy')
   np.save(tmp_path / 'regions' / 'masks.npy', 1 - masks)
   with pytest.raises(InputError, match='regions was.*now.*another --workdir'):
-    run.claim(settings, folder)
+    stages.claim(settings, folder)
 
 
 def test_volumes_that_cannot_work_are_named(capsys, tmp_path, stack):

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from fibjax import checkpoint, members, sampling, train
-from fibjax.members import Member
 from fibjax.models import empty_params, make_model
+from fibjax.training import checkpoint, members_table, sampling
+from fibjax.training import step as train
+from fibjax.training.loop import Member, load_states, train_members
 from tests.test_train import bright_is_solid, tiny_config
 
 CREW = [Member(5, {'intensity_mean_sd': 0.03, 'intensity_deviation_sd': 0.05,
@@ -31,9 +32,9 @@ def made_sides(model):
 def run(folder, crew, epochs=2, halving=(), **changes):
   settings = tiny_config(epochs=epochs, **changes)
   model = make_model(settings.model)
-  *_, now = members.train_members(settings, model, crew, *made_sides(model), folder,
+  *_, now = train_members(settings, model, crew, *made_sides(model), folder,
                                   halving)
-  return now, members.load_states(model, settings, folder, len(crew))
+  return now, load_states(model, settings, folder, len(crew))
 
 
 def scores(rows):
@@ -148,7 +149,7 @@ def test_best_and_average_weights_are_what_they_say(tmp_path, one_device):
   # Four epochs: the mean is over the last one only, the fourth quarter.
   now, (state,) = run(tmp_path / 'a', CREW[:1], epochs=4)
   jax.tree.map(np.testing.assert_array_equal, state.average, state.params)
-  best = members.best_row(now.rows[0])['epoch']
+  best = members_table.best_row(now.rows[0])['epoch']
   _, (until,) = run_until(tmp_path / 'b', best + 1, 4)
   jax.tree.map(np.testing.assert_array_equal, state.best, until.params)
   # Eight: over the last two.
@@ -162,12 +163,12 @@ def run_until(folder, stop, epochs):
   settings = tiny_config(epochs=epochs)
   model = make_model(settings.model)
   crew = CREW[:1]
-  loop = members.train_members(settings, model, crew, *made_sides(model), folder)
+  loop = train_members(settings, model, crew, *made_sides(model), folder)
   for now in loop:
     if len(now.rows[0]) == stop:
       loop.close()
       break
-  return now, members.load_states(model, settings, folder)
+  return now, load_states(model, settings, folder)
 
 
 def test_snapshots_are_the_weights_at_the_ends_of_cycles(tmp_path, one_device):
@@ -177,7 +178,7 @@ def test_snapshots_are_the_weights_at_the_ends_of_cycles(tmp_path, one_device):
   settings = tiny_config(epochs=3, schedule='cycles', cycles=2)
   model = make_model(settings.model)
   last = checkpoint.load_weights(tmp_path / 'snapshots' / '2', empty_params(model, 2))
-  states = members.load_states(model, settings, tmp_path, 2)
+  states = load_states(model, settings, tmp_path, 2)
   for k, state in enumerate(states):
     jax.tree.map(lambda a, b, k=k: np.testing.assert_array_equal(a[k], b), last,
                  state.params)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fibjax.checks import InputError
-from fibjax.simulate import microscope, structure
-from fibjax.simulate.fields import Spectrum
-from fibjax.simulate.microscope import NO_HIT, Exposure, Imaging
+from fibjax.errors import InputError
+from fibjax.simulation import microscope, structure
+from fibjax.simulation.fields import Spectrum
+from fibjax.simulation.microscope import NO_HIT, Exposure, Imaging
 
 QUIET = Imaging(texture=0.0, psf_px=0.0, electrons=0.0, read_noise=0.0)
 

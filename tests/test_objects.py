@@ -7,11 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from fibjax import cluster, objects, shards
-from fibjax.checks import InputError
-from fibjax.cluster import HERE
-from fibjax.data import ome_zarr
-from fibjax.data import volume as volumes
+from fibjax.errors import InputError
+from fibjax.inference import small_objects
+from fibjax.system import cluster
+from fibjax.system.cluster import HERE
+from fibjax.volumes import blockwise, ome_zarr
+from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 
 CONNECTIVITIES = ((3, 26), (3, 18), (3, 6), (2, 8), (2, 4))
 
@@ -32,7 +33,7 @@ def remove_small_oracle(labels, min_size, structure, order):
 def test_remove_small_against_scipy(connectivity, rank, order):
   noise = np.random.default_rng(6).normal(size=(20, 34, 30))
   labels = (ndimage.gaussian_filter(noise, 0.8) > 0.08).astype(np.uint8)
-  got = objects.remove_small(labels, 25, connectivity=connectivity, order=order)
+  got = small_objects.remove_small(labels, 25, connectivity=connectivity, order=order)
   structure = ndimage.generate_binary_structure(3, rank)
   codes = [{'pore': 0, 'solid': 1}[name] for name in order]
   oracle = remove_small_oracle(labels, 25, structure, codes)
@@ -45,7 +46,7 @@ def test_remove_small_against_scipy(connectivity, rank, order):
 def test_remove_small_in_each_slice_against_scipy(connectivity, rank):
   noise = np.random.default_rng(7).normal(size=(4, 40, 50))
   labels = (ndimage.gaussian_filter(noise, (0, 1, 1)) > 0.05).astype(np.uint8)
-  got = objects.remove_small(labels, 30, ndim=2, connectivity=connectivity)
+  got = small_objects.remove_small(labels, 30, ndim=2, connectivity=connectivity)
   structure = ndimage.generate_binary_structure(2, rank)
   for plane, cleaned in zip(labels, got, strict=True):
     oracle = remove_small_oracle(plane, 30, structure, (0, 1))
@@ -65,7 +66,7 @@ def test_odd_and_thin_volumes_against_scipy(ndim, connectivity, rank):
     if seed % 4 == 0:
       shape[rng.permutation(3)[:2]] = 1
     labels = (rng.random(shape) < rng.random()).astype(np.uint8)
-    got = objects.remove_small(labels, 4, ndim=ndim, connectivity=connectivity)
+    got = small_objects.remove_small(labels, 4, ndim=ndim, connectivity=connectivity)
     expected = remove_small_oracle(labels, 4, structure, (0, 1))
     np.testing.assert_array_equal(got, expected)
 
@@ -76,31 +77,31 @@ def test_an_object_of_exactly_the_minimum_stays(phase):
   labels[1:5, 1:6, 1:6] = phase  # 100 voxels
   labels[7:11, 1:6, 1:6] = phase
   labels[7, 1, 1] = 1 - phase  # 99
-  got = objects.remove_small(labels)
+  got = small_objects.remove_small(labels)
   assert np.sum(got == phase) == 100 and got[1, 1, 1] == phase
 
 
 def test_objects_joined_across_slices_are_one():
   labels = np.zeros((100, 5, 5), np.uint8)
   labels[:, 2, 2] = 1
-  np.testing.assert_array_equal(objects.remove_small(labels, 100), labels)
-  assert objects.remove_small(labels, 101).sum() == 0
-  assert objects.remove_small(labels, 2, ndim=2).sum() == 0
+  np.testing.assert_array_equal(small_objects.remove_small(labels, 100), labels)
+  assert small_objects.remove_small(labels, 101).sum() == 0
+  assert small_objects.remove_small(labels, 2, ndim=2).sum() == 0
 
 
 def test_remove_small_of_one_phase_and_bad_input():
   for value in (0, 1):
     labels = np.full((3, 4, 5), value, np.uint8)
-    np.testing.assert_array_equal(objects.remove_small(labels, 60), labels)
+    np.testing.assert_array_equal(small_objects.remove_small(labels, 60), labels)
   zeros = np.zeros((2, 2, 2), np.uint8)
   for kwargs in ({'ndim': 4}, {'connectivity': 8}, {'ndim': 2, 'connectivity': 26},
                  {'order': ('void',)}):
     with pytest.raises(InputError):
-      objects.remove_small(zeros, **kwargs)
+      small_objects.remove_small(zeros, **kwargs)
   with pytest.raises(InputError, match='code 255'):
-    objects.remove_small(np.full((2, 2, 2), 255, np.uint8))
+    small_objects.remove_small(np.full((2, 2, 2), 255, np.uint8))
   with pytest.raises(InputError, match='shape'):
-    objects.remove_small(zeros[0])
+    small_objects.remove_small(zeros[0])
 
 
 @pytest.fixture
@@ -110,25 +111,25 @@ def tiny_shards(monkeypatch):
 
 
 def save(path, labels_zyx, **options):
-  with volumes.new_volume(path, labels_zyx.shape, np.uint8, None, **options) as volume:
-    volumes.write_box(volume, (0, 0, 0), labels_zyx)
-  return volumes.open_volume(path)
+  with new_volume(path, labels_zyx.shape, np.uint8, None, **options) as volume:
+    write_box(volume, (0, 0, 0), labels_zyx)
+  return open_volume(path)
 
 
 def stream(folder, labels_zyx, size, ndim, connectivity, order=('pore', 'solid')):
   """Cleans a volume phase by phase on disk and returns it as an array."""
   volume = save(folder / 'labels', labels_zyx)
   for phase in order:
-    volume = objects.remove_small_streamed(
+    volume = small_objects.remove_small_streamed(
         volume, folder / phase, size, ndim=ndim, connectivity=connectivity,
         phase=phase, fingerprint={'size': size}, resources=HERE)
   assert volume.dtype == np.uint8
-  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+  return read_box(volume, (0, 0, 0), volume.shape)
 
 
 def check(folder, labels_zyx, size, ndim, connectivity, order=('pore', 'solid')):
   got = stream(folder, labels_zyx, size, ndim, connectivity, order)
-  whole = objects.remove_small(labels_zyx, size, ndim=ndim, connectivity=connectivity,
+  whole = small_objects.remove_small(labels_zyx, size, ndim=ndim, connectivity=connectivity,
                                order=order)
   np.testing.assert_array_equal(got, whole)
   return whole
@@ -224,7 +225,7 @@ def test_a_finished_volume_is_not_searched_again(tmp_path, monkeypatch):
   stream(tmp_path, labels, 8, 3, 26)
   monkeypatch.setattr(cluster, 'run_units', None)
   again = functools.partial(
-      objects.remove_small_streamed, volumes.open_volume(tmp_path / 'labels'),
+      small_objects.remove_small_streamed, open_volume(tmp_path / 'labels'),
       tmp_path / 'pore', ndim=3, connectivity=26, phase='pore', resources=HERE)
   again(min_size_vox=8, fingerprint={'size': 8})
   with pytest.raises(InputError, match="pore: got parts made with {'size': 8}"):
@@ -242,7 +243,7 @@ def test_bad_input_of_the_streamed_form_is_refused(tmp_path):
       (zeros, {'phase': 'void'}, 'void'), (codes, {}, 'codes: got code 255'),
       (other, {}, r'other: got shards \(4, 4, 4\)')):
     with pytest.raises(InputError, match=match):
-      objects.remove_small_streamed(volume, tmp_path / 'out', 5, fingerprint={},
+      small_objects.remove_small_streamed(volume, tmp_path / 'out', 5, fingerprint={},
                                     resources=HERE, **{**good, **wrong})
   assert not (tmp_path / 'out').exists()
 
@@ -256,8 +257,8 @@ def test_what_a_shard_tells_is_about_its_open_faces_only(tmp_path):
   labels[1, :, 5:] = 1  # large
   labels[0, 3, 0] = 1  # first in the shard after
   volume = save(tmp_path / 'labels', labels)
-  search = objects._Search(volume.path, 1, 5, 3, 26)
-  found = {box[0]: objects._summarise(search, box)
-           for box in shards.shard_boxes(volume)}
+  search = small_objects._Search(volume.path, 1, 5, 3, 26)
+  found = {box[0]: small_objects._summarise(search, box)
+           for box in blockwise.shard_boxes(volume)}
   assert {start: s.sizes_vox.tolist() for start, s in found.items()
           if len(s.pieces)} == {(0, 0, 0): [0], (0, 3, 0): [1]}

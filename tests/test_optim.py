@@ -2,8 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fibjax import optim
-from fibjax.checks import InputError
+from fibjax.errors import InputError
+from fibjax.training import optim
 
 
 def test_sgd_follows_keras_when_the_rate_changes():

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from fibjax import parallel
+from fibjax.system import devices as parallel
 
 
 def scale(factor, image):

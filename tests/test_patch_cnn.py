@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from fibjax.checks import InputError
+from fibjax.errors import InputError
 from fibjax.models import Dropout, count_weights, make_model
 from fibjax.models.patch_cnn import SIZES_XY, SIZES_Z, drop
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from fibjax.analysis import chords, physics, pore_size, transport
-from fibjax.checks import InputError
-from fibjax.simulate import structure
-from fibjax.simulate.fields import Spectrum
+from fibjax.errors import InputError
+from fibjax.simulation import structure
+from fibjax.simulation.fields import Spectrum
 
 FINE, COARSE = (10., 10., 10.), (50., 10., 10.)
 

@@ -5,9 +5,9 @@ from scipy import ndimage
 
 from fibjax.analysis import pore_size
 from fibjax.analysis.pore_size import PoreSizes
-from fibjax.checks import InputError
-from fibjax.simulate import structure
-from fibjax.simulate.fields import Spectrum
+from fibjax.errors import InputError
+from fibjax.simulation import structure
+from fibjax.simulation.fields import Spectrum
 
 ANISOTROPIC = (50., 10., 10.)
 

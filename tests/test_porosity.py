@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from fibjax.analysis import porosity
-from fibjax.checks import InputError
+from fibjax.errors import InputError
 
 
 def paired_regions(n=60, bias=0.02, seed=0):

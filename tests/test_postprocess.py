@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from fibjax import metrics
-from fibjax import postprocess as pp
-from fibjax.checks import InputError
+from fibjax.errors import InputError
+from fibjax.inference import postprocess
+from fibjax.metrics import confusion
 
 SIGMA, T = 2.63, 0.402  # published optimum
 
@@ -34,34 +34,34 @@ def smooth_score(rng, shape, margin):
 def test_kernels_are_scipys_gaussian_with_their_cut(sigma):
   score = np.random.default_rng(0).random((37, 41), np.float32)
   matlab = gaussian_oracle(score, sigma, (np.ceil(2 * sigma) + 0.1) / sigma)
-  np.testing.assert_allclose(pp.smooth(score, sigma, 'matlab'), matlab, atol=3e-7)
+  np.testing.assert_allclose(postprocess.smooth(score, sigma, 'matlab'), matlab, atol=3e-7)
   wide = gaussian_oracle(score, sigma, 4.0)
-  np.testing.assert_allclose(pp.smooth(score, sigma, 'scipy4sigma'), wide, atol=3e-7)
+  np.testing.assert_allclose(postprocess.smooth(score, sigma, 'scipy4sigma'), wide, atol=3e-7)
 
 
 def test_smoothing_is_in_the_plane_and_keeps_constants():
   volume = np.random.default_rng(1).random((3, 20, 30), np.float32)
-  smoothed = pp.smooth(volume, 1.5)
+  smoothed = postprocess.smooth(volume, 1.5)
   assert smoothed.dtype == np.float32
   for plane, expected in zip(volume, smoothed, strict=True):
-    np.testing.assert_array_equal(pp.smooth(plane, 1.5), expected)
-  np.testing.assert_allclose(pp.smooth(np.full((9, 9), 0.7), 3), 0.7, rtol=1e-6)
-  np.testing.assert_array_equal(pp.smooth(volume, 0), volume)
+    np.testing.assert_array_equal(postprocess.smooth(plane, 1.5), expected)
+  np.testing.assert_allclose(postprocess.smooth(np.full((9, 9), 0.7), 3), 0.7, rtol=1e-6)
+  np.testing.assert_array_equal(postprocess.smooth(volume, 0), volume)
 
 
 def test_smooth_leaves_its_input_alone():
   score = np.random.default_rng(2).random((8, 8), np.float32)
   copy = score.copy()
-  pp.smooth(score, 0)[:] = 0
-  pp.double_threshold(score, 1.0, 0.5)
+  postprocess.smooth(score, 0)[:] = 0
+  postprocess.double_threshold(score, 1.0, 0.5)
   np.testing.assert_array_equal(score, copy)
 
 
 def test_straight_edge_moves_towards_the_pore():
   edge = np.zeros((41, 400), np.float32)
   edge[:, 200:] = 1
-  first = pp.smooth(edge, SIGMA) > T
-  second = pp.double_threshold(edge, SIGMA, T)
+  first = postprocess.smooth(edge, SIGMA) > T
+  second = postprocess.double_threshold(edge, SIGMA, T)
   assert np.flatnonzero(first[20])[0] == 199
   assert np.flatnonzero(second[20])[0] == 198
   # The shift per pass is sigma Phi^-1(1 - T); a linear ramp shows it below a pixel.
@@ -72,8 +72,8 @@ def test_straight_edge_moves_towards_the_pore():
     (2.5, 0, 0), (3, 0, 0), (3.5, 0, 9), (4, 0, 37), (4.5, 0, 69), (5, 9, 81),
     (5.5, 21, 97), (6, 29, 113), (7, 61, 149), (8, 97, 221), (10, 193, 357)])
 def test_discs_shrink_and_vanish_as_derived(radius, pore_area, solid_area):
-  pore = pp.double_threshold(~disc(radius), SIGMA, T)
-  solid = pp.double_threshold(disc(radius), SIGMA, T)
+  pore = postprocess.double_threshold(~disc(radius), SIGMA, T)
+  solid = postprocess.double_threshold(disc(radius), SIGMA, T)
   assert (np.sum(pore == 0), np.sum(solid == 1)) == (pore_area, solid_area)
 
 
@@ -85,38 +85,38 @@ def test_ideal_vanishing_radii_bracket_the_single_pass():
     for factor, stays in ((0.9, False), (1.1, True)):
       n = 401  # fine grid, 5 voxels per pixel, so that the disc is round
       d = disc(5 * factor * radius, n).astype(np.float32)
-      smoothed = pp.smooth(d, 5 * SIGMA, 'scipy4sigma')
+      smoothed = postprocess.smooth(d, 5 * SIGMA, 'scipy4sigma')
       assert (smoothed.max() > 1 - threshold) == stays
 
 
-@pytest.mark.parametrize('kernel', pp.KERNELS)
+@pytest.mark.parametrize('kernel', postprocess.KERNELS)
 @pytest.mark.parametrize('sigma', [0.0, 0.7, 2.63])
 def test_tile_with_margin_equals_the_whole(kernel, sigma):
   score = np.random.default_rng(3).random((2, 70, 80), np.float32)
-  whole = pp.double_threshold(score, sigma, 0.47, kernel)
-  margin = pp.margin_px(sigma, kernel)
+  whole = postprocess.double_threshold(score, sigma, 0.47, kernel)
+  margin = postprocess.margin_px(sigma, kernel)
   for y, x in ((0, 0), (25, 30), (50, 55)):
     top, left = max(y - margin, 0), max(x - margin, 0)
     tile = score[:, top:y + 20 + margin, left:x + 25 + margin]
-    got = pp.double_threshold(tile, sigma, 0.47, kernel)
+    got = postprocess.double_threshold(tile, sigma, 0.47, kernel)
     got = got[:, y - top:y - top + 20, x - left:x - left + 25]
     np.testing.assert_array_equal(got, whole[:, y:y + 20, x:x + 25])
 
 
 def test_margin_is_the_smallest_that_is_exact():
-  assert pp.margin_px(SIGMA) == 12
-  assert pp.margin_px(SIGMA, 'scipy4sigma') == 22
-  assert pp.margin_px(0) == 0
+  assert postprocess.margin_px(SIGMA) == 12
+  assert postprocess.margin_px(SIGMA, 'scipy4sigma') == 22
+  assert postprocess.margin_px(0) == 0
   # A weak score field just under T, tipped over by a step 12 pixels away.
   row = np.zeros((1, 61), np.float32)
   row[:, 42:] = 1
-  reached = np.flatnonzero(pp.smooth(pp.smooth(row, SIGMA), SIGMA)[0])[0]
-  assert reached == 42 - pp.margin_px(SIGMA)
+  reached = np.flatnonzero(postprocess.smooth(postprocess.smooth(row, SIGMA), SIGMA)[0])[0]
+  assert reached == 42 - postprocess.margin_px(SIGMA)
 
 
 def test_solid_is_strictly_greater_than_the_threshold():
   score = np.array([[0.5, np.nextafter(np.float32(0.5), np.float32(1))]], np.float32)
-  assert pp.double_threshold(score, 0, 0.5).tolist() == [[0, 1]]
+  assert postprocess.double_threshold(score, 0, 0.5).tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize(('sigma', 'threshold', 'kernel'), [
@@ -124,7 +124,7 @@ def test_solid_is_strictly_greater_than_the_threshold():
     (1, np.nan, 'matlab'), (1, 0.5, 'boxcar')])
 def test_bad_parameters_are_refused(sigma, threshold, kernel):
   with pytest.raises(InputError):
-    pp.double_threshold(np.zeros((4, 4)), sigma, threshold, kernel)
+    postprocess.double_threshold(np.zeros((4, 4)), sigma, threshold, kernel)
 
 
 def brute_force(regions, sigmas, thresholds):
@@ -133,10 +133,10 @@ def brute_force(regions, sigmas, thresholds):
     for t in thresholds:
       counts = 0
       for score, mask, (y, x) in regions:
-        labels = pp.double_threshold(score, sigma, t)
+        labels = postprocess.double_threshold(score, sigma, t)
         h, w = mask.shape
-        counts = counts + metrics.confusion(mask, labels[y:y + h, x:x + w])
-      best[sigma, t] = metrics.summarise(counts)['miou']
+        counts = counts + confusion.confusion(mask, labels[y:y + h, x:x + w])
+      best[sigma, t] = confusion.summarise(counts)['miou']
   return best
 
 
@@ -147,12 +147,12 @@ def regions():
   for shape, margin in (((40, 50), 24), ((30, 30), 24), ((48, 36), 0)):
     score, mask = smooth_score(rng, shape, margin)
     mask[rng.random(mask.shape) < 0.1] = 255
-    result.append(pp.RegionScore(score, mask, (margin, margin)))
+    result.append(postprocess.RegionScore(score, mask, (margin, margin)))
   return result
 
 
 def test_tune_agrees_with_brute_force_on_the_coarse_grid(regions):
-  tuning = pp.tune(regions, sigma_max_px=2.0, threshold_range=(0.4, 0.6))
+  tuning = postprocess.tune(regions, sigma_max_px=2.0, threshold_range=(0.4, 0.6))
   sigmas = [0, 0.5, 1.0, 1.5, 2.0]
   thresholds = [round(0.4 + 0.01 * i, 2) for i in range(21)]
   oracle = brute_force(regions, sigmas, thresholds)
@@ -165,7 +165,7 @@ def test_tune_agrees_with_brute_force_on_the_coarse_grid(regions):
 
 
 def test_tune_refines_four_times_finer_three_times(regions):
-  tuning = pp.tune(regions[:1], sigma_max_px=3.0, threshold_range=(0.45, 0.55))
+  tuning = postprocess.tune(regions[:1], sigma_max_px=3.0, threshold_range=(0.45, 0.55))
   for column, step in ((0, 0.5), (1, 0.01)):
     values = np.unique(tuning.table[:, column])
     finest = np.diff(values).min()
@@ -174,8 +174,8 @@ def test_tune_refines_four_times_finer_three_times(regions):
 
 def test_tune_does_not_depend_on_threads_or_order(regions):
   kwargs = {'sigma_max_px': 1.0, 'threshold_range': (0.45, 0.55)}
-  one = pp.tune(regions, n_threads=1, **kwargs)
-  other = pp.tune(regions[::-1], n_threads=3, **kwargs)
+  one = postprocess.tune(regions, n_threads=1, **kwargs)
+  other = postprocess.tune(regions[::-1], n_threads=3, **kwargs)
   assert one[:3] == other[:3]
   np.testing.assert_array_equal(one.table, other.table)
 
@@ -186,9 +186,9 @@ def test_tune_finds_the_parameters_that_made_the_labels():
   regions = []
   for _ in range(3):
     score, _ = smooth_score(rng, (80, 80), 24)
-    truth = pp.double_threshold(score, 2.0, 0.42)
-    regions.append(pp.RegionScore(score, truth[24:-24, 24:-24], (24, 24)))
-  tuning = pp.tune(regions, sigma_max_px=4.0)
+    truth = postprocess.double_threshold(score, 2.0, 0.42)
+    regions.append(postprocess.RegionScore(score, truth[24:-24, 24:-24], (24, 24)))
+  tuning = postprocess.tune(regions, sigma_max_px=4.0)
   assert tuning.miou == 1.0
   assert tuning.sigma_px == pytest.approx(2.0, abs=0.05)
   assert tuning.threshold == pytest.approx(0.42, abs=0.005)
@@ -197,15 +197,15 @@ def test_tune_finds_the_parameters_that_made_the_labels():
 def test_tune_prefers_no_smoothing_and_one_half_among_equals():
   mask = np.zeros((20, 20), np.uint8)
   mask[:, 10:] = 1
-  tuning = pp.tune([(mask.astype(np.float32), mask, (0, 0))])
+  tuning = postprocess.tune([(mask.astype(np.float32), mask, (0, 0))])
   assert tuning[:3] == (0.0, 0.5, 1.0)
 
 
 def test_tune_refuses_nothing_to_tune_on():
   with pytest.raises(InputError, match='validation region'):
-    pp.tune([])
+    postprocess.tune([])
   empty = np.full((5, 5), 255, np.uint8)
   with pytest.raises(InputError, match='no labelled voxel'):
-    pp.tune([pp.RegionScore(np.zeros((5, 5), np.float32), empty)])
+    postprocess.tune([postprocess.RegionScore(np.zeros((5, 5), np.float32), empty)])
   with pytest.raises(InputError, match='region 0.*inside'):
-    pp.tune([pp.RegionScore(np.zeros((5, 5), np.float32), empty, (1, 0))])
+    postprocess.tune([postprocess.RegionScore(np.zeros((5, 5), np.float32), empty, (1, 0))])

@@ -6,13 +6,13 @@ import pytest
 import zarr
 from scipy import ndimage
 
-from fibjax import workdir
-from fibjax.checks import InputError
-from fibjax.data import ome_zarr
-from fibjax.data import volume as volumes
-from fibjax.prep import alignment, brightness, chain, destripe, intensity, steps
-from fibjax.prep.steps import Step, steps_from
-from fibjax.simulate.fields import smooth_noise
+from fibjax.errors import InputError
+from fibjax.preparation import alignment, brightness, chain, destripe, scaling, steps
+from fibjax.preparation.steps import Step, steps_from
+from fibjax.simulation.fields import smooth_noise
+from fibjax.system import files
+from fibjax.volumes import ome_zarr
+from fibjax.volumes import volume as volumes
 
 ALL = 'align,gradient,brightness,destripe:levels=4,normalise:window_px=31'
 SHAPE = 11, 70, 80
@@ -56,8 +56,8 @@ def by_hand(grey_zyx):
   box = alignment.common_box(rigid_z3, grey_zyx.shape[1:])
   made = np.stack([alignment.resample(*pair, *box)
                    for pair in zip(grey_zyx, rigid_z3, strict=True)])
-  beta = intensity.fit_row_gradient(made.mean((0, 2), dtype=float))
-  made = intensity.subtract_row_gradient(made, beta).astype(np.float32)
+  beta = scaling.fit_row_gradient(made.mean((0, 2), dtype=float))
+  made = scaling.subtract_row_gradient(made, beta).astype(np.float32)
   levels = [brightness.solid_level(image_yx) for image_yx in made]
   reference = brightness.reference_level(levels)
   made = np.stack([brightness.match_level(*pair, reference)
@@ -95,11 +95,11 @@ def test_replay_gives_the_same_bytes(tmp_path, text, monkeypatch):
   record = chain.prepare(raw, tmp_path / 'a' / 'x.ome.zarr', steps_from(text))
   file = tmp_path / 'a' / 'x.preparation.json'
   assert chain.record_path(tmp_path / 'a' / 'x.ome.zarr') == file
-  assert workdir.read_json(file) == json.loads(json.dumps(record)) == record
+  assert files.read_json(file) == json.loads(json.dumps(record)) == record
   monkeypatch.setattr(steps, 'estimate', None)
-  again = chain.replay(raw, workdir.read_json(file), tmp_path / 'b' / 'x.ome.zarr')
+  again = chain.replay(raw, files.read_json(file), tmp_path / 'b' / 'x.ome.zarr')
   assert again == record
-  assert workdir.hash_files(tmp_path / 'a') == workdir.hash_files(tmp_path / 'b')
+  assert files.hash_files(tmp_path / 'a') == files.hash_files(tmp_path / 'b')
   attributes = volumes.open_volume(tmp_path / 'b' / 'x.ome.zarr').attributes
   assert attributes == {'preparation': {key: record[key] for key in ('input', 'steps')}}
 
@@ -169,7 +169,7 @@ def test_values_beyond_the_range_are_counted(tmp_path, capsys):
   raw = make(tmp_path / 'raw.ome.zarr', grey_zyx)
   record = chain.prepare(raw, tmp_path / 'out.ome.zarr', steps_from('gradient'))
   beta = record['steps'][0]['estimated']['beta_per_px']
-  flat = np.rint(intensity.subtract_row_gradient(grey_zyx, beta).astype(np.float32))
+  flat = np.rint(scaling.subtract_row_gradient(grey_zyx, beta).astype(np.float32))
   assert record['result']['clipped_voxels'] == (flat > 255).sum() > 100
   np.testing.assert_array_equal(values(tmp_path / 'out.ome.zarr'),
                                 np.clip(flat, 0, 255))

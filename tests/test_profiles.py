@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from fibjax.analysis import profiles
-from fibjax.checks import InputError
+from fibjax.errors import InputError
 
 SIZE = (50., 10., 20.)
 

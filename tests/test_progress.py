@@ -1,4 +1,4 @@
-from fibjax import progress
+from fibjax.system import progress
 
 
 def test_plain_lines_show_rate_and_time_left(capsys, monkeypatch):

@@ -1,8 +1,9 @@
 """The methods paragraph holds the run's numbers, and nothing that was not done."""
 import pytest
 
-from fibjax import config, methods
-from fibjax.prep import steps
+from fibjax.config.settings import base, to_dict
+from fibjax.methods import registry
+from fibjax.preparation import steps
 from fibjax.report import prose
 
 VERSIONS = {'fibjax': '9.9', 'jax': '1.2.3'}
@@ -12,12 +13,12 @@ METRICS = {'test': {'after': {'n_voxels': 1234, 'miou': 0.8765, 'accuracy': 0.95
 
 
 def settings(name='patch_cnn', **changes):
-  made = config.base()
+  made = base()
   made.model.name = name
   for key, value in changes.items():
     section, key = key.split('__')
     made[section][key] = value
-  return config.to_dict(made)
+  return to_dict(made)
 
 
 def test_the_paragraph_holds_the_numbers_of_the_run():
@@ -55,7 +56,7 @@ def test_it_claims_nothing_that_was_not_done():
 @pytest.mark.parametrize('name', ['patch_cnn', 'resunet', 'unet', 'forest', 'otsu'])
 def test_every_method_has_its_sentence_and_its_paper(name):
   made = settings(name)
-  assert methods.check_name(name) is None
+  assert registry.check_name(name) is None
   text = prose.methods_paragraph(made, VERSIONS, METRICS, {}, {})
   assert {'patch_cnn': 'convolutional network', 'resunet': 'residual U-Net',
           'unet': 'U-Net of depth', 'forest': 'random forest of 100 trees',

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fibjax import metrics
 from fibjax.analysis import porosity
+from fibjax.metrics import confusion
 
 FOLDER = Path(__file__).parents[1] / 'third_party' / 'skarberg2021'
 TABLES = json.loads((FOLDER / 'tables.json').read_text(encoding='utf-8'))
@@ -19,7 +19,7 @@ MERGED = {'train': 0.6, 'val': 0.2, 'test': 0.2}
 
 
 def fractions(row):
-  return metrics.confusion_from_published(
+  return confusion.confusion_from_published(
       row['accuracy'], row['porosity_manual'], row['porosity_automatic'])
 
 
@@ -35,7 +35,7 @@ def official_porosities():
 @pytest.mark.parametrize('sample', SAMPLES)
 def test_miou_follows_from_accuracy_and_porosities(table, split, sample):
   row = TABLES[table][sample][split]
-  scores = metrics.summarise(fractions(row))
+  scores = confusion.summarise(fractions(row))
   assert abs(round(scores['miou'], 4) - row['miou']) < 1.01e-4
   assert scores['porosity_automatic'] == pytest.approx(row['porosity_automatic'])
 
@@ -45,7 +45,7 @@ def test_miou_follows_from_accuracy_and_porosities(table, split, sample):
 def test_combined_is_pooled(table, split):
   rows = [TABLES[table][s][split] for s in SAMPLES]
   combined = TABLES[table]['combined'][split]
-  scores = metrics.summarise(sum(fractions(r) for r in rows) / 3)
+  scores = confusion.summarise(sum(fractions(r) for r in rows) / 3)
   assert round(scores['miou'], 4) == combined['miou']
   assert round(scores['accuracy'], 4) == combined['accuracy']
   assert np.mean([r['miou'] for r in rows]) < combined['miou'] - 0.006
@@ -55,7 +55,7 @@ def test_class_scores_implied_by_table_3():
   table = TABLES['table3_after_postprocessing']
   implied = {'HPC22': (0.654, 0.898), 'HPC30': (0.752, 0.889), 'HPC45': (0.749, 0.803)}
   for sample, expected in implied.items():
-    scores = metrics.summarise(fractions(table[sample]['test']))
+    scores = confusion.summarise(fractions(table[sample]['test']))
     got = scores['iou_pore'], scores['iou_solid']
     np.testing.assert_allclose(got, expected, atol=6e-4)
 

@@ -6,8 +6,24 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fibjax.checks import InputError
-from fibjax.data import labels, regions
+from fibjax.annotation.regions import (
+  SPLITS,
+  assign_splits,
+  check_regions,
+  concatenate_regions,
+  context_boxes,
+  import_masks,
+  import_regions,
+  load_regions,
+  make_regions,
+  propose_positions,
+  region_mask,
+  save_regions,
+  select_regions,
+  workdir,
+)
+from fibjax.errors import InputError
+from fibjax.formats import label_codes
 
 SHAPE = (200, 2247, 3372)
 
@@ -16,7 +32,7 @@ def make(positions, volume='a', size=(4, 5), split=None, seed=0):
   rng = np.random.default_rng(seed)
   masks = [rng.choice([0, 1, 255], size).astype(np.uint8) for _ in positions]
   names = (volume,) * len(positions) if isinstance(volume, str) else volume
-  return regions.make_regions(names, positions, masks, split)
+  return make_regions(names, positions, masks, split)
 
 
 def assert_same(a, b):
@@ -33,21 +49,21 @@ def test_the_whole_context_lies_inside(shape, data):
   context = [data.draw(st.integers(1, n)) for n in shape]
   size = [data.draw(st.integers(1, c)) for c in context[1:]]
   seed = data.draw(st.integers(0, 2**32))
-  positions = regions.propose_positions(shape, 50, size, context[1:], context[0], seed)
-  starts, stops = regions.context_boxes(make(positions, size=size), context)
+  positions = propose_positions(shape, 50, size, context[1:], context[0], seed)
+  starts, stops = context_boxes(make(positions, size=size), context)
   assert (starts >= 0).all() and (stops <= shape).all()
   assert (stops - starts == context).all()
 
 
 def test_placement_reaches_exactly_the_papers_ranges():
-  positions = regions.propose_positions(SHAPE, 200_000, (256, 256), (384, 384), 7, 0)
+  positions = propose_positions(SHAPE, 200_000, (256, 256), (384, 384), 7, 0)
   np.testing.assert_array_equal(positions.min(0), (3, 64, 64))
   np.testing.assert_array_equal(positions.max(0), (196, 1927, 3052))
   assert positions.dtype.kind == 'i'
   # uniform: the mean of 2e5 draws lies within 5 standard errors of the middle
   width = np.array([194, 1864, 2989])
   assert (abs(positions.mean(0) - (99.5, 995.5, 1558)) < 5 * width / 12**.5 / 447).all()
-  same = regions.propose_positions(SHAPE, 200_000, (256, 256), (384, 384), 7, 0)
+  same = propose_positions(SHAPE, 200_000, (256, 256), (384, 384), 7, 0)
   np.testing.assert_array_equal(positions, same)
 
 
@@ -55,7 +71,7 @@ def test_placement_reaches_exactly_the_papers_ranges():
     ((256, 256), (200, 384), 7), ((256, 256), (384, 4000), 7), ((8, 8), (8, 8), 201)])
 def test_a_context_that_does_not_fit_is_refused(size, context, depth):
   with pytest.raises(InputError, match='context: got'):
-    regions.propose_positions(SHAPE, 1, size, context, depth, 0)
+    propose_positions(SHAPE, 1, size, context, depth, 0)
 
 
 # Splits.
@@ -64,48 +80,48 @@ def test_a_context_that_does_not_fit_is_refused(size, context, depth):
 @given(st.integers(1, 120), st.integers(0, 2**32), st.integers(1, 40))
 def test_paper_split_gives_each_volume_its_fractions(n, seed, m):
   table = make(np.zeros((n + m, 3), int), ('a',) * n + ('b',) * m, size=(1, 1))
-  done = regions.assign_splits(table, seed=seed)
+  done = assign_splits(table, seed=seed)
   for name, size in (('a', n), ('b', m)):
-    got = regions.select(done, volume=name).split
-    counts = np.array([got.count(s) for s in regions.SPLITS])
+    got = select_regions(done, volume=name).split
+    counts = np.array([got.count(s) for s in SPLITS])
     assert counts.sum() == size
     assert (abs(counts - size * np.array([.6, .2, .2])) < (1 if size > 4 else 2)).all()
     assert size < 3 or (counts > 0).all()
   # a volume's split does not depend on the others, and follows the seed
-  alone = regions.assign_splits(regions.select(table, volume='b'), seed=seed)
-  assert alone.split == regions.select(done, volume='b').split
-  assert regions.assign_splits(table, seed=seed).split == done.split
+  alone = assign_splits(select_regions(table, volume='b'), seed=seed)
+  assert alone.split == select_regions(done, volume='b').split
+  assert assign_splits(table, seed=seed).split == done.split
 
 
 @pytest.mark.parametrize('n, expected', [
     (1, [1, 0, 0]), (3, [1, 1, 1]), (4, [2, 1, 1]), (5, [3, 1, 1]), (7, [4, 2, 1])])
 def test_paper_split_of_few_leaves_no_split_empty(n, expected):
-  done = regions.assign_splits(make(np.zeros((n, 3), int), size=(1, 1)), seed=0)
-  assert [done.split.count(s) for s in regions.SPLITS] == expected
+  done = assign_splits(make(np.zeros((n, 3), int), size=(1, 1)), seed=0)
+  assert [done.split.count(s) for s in SPLITS] == expected
 
 
 def test_paper_split_of_100_is_60_20_20_and_shuffled():
   table = make(np.zeros((100, 3), int), size=(1, 1))
-  a, b = (regions.assign_splits(table, seed=s).split for s in (1, 2))
-  assert [a.count(s) for s in regions.SPLITS] == [60, 20, 20]
+  a, b = (assign_splits(table, seed=s).split for s in (1, 2))
+  assert [a.count(s) for s in SPLITS] == [60, 20, 20]
   assert a != b and a != tuple(sorted(a)) and a[:60].count('train') < 55
   other = make(np.zeros((100, 3), int), 'b', size=(1, 1))
-  assert regions.assign_splits(other, seed=1).split != a
+  assert assign_splits(other, seed=1).split != a
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.integers(3, 40), st.integers(0, 2**32))
 def test_blocked_split_keeps_contexts_apart(n, seed):
   context = (5, 30, 30)
-  positions = regions.propose_positions(
+  positions = propose_positions(
       (40, 200, 200), n, (16, 16), context[1:], context[0], seed)
   table = make(positions, size=(16, 16))
   try:
-    done = regions.assign_splits(table, seed=seed, mode='blocked', context_zyx=context)
+    done = assign_splits(table, seed=seed, mode='blocked', context_zyx=context)
   except InputError as error:
     assert 'blocked split of volume a: got' in str(error)
     return
-  starts, stops = regions.context_boxes(done, context)
+  starts, stops = context_boxes(done, context)
   for i in range(n):
     for j in range(i):
       meet = all(max(starts[i, k], starts[j, k]) < min(stops[i, k], stops[j, k])
@@ -116,10 +132,10 @@ def test_blocked_split_keeps_contexts_apart(n, seed):
 
 def test_blocked_split_of_separate_regions_keeps_the_fractions():
   positions = [(0, 100 * i, 0) for i in range(50)]
-  done = regions.assign_splits(make(positions), seed=3, mode='blocked',
+  done = assign_splits(make(positions), seed=3, mode='blocked',
                                context_zyx=(7, 100, 100))
-  assert [done.split.count(s) for s in regions.SPLITS] == [30, 10, 10]
-  touching = regions.assign_splits(make(positions), seed=3, mode='blocked',
+  assert [done.split.count(s) for s in SPLITS] == [30, 10, 10]
+  touching = assign_splits(make(positions), seed=3, mode='blocked',
                                    context_zyx=(7, 100, 100))
   assert touching.split == done.split
 
@@ -127,15 +143,15 @@ def test_blocked_split_of_separate_regions_keeps_the_fractions():
 def test_blocked_split_of_one_chain_is_impossible():
   chain = [(z, 0, 0) for z in range(0, 60, 6)]
   with pytest.raises(InputError, match='volume a: got 1 groups .* shrink the context'):
-    regions.assign_splits(make(chain), seed=0, mode='blocked')
+    assign_splits(make(chain), seed=0, mode='blocked')
   apart = [(z, 0, 0) for z in range(0, 70, 7)]
-  done = regions.assign_splits(make(apart), seed=0, mode='blocked')
-  assert [done.split.count(s) for s in regions.SPLITS] == [6, 2, 2]
+  done = assign_splits(make(apart), seed=0, mode='blocked')
+  assert [done.split.count(s) for s in SPLITS] == [6, 2, 2]
 
 
 def test_blocked_split_does_not_mix_volumes():
   table = make([(0, 0, 0)] * 6, ('a', 'b', 'c', 'd', 'e', 'f'))
-  done = regions.assign_splits(table, seed=0, mode='blocked', fractions=(1, 0, 0))
+  done = assign_splits(table, seed=0, mode='blocked', fractions=(1, 0, 0))
   assert done.split == ('train',) * 6
 
 
@@ -144,7 +160,7 @@ def test_blocked_split_does_not_mix_volumes():
     {'fractions': (1.2, -.1, -.1)}, {'mode': 'random'}])
 def test_bad_split_options_are_named(options):
   with pytest.raises(InputError, match='split (fractions|mode): got'):
-    regions.assign_splits(make([(0, 0, 0)]), seed=0, **options)
+    assign_splits(make([(0, 0, 0)]), seed=0, **options)
 
 
 # Tables.
@@ -152,7 +168,7 @@ def test_bad_split_options_are_named(options):
 def mixed():
   small = make([(1, 2, 3), (4, 5, 6)], 'a', (3, 6), ('train', 'test'))
   large = make([(7, 8, 9)], 'b', (5, 2), ('val',), seed=1)
-  return small, large, regions.concatenate([small, large])
+  return small, large, concatenate_regions([small, large])
 
 
 def test_concatenate_pads_and_select_undoes_it():
@@ -160,18 +176,18 @@ def test_concatenate_pads_and_select_undoes_it():
   assert both.masks_ryx.shape == (3, 5, 6)
   assert (both.masks_ryx[:2, 3:] == 255).all()
   assert (both.masks_ryx[2, :, 2:] == 255).all()
-  np.testing.assert_array_equal(regions.mask_of(both, 2), large.masks_ryx[0])
-  np.testing.assert_array_equal(regions.mask_of(both, 1), small.masks_ryx[1])
-  assert regions.select(both, split='val').volume == ('b',)
-  assert regions.select(both, volume='a').z.tolist() == [1, 4]
-  assert regions.select(both, split='train', volume='b').volume == ()
-  assert regions.concatenate([]).volume == ()
+  np.testing.assert_array_equal(region_mask(both, 2), large.masks_ryx[0])
+  np.testing.assert_array_equal(region_mask(both, 1), small.masks_ryx[1])
+  assert select_regions(both, split='val').volume == ('b',)
+  assert select_regions(both, volume='a').z.tolist() == [1, 4]
+  assert select_regions(both, split='train', volume='b').volume == ()
+  assert concatenate_regions([]).volume == ()
 
 
 def test_regions_return_from_disk(tmp_path):
   _, _, both = mixed()
-  regions.save_regions(tmp_path / 'regions', both)
-  assert_same(regions.load_regions(tmp_path / 'regions'), both)
+  save_regions(tmp_path / 'regions', both)
+  assert_same(load_regions(tmp_path / 'regions'), both)
   assert sorted(f.name for f in (tmp_path / 'regions').iterdir()) == [
       'masks.npy', 'regions.csv']
 
@@ -181,9 +197,9 @@ def test_damaged_regions_are_named(tmp_path):
 
   def refused(match):
     with pytest.raises(InputError, match=match):
-      regions.load_regions(tmp_path)
+      load_regions(tmp_path)
   refused('regions.csv: got .*No such file')
-  regions.save_regions(tmp_path, both)
+  save_regions(tmp_path, both)
   text = (tmp_path / 'regions.csv').read_text()
   (tmp_path / 'regions.csv').write_text(text + 'b,1,2,3,4,2,val\n')
   refused('masks.npy: got uint8 masks .* 4 rows')
@@ -201,11 +217,11 @@ def test_damaged_regions_are_named(tmp_path):
 def test_check_regions_names_region_and_volume():
   table = make([(0, 0, 0), (9, 6, 5)], ('a', 'b'))
   shapes = {'a': (1, 4, 5), 'b': (10, 10, 10)}
-  regions.check_regions(table, shapes, window_zyx=(1, 3, 3))
+  check_regions(table, shapes, window_zyx=(1, 3, 3))
 
   def refused(match, table=table, shapes=shapes, **options):
     with pytest.raises(InputError, match=match):
-      regions.check_regions(table, shapes, **options)
+      check_regions(table, shapes, **options)
   refused('volume a: got .* window', window_zyx=(3, 3, 3))
   refused('region 1: got volume b', shapes={'a': (1, 4, 5)})
   for axis in range(3):
@@ -226,25 +242,25 @@ def test_check_regions_names_region_and_volume():
 @pytest.mark.parametrize('dtype', [np.uint8, np.int64, np.float32])
 def test_profiles(profile, codes, expected, dtype):
   order = np.random.default_rng(0).integers(0, len(codes), (3, 4, 5))
-  got = labels.decode_labels(np.array(codes, dtype)[order], profile)
+  got = label_codes.decode_labels(np.array(codes, dtype)[order], profile)
   assert got.dtype == np.uint8
   np.testing.assert_array_equal(got, np.array(expected)[order])
 
 
 def test_porespy_booleans():
-  got = labels.decode_labels(np.array([[True, False]]), 'porespy')
+  got = label_codes.decode_labels(np.array([[True, False]]), 'porespy')
   np.testing.assert_array_equal(got, [[0, 1]])
 
 
 def test_unknown_codes_are_listed():
   with pytest.raises(InputError, match=r'm.tif: got codes 2, 3, .* \[0, 1, 255\]'):
-    labels.decode_labels(np.array([0, 3, 2, 1]), 'fibjax', 'm.tif')
+    label_codes.decode_labels(np.array([0, 3, 2, 1]), 'fibjax', 'm.tif')
   with pytest.raises(InputError, match='got codes 0.5, nan'):
-    labels.decode_labels(np.array([0, .5, np.nan]), 'paper')
+    label_codes.decode_labels(np.array([0, .5, np.nan]), 'paper')
   with pytest.raises(InputError, match='got codes 20, .*27, ...'):
-    labels.decode_labels(np.arange(20, 60), 'paper')
+    label_codes.decode_labels(np.arange(20, 60), 'paper')
   with pytest.raises(InputError, match="label profile: got 'imagej', expected one of"):
-    labels.decode_labels(np.zeros(1), 'imagej')
+    label_codes.decode_labels(np.zeros(1), 'imagej')
 
 
 # Import.
@@ -261,7 +277,7 @@ def test_import_from_each_kind_of_mask_file(tmp_path):
   for r, name in enumerate(('r2', 'r9', 'r10')):
     imagecodecs.imwrite(tmp_path / 'png' / f'{name}.png', truth[r] * 255)
   for masks in ('m.tif', 'm.npy', 'png'):
-    got = regions.import_masks(tmp_path / 't.csv', tmp_path / masks, 'fiji')
+    got = import_masks(tmp_path / 't.csv', tmp_path / masks, 'fiji')
     assert got.volume == ('film', 'film', 'other')
     assert got.split == ('train', '', 'test')
     np.testing.assert_array_equal(np.stack([got.z, got.y, got.x], 1),
@@ -274,9 +290,9 @@ def test_import_of_rows_with_named_masks_of_differing_size(tmp_path):
   np.save(tmp_path / 'a.npy', np.ones((4, 1), np.uint8))
   rows = [{'volume': 'v', 'z': 0, 'y': 0, 'x': 0, 'mask': 'b.npy'},
           {'volume': 'v', 'z': 1, 'y': 0, 'x': 0, 'mask': 'a.npy'}]
-  got = regions.import_masks(rows, tmp_path, 'paper')
+  got = import_masks(rows, tmp_path, 'paper')
   assert got.heights.tolist() == [2, 4] and got.widths.tolist() == [3, 1]
-  assert (regions.mask_of(got, 0) == 0).all() and (regions.mask_of(got, 1) == 1).all()
+  assert (region_mask(got, 0) == 0).all() and (region_mask(got, 1) == 1).all()
 
 
 def test_imported_regions_appear_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -289,23 +305,23 @@ def test_imported_regions_appear_whole_or_not_at_all(tmp_path, monkeypatch):
   def full(path, text):
     raise OSError('no space left')
   with monkeypatch.context() as patch:
-    patch.setattr(regions.workdir, 'write_text', full)
+    patch.setattr(workdir, 'write_text', full)
     with pytest.raises(OSError, match='no space left'):
-      regions.import_regions(*source, tmp_path / 'out')
+      import_regions(*source, tmp_path / 'out')
   assert set(tmp_path.iterdir()) == before
   (tmp_path / 'out.partial').mkdir()
   (tmp_path / 'out.partial' / 'junk').write_text('of a killed call')
-  made = regions.import_regions(*source, tmp_path / 'out')
+  made = import_regions(*source, tmp_path / 'out')
   assert {f.name for f in (tmp_path / 'out').iterdir()} == {'regions.csv', 'masks.npy'}
   assert set(tmp_path.iterdir()) == before | {tmp_path / 'out'}
-  assert_same(regions.load_regions(tmp_path / 'out'), made)
+  assert_same(load_regions(tmp_path / 'out'), made)
   for there in ('out', 't.csv'):
     content = (tmp_path / 't.csv').read_bytes()
     with pytest.raises(InputError, match=f'{there}: got something there already'):
-      regions.import_regions(*source, tmp_path / there)
+      import_regions(*source, tmp_path / there)
     assert (tmp_path / 't.csv').read_bytes() == content
   with pytest.raises(NotADirectoryError):
-    regions.import_regions(*source, tmp_path / 't.csv' / 'out')
+    import_regions(*source, tmp_path / 't.csv' / 'out')
 
 
 def test_import_mistakes_are_named(tmp_path):
@@ -313,19 +329,19 @@ def test_import_mistakes_are_named(tmp_path):
   table.write_text(CSV)
   np.save(tmp_path / 'm.npy', np.zeros((2, 4, 4), np.uint8))
   with pytest.raises(InputError, match=r'm.npy: got 2 masks, expected 3, one per row'):
-    regions.import_masks(table, tmp_path / 'm.npy', 'paper')
+    import_masks(table, tmp_path / 'm.npy', 'paper')
   masks = np.zeros((3, 4, 4), np.uint8)
   masks[2, 0, 0] = 9
   np.save(tmp_path / 'm.npy', masks)
   with pytest.raises(InputError, match=r'm.npy: mask 2 of volume other: got codes 9'):
-    regions.import_masks(table, tmp_path / 'm.npy', 'paper')
+    import_masks(table, tmp_path / 'm.npy', 'paper')
   table.write_text('volume,z,y,x\n')
   with pytest.raises(InputError, match='t.csv: got no row'):
-    regions.import_masks(table, tmp_path / 'm.npy', 'paper')
+    import_masks(table, tmp_path / 'm.npy', 'paper')
   for row, said in (('film,-1,2,3,', r"row 0: got z = '-1'"),
                     ('film,1,2,3,Train', "row 0: got split 'Train'")):
     table.write_text(f'volume,z,y,x,split\n{row}\n')
     with pytest.raises(InputError, match=f't.csv {said}'):
-      regions.import_masks(table, tmp_path / 'm.npy', 'paper')
+      import_masks(table, tmp_path / 'm.npy', 'paper')
   with pytest.raises(InputError, match='none.csv: got'):
-    regions.import_masks(tmp_path / 'none.csv', tmp_path / 'm.npy', 'paper')
+    import_masks(tmp_path / 'none.csv', tmp_path / 'm.npy', 'paper')

@@ -6,11 +6,17 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from fibjax import metrics, workdir
-from fibjax.checks import InputError
-from fibjax.data import regions as regions_module
-from fibjax.data import volume as volume_module
+from fibjax.annotation.regions import (
+  load_regions,
+  make_regions,
+  region_mask,
+  save_regions,
+)
+from fibjax.errors import InputError
+from fibjax.metrics import confusion
 from fibjax.report import figures, page, preparation, sources, tables
+from fibjax.system.files import read_columns, write_json, write_versions
+from fibjax.volumes.volume import create_group, create_volume, read_box, write_box
 
 SIZE_NM = (50.0, 10.0, 10.0)
 
@@ -45,33 +51,33 @@ def film(seed, shape=(5, 60, 70)):
 def make_run(folder, names=('HPC22', 'HPC30'), voxel_size=SIZE_NM, with_test=True):
   """Writes a complete small run."""
   folder.mkdir()
-  workdir.write_json(folder / 'config.json', {
+  write_json(folder / 'config.json', {
       'name': 'small', 'seed': 0, 'model': {'name': 'patch_cnn', 'n_xy': 33, 'n_z': 3},
       'data': {'volumes': []}, 'postprocess': {'min_size_vox': 100}})
-  workdir.write_json(folder / 'metrics.json', example_metrics(names))
-  workdir.write_json(folder / 'postprocess.json', {'sigma_px': 2.5, 'threshold': 0.41})
-  workdir.write_versions(folder)
+  write_json(folder / 'metrics.json', example_metrics(names))
+  write_json(folder / 'postprocess.json', {'sigma_px': 2.5, 'threshold': 0.41})
+  write_versions(folder)
   (folder / 'metrics.csv').write_text(
       'epoch,lr,train_loss,train_accuracy,val_bce,val_accuracy,val_miou\n'
       '1,0.01,0.6,0.7,0.5,0.75,\n2,0.01,0.4,0.8,0.45,0.8,0.6\n', encoding='utf-8')
   rows, table = [], ['volume,split,manual,automatic']
   for group in ('prepared', 'scores', 'segmentation'):
-    volume_module.create_group(folder / f'{group}.ome.zarr')
+    create_group(folder / f'{group}.ome.zarr')
   for i, name in enumerate(names):
     image, truth, score = film(i)
     parts = {'prepared': image, 'scores': score,
              'segmentation': (score > 0.5).astype(np.uint8)}
     for group, array in parts.items():
-      volume = volume_module.create_volume(folder / f'{group}.ome.zarr' / name,
+      volume = create_volume(folder / f'{group}.ome.zarr' / name,
                                            array.shape, array.dtype, voxel_size)
-      volume_module.write_box(volume, (0, 0, 0), array)
+      write_box(volume, (0, 0, 0), array)
     for z, split in ((0, 'train'), (1, 'val'), (2, 'test' if with_test else 'val')):
       mask = truth[z, 5:37, 10:50].copy()
       mask[:4, :4] = 255
       rows.append((name, (z, 5, 10), mask, split))
       table.append(f'"{name}",{split},0.3,0.3{z}')
   volumes, positions, masks, split = zip(*rows, strict=True)
-  regions_module.save_regions(folder / 'regions', regions_module.make_regions(
+  save_regions(folder / 'regions', make_regions(
       volumes, positions, masks, split))
   (folder / 'porosities.csv').write_text('\n'.join(table), encoding='utf-8')
   return folder
@@ -218,8 +224,8 @@ def test_preparation_shows_both_images_and_how_far_rows_deviate():
 
 def test_preparation_is_read_from_where_the_record_says(run, tmp_path):
   film_ = sources.open_films(run[0])[0]
-  raw = volume_module.create_volume(tmp_path / 'raw', film_.image.shape, np.uint8, None)
-  volume_module.write_box(raw, (2, 0, 0), np.full((1, 60, 70), 7, np.uint8))
+  raw = create_volume(tmp_path / 'raw', film_.image.shape, np.uint8, None)
+  write_box(raw, (2, 0, 0), np.full((1, 60, 70), 7, np.uint8))
   z, raw_yx, prepared_yx = sources.read_preparation(film_, {'source': str(raw.path)})
   assert z == 2 and (raw_yx == 7).all()
   np.testing.assert_array_equal(prepared_yx, film(0)[0][2])
@@ -306,23 +312,23 @@ def test_report_is_the_same_a_second_time(run):
 def test_shown_region_is_the_one_of_median_accuracy(run):
   folder, _ = run
   film_ = sources.open_films(folder)[0]
-  regions = regions_module.load_regions(folder / 'regions')
-  everything = regions_module.make_regions(
+  regions = load_regions(folder / 'regions')
+  everything = make_regions(
       regions.volume, np.stack([regions.z, regions.y, regions.x], 1),
-      [regions_module.mask_of(regions, r) for r in range(6)], ['test'] * 6)
+      [region_mask(regions, r) for r in range(6)], ['test'] * 6)
   notes = []
   shown, where = sources.region_panel(film_, everything, notes)
   accuracy = []
   for r in range(3):
-    mask = regions_module.mask_of(regions, r)
-    labels = volume_module.read_box(film_.segmentation, (r, 5, 10), (r + 1, 37, 50))[0]
-    accuracy.append(metrics.summarise(metrics.confusion(mask, labels))['accuracy'])
+    mask = region_mask(regions, r)
+    labels = read_box(film_.segmentation, (r, 5, 10), (r + 1, 37, 50))[0]
+    accuracy.append(confusion.summarise(confusion.confusion(mask, labels))['accuracy'])
   median = int(np.argsort(accuracy)[1])
   assert f'z {median},' in where and notes == []
-  np.testing.assert_array_equal(shown.mask_yx, regions_module.mask_of(regions, median))
+  np.testing.assert_array_equal(shown.mask_yx, region_mask(regions, median))
   np.testing.assert_array_equal(
       shown.image_yx,
-      volume_module.read_box(film_.image, (median, 5, 10), (median + 1, 37, 50))[0])
+      read_box(film_.image, (median, 5, 10), (median + 1, 37, 50))[0])
 
 
 def test_markup_in_names_is_inert(tmp_path):
@@ -337,10 +343,10 @@ def test_markup_in_names_is_inert(tmp_path):
 def test_missing_test_split_is_said(tmp_path):
   folder = make_run(tmp_path / 'run', names=('A',), with_test=False)
   content = example_metrics(('A',))
-  nothing = metrics.summarise(np.zeros((2, 2), np.int64))
+  nothing = confusion.summarise(np.zeros((2, 2), np.int64))
   content['test'] = {'before': nothing, 'after': nothing}
   content['per_volume']['A']['test'] = content['test']
-  workdir.write_json(folder / 'metrics.json', content)
+  write_json(folder / 'metrics.json', content)
   text = visible_text(page.write_report(folder).read_text(encoding='utf-8'))
   assert 'Test: no regions in this split' in text
   assert 'A: no test region; a val region is shown instead' in text
@@ -367,12 +373,12 @@ def test_run_without_scores_still_shows_its_images(tmp_path):
 def test_columns_are_numbers_save_for_names(tmp_path):
   path = tmp_path / 'table.csv'
   path.write_text('volume,manual\n01,0.5\n"a,b",\n', encoding='utf-8')
-  columns = sources.read_columns(path)
+  columns = read_columns(path)
   assert columns['volume'].tolist() == ['01', 'a,b']
   np.testing.assert_array_equal(columns['manual'], [0.5, np.nan])
   path.write_text('volume,manual\nA,half\n', encoding='utf-8')
   with pytest.raises(InputError, match='manual.*half'):
-    sources.read_columns(path)
+    read_columns(path)
 
 
 def test_missing_folder_and_damaged_files_are_one_line_errors(tmp_path):

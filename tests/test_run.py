@@ -4,22 +4,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fibjax import (
-  checkpoint,
-  config,
-  evaluate,
-  metrics,
-  objects,
-  postprocess,
-  run,
-  shards,
-  workdir,
-)
-from fibjax.checks import InputError
-from fibjax.data import regions as region_tables
-from fibjax.data import volume as volumes
-from fibjax.prep import intensity
+from fibjax.annotation import regions as region_tables
+from fibjax.config.settings import load
+from fibjax.errors import InputError
+from fibjax.evaluation import evaluate
+from fibjax.inference import postprocess, small_objects
+from fibjax.metrics import confusion
+from fibjax.pipeline import run, segmenter
+from fibjax.preparation import scaling
 from fibjax.report import page
+from fibjax.system import files
+from fibjax.training import checkpoint
+from fibjax.volumes import blockwise
+from fibjax.volumes import volume as volumes
 
 DEMO = str(Path(__file__).parents[1] / 'configs' / 'demo.py')
 TINY = ('data.shape_zyx=16,128,128', 'train.steps_per_epoch=2')
@@ -33,7 +30,7 @@ class _StoppedError(Exception):
 def finished(tmp_path_factory):
   """A whole run: its config, workdir and metrics."""
   folder = tmp_path_factory.mktemp('run') / 'w'
-  settings = config.load(f'{DEMO}:tiny', TINY)
+  settings = load(f'{DEMO}:tiny', TINY)
   return settings, folder, run.run(settings, folder)
 
 
@@ -56,9 +53,9 @@ def _interrupt(monkeypatch, owner, name, call=1, after=False):
 
 STAGES = (
     (region_tables, 'save_regions', 1, False), (volumes, 'write_box', 1, True),
-    (intensity, 'prepare_volume', 1, True), (checkpoint, 'save', 2, False),
-    (shards, '_write', 1, False), (postprocess, 'tune', 1, False),
-    (objects, 'remove_small_streamed', 2, False), (metrics, 'summarise', 3, False),
+    (scaling, 'prepare_volume', 1, True), (checkpoint, 'save', 2, False),
+    (blockwise, '_write', 1, False), (postprocess, 'tune', 1, False),
+    (small_objects, 'remove_small_streamed', 2, False), (confusion, 'summarise', 3, False),
     (page, 'write_report', 1, False))
 
 
@@ -106,7 +103,7 @@ def test_a_finished_run_has_what_the_design_promises(finished):
 @pytest.mark.long
 def test_metrics_are_pooled_over_the_regions(finished):
   _, folder, result = finished
-  regions = region_tables.select(region_tables.load_regions(folder / 'regions'),
+  regions = region_tables.select_regions(region_tables.load_regions(folder / 'regions'),
                                  split='test')
   labels = volumes.open_volume(folder / 'segmentation.ome.zarr' / 'HPC30')
   counts = np.zeros((2, 2), int)
@@ -125,10 +122,10 @@ def test_metrics_are_pooled_over_the_regions(finished):
 @pytest.mark.long
 def test_other_settings_and_a_second_process_are_refused(finished, tmp_path):
   settings, folder, _ = finished
-  other = config.load(f'{DEMO}:tiny', (*TINY, 'train.l2=0.5'))
+  other = load(f'{DEMO}:tiny', (*TINY, 'train.l2=0.5'))
   with pytest.raises(InputError, match=r'train\.l2 was 4\.16e-06, now 0\.5'):
     run.run(other, folder)
-  with workdir.lock(folder), pytest.raises(InputError, match='in use'):
+  with files.lock(folder), pytest.raises(InputError, match='in use'):
     run.run(settings, folder)
   with pytest.raises(InputError, match='--resume'):
     run.train_only(settings, folder, resume=False)
@@ -138,7 +135,7 @@ def test_other_settings_and_a_second_process_are_refused(finished, tmp_path):
 def test_a_trained_run_segments_another_volume_and_evaluates_again(finished, tmp_path):
   _, folder, result = finished
   raw = folder / 'data' / 'HPC30' / 'raw.ome.zarr'
-  path = run.segment_other(folder, raw, tmp_path / 'out', 'auto')
+  path = segmenter.segment_other(folder, raw, tmp_path / 'out', 'auto')
   again, first = (volumes.open_volume(p) for p in
                   (path, folder / 'segmentation.ome.zarr' / 'HPC30'))
   np.testing.assert_array_equal(*(volumes.read_box(v, (0, 0, 0), v.shape)
@@ -176,7 +173,7 @@ def test_intervals_of_the_scores_come_from_drawing_regions():
 
 def test_the_reliability_is_that_of_the_test_regions(finished):
   settings, folder, result = finished
-  regions = region_tables.select(region_tables.load_regions(folder / 'regions'),
+  regions = region_tables.select_regions(region_tables.load_regions(folder / 'regions'),
                                  split='test')
   found = result['reliability']
   labelled = regions.masks_ryx != 255

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fibjax.baselines import scale_space
-from fibjax.checks import InputError
+from fibjax.errors import InputError
+from fibjax.methods import scale_space
 
 SIGMAS = scale_space.SIGMAS_PX
 HALF, MARGIN = 3, 256

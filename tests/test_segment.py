@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fibjax import config, objects, postprocess, segment
-from fibjax.checks import InputError
-from fibjax.cluster import HERE, Resources
-from fibjax.data import ome_zarr
-from fibjax.data import volume as volumes
+from fibjax.config.settings import base
+from fibjax.errors import InputError
+from fibjax.inference import postprocess, segment, small_objects
+from fibjax.system.cluster import HERE, Resources
+from fibjax.volumes import ome_zarr
+from fibjax.volumes import volume as volumes
 
 SIGMA_PX, THRESHOLD = 1.3, 0.47
 
@@ -19,7 +20,7 @@ class _StoppedError(Exception):
 
 
 def settings_of(**changes):
-  settings = config.base().postprocess
+  settings = base().postprocess
   settings.update(min_size_vox=12, **changes)
   return settings
 
@@ -41,7 +42,7 @@ def scores(tmp_path, monkeypatch):
 def whole(scores_zyx, settings, sigma_px=SIGMA_PX):
   labels_zyx = postprocess.double_threshold(scores_zyx, sigma_px, THRESHOLD,
                                             settings.kernel)
-  return objects.remove_small(labels_zyx, settings.min_size_vox, ndim=settings.ndim,
+  return small_objects.remove_small(labels_zyx, settings.min_size_vox, ndim=settings.ndim,
                               connectivity=settings.connectivity)
 
 
@@ -92,14 +93,14 @@ def test_a_segmentation_stopped_anywhere_goes_on(scores, tmp_path, monkeypatch, 
 @pytest.mark.parametrize('phase', [0, 1])
 def test_a_search_stopped_goes_on(scores, tmp_path, monkeypatch, name, phase):
   volume, scores_zyx = scores
-  original = getattr(objects, name)
+  original = getattr(small_objects, name)
 
   def stop(search, *args):
     if search.phase == phase:
       raise _StoppedError
     return original(search, *args)
   with monkeypatch.context() as patch:
-    patch.setattr(objects, name, stop)
+    patch.setattr(small_objects, name, stop)
     with pytest.raises(_StoppedError):
       run(volume, tmp_path / 'out', settings_of())
   got = run(volume, tmp_path / 'out', settings_of())
@@ -145,7 +146,7 @@ def test_other_settings_or_scores_are_refused(scores, tmp_path, monkeypatch):
     run(volume, out, settings_of())
   shutil.rmtree(out)
   with monkeypatch.context() as patch:
-    patch.setattr(objects, '_find_kept', None)
+    patch.setattr(small_objects, '_find_kept', None)
     with pytest.raises(TypeError):
       run(volume, out, settings_of())
   with pytest.raises(InputError, match="threshold: .*'sigma_px'"):
@@ -165,7 +166,7 @@ def test_bad_parameters_leave_nothing_behind(scores, tmp_path, sigma_px, thresho
 def test_stages_do_not_disturb_the_group_around_them(scores, tmp_path, monkeypatch):
   group = volumes.create_group(tmp_path / 'group')
   with monkeypatch.context() as patch:
-    patch.setattr(objects, '_find_kept', None)
+    patch.setattr(small_objects, '_find_kept', None)
     with pytest.raises(TypeError):
       run(scores[0], group / 'film', settings_of())
   assert (group / '.film.stages' / 'threshold').exists()

@@ -10,12 +10,12 @@ import time
 import numpy as np
 import pytest
 
-from fibjax import geometry, shards, workdir
-from fibjax.checks import InputError
-from fibjax.cluster import HERE, Resources
-from fibjax.data import ome_zarr
-from fibjax.data import volume as volumes
-from fibjax.shards import Steps
+from fibjax.errors import InputError
+from fibjax.system import files, geometry
+from fibjax.system.cluster import HERE, Resources
+from fibjax.volumes import blockwise, ome_zarr
+from fibjax.volumes import volume as volumes
+from fibjax.volumes.blockwise import Steps
 
 
 class _StoppedError(Exception):
@@ -51,9 +51,9 @@ def film(tmp_path, monkeypatch):
 
 def make(film, out, open_steps=None, fingerprint=None, resources=HERE):
   source, _ = film
-  volume = shards.make_volume(
+  volume = blockwise.make_volume(
       out, source, np.float32, open_steps or functools.partial(negate, source.path),
-      fingerprint or {'source': workdir.hash_files(source.path)}, 'negate',
+      fingerprint or {'source': files.hash_files(source.path)}, 'negate',
       resources)
   return volumes.read_box(volume, (0, 0, 0), volume.shape)
 
@@ -62,7 +62,7 @@ def test_every_voxel_is_made_once_and_nothing_else_is_left(film, tmp_path):
   steps = functools.partial(negate, film[0].path, tmp_path / 'log')
   np.testing.assert_array_equal(make(film, tmp_path / 'out', steps), -film[1])
   volume = volumes.open_volume(tmp_path / 'out')
-  boxes = shards.shard_boxes(volume)
+  boxes = blockwise.shard_boxes(volume)
   assert len(boxes) == 3 * 3 * 2
   assert sorted((tmp_path / 'log').read_text().splitlines()) == sorted(
       str(start) for start, _ in boxes)

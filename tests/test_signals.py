@@ -54,7 +54,7 @@ def test_an_ignored_signal_stays_ignored():
 
 
 def test_handlers_are_put_back():
-  from fibjax import signals
+  from fibjax.system import signals
   before = signal.getsignal(signal.SIGTERM)
   with signals.end_at_signals('go on'):
     assert signal.getsignal(signal.SIGTERM) is not before

@@ -3,9 +3,9 @@ import numpy as np
 import pytest
 
 from fibjax.analysis import specific_surface, two_point
-from fibjax.checks import InputError
-from fibjax.simulate import formulas, structure
-from fibjax.simulate.fields import Spectrum
+from fibjax.errors import InputError
+from fibjax.simulation import formulas, structure
+from fibjax.simulation.fields import Spectrum
 
 ANISOTROPIC = (50., 10., 10.)
 

@@ -7,9 +7,10 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fibjax.checks import InputError
-from fibjax.data import slice_names, stacks, tiff, voxel_size
-from fibjax.data import volume as volumes
+from fibjax.errors import InputError
+from fibjax.formats import slice_names, stacks, tiff
+from fibjax.volumes import volume as volumes
+from fibjax.volumes import voxel_size
 
 SHAPE = (11, 13, 17)
 UNKNOWN = (None, None, None)

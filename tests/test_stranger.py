@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from fibjax import main
-from fibjax.data import volume as volumes
-from fibjax.simulate import films
+from fibjax.cli import main
+from fibjax.simulation import films
+from fibjax.volumes.volume import open_volume, read_box
 
 ROOT = Path(__file__).parents[1]
 SHAPE, SIDE = (8, 128, 128), 32
@@ -27,8 +27,8 @@ def call(*words):
 
 
 def read(path):
-  volume = volumes.open_volume(path)
-  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+  volume = open_volume(path)
+  return read_box(volume, (0, 0, 0), volume.shape)
 
 
 def run_words(folder, workdir):
@@ -106,7 +106,7 @@ def test_own_slices_become_a_segmentation_in_a_tiff(finished, tmp_path):
 def kill_when(words, log, appeared):
   """Starts a run and kills it -9 once appeared() holds; whether it came to that."""
   with open(log, 'w', encoding='utf-8') as file:
-    process = subprocess.Popen([sys.executable, '-m', 'fibjax.main', *words],
+    process = subprocess.Popen([sys.executable, '-m', 'fibjax', *words],
                                stdout=file, stderr=file, cwd=ROOT)
   try:
     deadline = time.monotonic() + 120

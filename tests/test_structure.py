@@ -4,9 +4,9 @@ import pytest
 from scipy import ndimage
 from scipy.special import ndtr
 
-from fibjax.checks import InputError
-from fibjax.simulate import fields, formulas, structure
-from fibjax.simulate.fields import Spectrum
+from fibjax.errors import InputError
+from fibjax.simulation import fields, formulas, structure
+from fibjax.simulation.fields import Spectrum
 
 GAUSS = Spectrum(length_px=10.0)
 SPECTRA = {

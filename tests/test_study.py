@@ -6,19 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fibjax import config, main, study, sweep
-from fibjax.checks import InputError
-from fibjax.data import regions as region_tables
-from fibjax.data import volume as volumes
+from fibjax.annotation.regions import load_regions
+from fibjax.cli import main
+from fibjax.config.settings import load
+from fibjax.errors import InputError
 from fibjax.report import study_page
+from fibjax.studies import sweep, training_slices
+from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 
 ROOT = Path(__file__).parents[1]
 CONFIG = f'{ROOT}/configs/membrane.py'
 
 
 def read(path):
-  volume = volumes.open_volume(path)
-  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+  volume = open_volume(path)
+  return read_box(volume, (0, 0, 0), volume.shape)
 
 
 def rows_of(home):
@@ -29,8 +31,8 @@ def rows_of(home):
 @pytest.fixture(scope='module')
 def done(tmp_path_factory):
   folder = tmp_path_factory.mktemp('study') / 'w'
-  settings = config.load(f'{CONFIG}:tiny', ('study.counts=2', 'train.epochs=1'))
-  return settings, folder, study.run_study(settings, folder)
+  settings = load(f'{CONFIG}:tiny', ('study.counts=2', 'train.epochs=1'))
+  return settings, folder, training_slices.run_study(settings, folder)
 
 
 @pytest.mark.long
@@ -42,7 +44,7 @@ def test_tested_slices_are_in_no_training_set(done):
       for z in (5, 25, 38) for kind in ('corrected', 'truth')}
   for placement, chosen in (('initial', {0, 1}), ('distributed', {0, 20})):
     home = folder / 'trials' / f'2-{placement}'
-    regions = region_tables.load_regions(home / 'slices')
+    regions = load_regions(home / 'slices')
     trained = {int(z) for z, split in zip(regions.z, regions.split, strict=True)
                if split != 'test'}
     assert trained == chosen
@@ -74,7 +76,7 @@ def test_the_table_is_what_the_members_say(done):
 def test_a_second_call_trains_nothing_again(done, monkeypatch):
   settings, folder, result = done
   monkeypatch.setattr(sweep, 'run_sweep', None)
-  assert study.run_study(settings, folder) == result
+  assert training_slices.run_study(settings, folder) == result
 
 
 @pytest.mark.long
@@ -85,21 +87,21 @@ def test_labels_corrected_by_hand_are_used_and_checked(done, tmp_path):
                     f'--out={exported}']) == 0
   assert main.main(['import', str(exported), f'--out={corrected}',
                     '--voxel_size_nm=30,10,10']) == 0
-  segmentation = volumes.open_volume(folder / 'forest' / 'segmentation.ome.zarr'
+  segmentation = open_volume(folder / 'forest' / 'segmentation.ome.zarr'
                                      / 'raw')
-  labels = study._correct(config.load(f'{CONFIG}:tiny', (
+  labels = training_slices._correct(load(f'{CONFIG}:tiny', (
       f'study.labels={corrected}',)), segmentation, None, tmp_path)
   np.testing.assert_array_equal(
-      volumes.read_box(labels, (0, 0, 0), labels.shape),
-      volumes.read_box(segmentation, (0, 0, 0), segmentation.shape))
+      read_box(labels, (0, 0, 0), labels.shape),
+      read_box(segmentation, (0, 0, 0), segmentation.shape))
   for name, array, size in (('cut', np.zeros((39, 96, 96), np.uint8), (30., 10., 10.)),
                             ('scaled', np.zeros((40, 96, 96), np.uint8), (30., 5., 5.)),
                             ('codes', np.full((40, 96, 96), 7, np.uint8),
                              (30., 10., 10.))):
-    with volumes.new_volume(tmp_path / name, array.shape, np.uint8, size) as made:
-      volumes.write_box(made, (0, 0, 0), array)
+    with new_volume(tmp_path / name, array.shape, np.uint8, size) as made:
+      write_box(made, (0, 0, 0), array)
     with pytest.raises(InputError, match='config.study.labels'):
-      study._correct(config.load(f'{CONFIG}:tiny', (
+      training_slices._correct(load(f'{CONFIG}:tiny', (
           f'study.labels={tmp_path / name}',)), segmentation, None, tmp_path)
 
 
@@ -107,8 +109,8 @@ def test_labels_corrected_by_hand_are_used_and_checked(done, tmp_path):
 def test_the_chain_without_a_person_ends_with_a_report(done, tmp_path):
   _, folder, _ = done
   shutil.copytree(folder / 'film', tmp_path / 'w' / 'film')
-  settings = config.load(f'{CONFIG}:auto_tiny', ('train.epochs=1',))
-  result = study.run_study(settings, tmp_path / 'w')
+  settings = load(f'{CONFIG}:auto_tiny', ('train.epochs=1',))
+  result = training_slices.run_study(settings, tmp_path / 'w')
   assert {row['placement'] for row in result['table']} == {'uncertain'}
   np.testing.assert_array_equal(
       read(tmp_path / 'w' / 'labels.ome.zarr'),
@@ -122,7 +124,7 @@ def test_the_chain_without_a_person_ends_with_a_report(done, tmp_path):
     ('study.counts=2,50', '1 to 40')])
 def test_bad_slices_are_named_before_any_work(override, message, tmp_path):
   with pytest.raises(InputError, match=message):
-    study.run_study(config.load(f'{CONFIG}:tiny', (override,)), tmp_path / 'w')
+    training_slices.run_study(load(f'{CONFIG}:tiny', (override,)), tmp_path / 'w')
   assert not (tmp_path / 'w').exists()
 
 
@@ -139,7 +141,7 @@ def made_tables(gains):
 
 
 def test_the_interaction_is_a_difference_of_differences():
-  found = study.contrasts(made_tables({5: (-.02, .0, .02), 20: (.05, .06, .07)}),
+  found = training_slices.contrasts(made_tables({5: (-.02, .0, .02), 20: (.05, .06, .07)}),
                           'truth', (0, 10, 20))
   assert list(found) == ['distributed - initial, 5 slices',
                          'distributed - initial, 20 slices',
@@ -152,16 +154,16 @@ def test_the_interaction_is_a_difference_of_differences():
   reach = 4.302653 * 0.01 / 3 ** 0.5
   assert interaction['low'] == pytest.approx(0.06 - reach, abs=1e-6)
   assert interaction['high'] == pytest.approx(0.06 + reach, abs=1e-6)
-  assert list(study.contrasts(made_tables({5: (0., 0.)}), 'truth', (0, 10))) == [
+  assert list(training_slices.contrasts(made_tables({5: (0., 0.)}), 'truth', (0, 10))) == [
       'distributed - initial, 5 slices']
-  assert study.contrasts(made_tables({5: (0.,), 20: (0.,)}), 'truth', (0, 10)) == {}
+  assert training_slices.contrasts(made_tables({5: (0.,), 20: (0.,)}), 'truth', (0, 10)) == {}
 
 
 def test_every_placement_is_compared_with_every_other():
   tables = made_tables({20: (.1, .1)})
   tables[20, 'uncertain'] = [dict(row, accuracy=str(float(row['accuracy']) - 0.04))
                              for row in tables[20, 'distributed']]
-  found = study.contrasts(tables, 'truth', (0, 10, 20))
+  found = training_slices.contrasts(tables, 'truth', (0, 10, 20))
   assert {name: pytest.approx(part['mean']) for name, part in found.items()} == {
       'distributed - initial, 20 slices': 0.1, 'uncertain - initial, 20 slices': 0.06,
       'uncertain - distributed, 20 slices': -0.04}
@@ -175,7 +177,7 @@ def test_published_numbers_are_those_of_their_source():
   assert expected == study_page.PUBLISHED
   row = {'count': 20, 'placement': 'distributed', 'against': 'truth', 'z': 434,
          'seeds': 5, 'all_pore': 0.8,
-         **{name: [0.5, 0.1] for name in study.SCORES}}
+         **{name: [0.5, 0.1] for name in training_slices.SCORES}}
   table = study_page.study_table([row], 'truth')
   assert table.rows[0][:5] == ('20 distributed', '434', '5', '0.500 ± 0.100',
                                '0.500 ± 0.100')

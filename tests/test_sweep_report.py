@@ -5,9 +5,10 @@ import re
 import numpy as np
 import pytest
 
-from fibjax import workdir
-from fibjax.checks import InputError
+from fibjax.errors import InputError
 from fibjax.report import figures, sweep_figures, sweep_page, sweep_tables, tables
+from fibjax.system import files
+from fibjax.training import members_table
 
 PAPER_HYPERS = dict(intensity_mean_sd=0.048, intensity_deviation_sd=0.056,
                     log10_learning_rate=-2, decay_epochs=8, log10_l2=-5.5,
@@ -39,9 +40,9 @@ def random_sweep(sizes, n, seed=0):
                  random.uniform(10, 1e4)) for x, z in sizes for i in range(n)]
 
 
-def write(folder, rows, columns=sweep_tables.COLUMNS, curves=CURVES):
+def write(folder, rows, columns=members_table.COLUMNS, curves=CURVES):
   folder.mkdir(exist_ok=True)
-  text = workdir.to_csv([{k: row[k] for k in columns} for row in rows], columns)
+  text = files.to_csv([{k: row[k] for k in columns} for row in rows], columns)
   (folder / 'members.csv').write_text(text, encoding='utf-8')
   if curves:
     (folder / 'curves.csv').write_text(curves, encoding='utf-8')
@@ -49,8 +50,8 @@ def write(folder, rows, columns=sweep_tables.COLUMNS, curves=CURVES):
 
 
 def read(folder):
-  members = sweep_tables.read_members(folder / 'members.csv')
-  return members, sweep_tables.summarise_sizes(members)
+  members = members_table.read_members(folder / 'members.csv')
+  return members, members_table.summarise_sizes(members)
 
 
 def visible_text(html):
@@ -59,7 +60,7 @@ def visible_text(html):
 
 
 def test_columns_are_those_agreed_with_the_sweep():
-  assert ','.join(sweep_tables.COLUMNS) == (
+  assert ','.join(members_table.COLUMNS) == (
       'n_xy,n_z,loss,member,seed,intensity_mean_sd,intensity_deviation_sd,'
       'log10_learning_rate,decay_epochs,log10_l2,dropout_dense,dropout_spatial,'
       'best_epoch,val_bce,val_accuracy,val_miou,seconds,state')
@@ -100,9 +101,9 @@ def test_diverged_and_stopped_members_are_counted_and_left_out(tmp_path):
 
 def test_selection_is_by_cross_entropy_not_by_miou(tmp_path):
   members, _ = read(write(tmp_path, small_sweep()))
-  assert sweep_tables.best_member(members) == 6
-  assert sweep_tables.best_member(members, members['n_xy'] == 33) == 1
-  assert sweep_tables.best_member(members, members['n_xy'] == 49) is None
+  assert members_table.best_member(members) == 6
+  assert members_table.best_member(members, members['n_xy'] == 33) == 1
+  assert members_table.best_member(members, members['n_xy'] == 49) is None
 
 
 def test_a_single_member_has_no_deviation(tmp_path):
@@ -144,9 +145,9 @@ def test_damaged_members_are_named(tmp_path, changes, message):
   assert not (tmp_path / 'report.html').exists()
 
 
-@pytest.mark.parametrize('column', sweep_tables.COLUMNS)
+@pytest.mark.parametrize('column', members_table.COLUMNS)
 def test_missing_columns_are_named(tmp_path, column):
-  columns = [c for c in sweep_tables.COLUMNS if c != column]
+  columns = [c for c in members_table.COLUMNS if c != column]
   with pytest.raises(InputError, match=f'no column {column},'):
     sweep_page.write_sweep_report(write(tmp_path, small_sweep(), columns))
 
@@ -331,14 +332,14 @@ def test_losses_stand_against_the_first(tmp_path):
   members = [member(33, 3, k, 0.3 + k / 10, 0.7, loss=loss)
              for loss in ('bce', 'jaccard') for k in range(2)]
   folder = write(tmp_path / 's', members)
-  workdir.write_json(folder / 'losses.json', rows)
+  files.write_json(folder / 'losses.json', rows)
   text = visible_text(sweep_page.write_sweep_report(folder).read_text(encoding='utf-8'))
   assert 'Losses compared' in text and '33 × 33 × 3, jaccard' in text
 
 
 def test_markup_in_names_is_inert(tmp_path):
   folder = write(tmp_path / 'a&b<script>', small_sweep())
-  workdir.write_json(folder / 'config.json', {'name': '<img src=x>', 'seed': 1})
+  files.write_json(folder / 'config.json', {'name': '<img src=x>', 'seed': 1})
   html = sweep_page.write_sweep_report(folder).read_text(encoding='utf-8')
   assert '<img src=x' not in html and '<script>' not in html
   assert '&lt;img src=x&gt;' in html and 'a&amp;b&lt;script&gt;' in html

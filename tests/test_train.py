@@ -7,19 +7,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fibjax import checkpoint, config, losses, members, optim, sampling, train
-from fibjax.checks import InputError
+from fibjax.config.settings import base, validate
+from fibjax.errors import InputError
 from fibjax.models import make_model
+from fibjax.training import checkpoint, loop, loss_expression, optim, sampling
+from fibjax.training.step import (
+  Hyper,
+  Moment,
+  Totals,
+  augment_sample,
+  eval_step,
+  init_state,
+  summarise,
+  train_step,
+)
 
 
 def tiny_config(**changes):
-  settings = config.base()
+  settings = base()
   settings.model.update(n_xy=33, n_z=1, padding='same', standardise=False)
   settings.train.update(sampling='patch', voxel_fraction=0.1, batch=16, epochs=3,
                         optimizer='sgd', momentum=0.9, log10_learning_rate=-3.,
                         schedule='steps')
   settings.train.update(**changes)
-  config.validate(settings)
+  validate(settings)
   return settings
 
 
@@ -42,12 +53,12 @@ def sides():
 
 def run(settings, sides, folder):
   model = make_model(settings.model)
-  best = members.train_and_evaluate(settings, model, *sides, folder)
-  return best, members.load_best(model, settings, folder)
+  best = loop.train_and_evaluate(settings, model, *sides, folder)
+  return best, loop.load_best(model, settings, folder)
 
 
 def latest_state(settings, folder):
-  return members.load_states(make_model(settings.model), settings, folder)[0]
+  return loop.load_states(make_model(settings.model), settings, folder)[0]
 
 
 def read_csv(folder):
@@ -80,9 +91,9 @@ def test_a_killed_training_resumes_bit_by_bit(tmp_path, sides, monkeypatch, when
   with pytest.raises(_KilledError):
     run(settings, sides, tmp_path / 'cut')
   monkeypatch.setattr(checkpoint, 'save', save)
-  assert not members.is_finished(settings, tmp_path / 'cut')
+  assert not loop.is_finished(settings, tmp_path / 'cut')
   run(settings, sides, tmp_path / 'cut')
-  assert members.is_finished(settings, tmp_path / 'cut')
+  assert loop.is_finished(settings, tmp_path / 'cut')
   states = [latest_state(settings, tmp_path / name) for name in ('whole', 'cut')]
   jax.tree.map(np.testing.assert_array_equal, *states)
   assert read_csv(tmp_path / 'whole') == read_csv(tmp_path / 'cut')
@@ -100,7 +111,7 @@ def test_training_learns_and_the_best_epoch_is_kept(tmp_path, sides):
   model = make_model(settings.model)
   plan = sampling.make_plan(settings.train, 0,
                             *(sampling.hard_labels(side) for side in sides))
-  evaluate = jax.jit(functools.partial(train.eval_step, model=model, crop_px=1))
+  evaluate = jax.jit(functools.partial(eval_step, model=model, crop_px=1))
   totals = [evaluate(params, sides[1], sampling.Samples(c, v)) for c, v in
             zip(plan.val_corners, plan.val_valid, strict=True)]
   bce = sum(np.asarray(t.bce, float) for t in totals).sum()
@@ -127,9 +138,9 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, sides):
   run(settings, sides, tmp_path)
   settings.model.n_xy = 49
   with pytest.raises(InputError, match='checkpoint.*the config it was trained with'):
-    members.load_best(make_model(settings.model), settings, tmp_path)
+    loop.load_best(make_model(settings.model), settings, tmp_path)
   with pytest.raises(InputError, match='no checkpoints'):
-    members.load_best(make_model(settings.model), settings, tmp_path / 'elsewhere')
+    loop.load_best(make_model(settings.model), settings, tmp_path / 'elsewhere')
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, sides):
@@ -137,7 +148,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, sides):
   run(settings, sides, tmp_path)
   shutil.rmtree(tmp_path / 'checkpoints' / '0' / 'state')
   with pytest.raises(InputError, match=r'checkpoint .*checkpoints.0'):
-    members.load_best(make_model(settings.model), settings, tmp_path)
+    loop.load_best(make_model(settings.model), settings, tmp_path)
 
 
 def test_an_epoch_visits_every_voxel_once_and_fills_with_weight_zero():
@@ -158,10 +169,10 @@ def test_samples_of_weight_zero_change_nothing(sides):
                          intensity_deviation_sd=0.)
   model = make_model(settings.model)
   optimizer = optim.make_optimizer('sgd', 0.9)
-  state = train.init_state(model, optimizer, 0)
+  state = init_state(model, optimizer, 0)
   step = jax.jit(functools.partial(
-      train.train_step, model=model, optimizer=optimizer,
-      loss=losses.make_loss('bce'), crop_px=1))
+      train_step, model=model, optimizer=optimizer,
+      loss=loss_expression.make_loss('bce'), crop_px=1))
   corners = np.array([(0, 1, 1), (1, 5, 9), (2, 2, 2), (3, 9, 9)], np.int32)
   other = corners.copy()
   other[2:] = (0, 20, 20)
@@ -175,9 +186,9 @@ def test_samples_of_weight_zero_change_nothing(sides):
 
 
 def moment_of(settings, samples):
-  hyper = train.Hyper(*(jnp.float32(settings.train[n]) for n in members.SETTINGS[:-2]),
+  hyper = Hyper(*(jnp.float32(settings.train[n]) for n in loop.SETTINGS[:-2]),
                       jnp.ones(1))
-  return train.Moment(samples, jnp.uint32(1), hyper, jnp.float32(0.1), jnp.float32(0))
+  return Moment(samples, jnp.uint32(1), hyper, jnp.float32(0.1), jnp.float32(0))
 
 
 def test_class_weights_balance_pore_and_solid():
@@ -193,11 +204,11 @@ def test_class_weights_balance_pore_and_solid():
 
 
 def test_balanced_validation_is_the_mean_over_classes():
-  totals = train.Totals(np.array([2., 30.]), np.array([[8., 2.], [10., 90.]]))
-  summary = train.summarise(totals, balanced=True)
+  totals = Totals(np.array([2., 30.]), np.array([[8., 2.], [10., 90.]]))
+  summary = summarise(totals, balanced=True)
   assert summary['val_bce'] == pytest.approx((0.2 + 0.3) / 2)
   assert summary['val_accuracy'] == pytest.approx((0.8 + 0.9) / 2)
-  natural = train.summarise(totals, balanced=False)
+  natural = summarise(totals, balanced=False)
   assert natural['val_bce'] == pytest.approx(32 / 110)
 
 
@@ -225,19 +236,19 @@ def test_windows_of_sparse_labels_all_hold_a_label():
 
 
 def test_image_and_labels_stay_together_through_cut_and_augmentation():
-  model = make_model(config.base().model)
+  model = make_model(base().model)
   margin, side = model.before_px, 32
   field = np.random.default_rng(0).random((1, side + 2 * margin, side + 2 * margin))
   masks = (field[:, margin:-margin, margin:-margin] > 0.5).astype(np.uint8)
   context = np.repeat(field[..., None], 3, -1).astype(np.float32)
   regions = sampling.put_regions(context, masks, balanced=False)
-  hyper = train.Hyper(*(jnp.float32(0),) * 5, jnp.ones(1))
+  hyper = Hyper(*(jnp.float32(0),) * 5, jnp.ones(1))
   samples = sampling.Samples(np.array([(0, 5, 9)] * 12, np.int32),
                              np.ones(12, np.float32))
   batch = sampling.cut_samples(regions, samples, model.before_px, 16)
   keys = jax.random.split(jax.random.key(0), 12)
   images, labels, weights = jax.vmap(functools.partial(
-      train.augment_sample, hyper=hyper, kind='dihedral'))(*batch, keys)
+      augment_sample, hyper=hyper, kind='dihedral'))(*batch, keys)
   centre = images[:, margin:-margin, margin:-margin, 0]
   np.testing.assert_array_equal(labels, (np.asarray(centre) > 0.5))
   assert (weights == 1).all()

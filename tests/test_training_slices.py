@@ -2,18 +2,18 @@
 import numpy as np
 import pytest
 
-from fibjax import metrics
-from fibjax import training_slices as slices
-from fibjax.checks import InputError
+from fibjax.annotation import choose_slices
+from fibjax.errors import InputError
+from fibjax.metrics import confusion
 
 TEST = (47, 434, 598)
 
 
 def test_the_four_trials_are_the_documents():
-  assert slices.choose_slices(600, 5, 'initial', TEST) == [0, 1, 2, 3, 4]
-  assert slices.choose_slices(600, 20, 'initial', TEST) == list(range(20))
-  assert slices.choose_slices(600, 5, 'distributed', TEST) == [0, 120, 240, 360, 480]
-  twenty = slices.choose_slices(600, 20, 'distributed', TEST)
+  assert choose_slices.choose_slices(600, 5, 'initial', TEST) == [0, 1, 2, 3, 4]
+  assert choose_slices.choose_slices(600, 20, 'initial', TEST) == list(range(20))
+  assert choose_slices.choose_slices(600, 5, 'distributed', TEST) == [0, 120, 240, 360, 480]
+  twenty = choose_slices.choose_slices(600, 20, 'distributed', TEST)
   assert twenty == list(range(0, 600, 30)) and len(twenty) == 20
   # Distances to the tested slices as in section 3.2.
   assert [min(abs(z - t) for z in twenty) for t in TEST] == [13, 14, 28]
@@ -26,23 +26,23 @@ def test_the_four_trials_are_the_documents():
     (601, 'initial', (), '1 to 600'), (5, 'random', (), 'one of')])
 def test_bad_choices_are_named(count, placement, tested, message):
   with pytest.raises(InputError, match=message):
-    slices.choose_slices(600, count, placement, tested)
+    choose_slices.choose_slices(600, count, placement, tested)
 
 
 def test_uncertain_slices_are_uncertain_apart_and_not_tested():
   uncertainty = np.zeros(100)
   uncertainty[[10, 11, 50, 80]] = 5, 4, 3, 2
-  chosen = slices.choose_slices(100, 4, 'uncertain', (50,), uncertainty)
+  chosen = choose_slices.choose_slices(100, 4, 'uncertain', (50,), uncertainty)
   assert 10 in chosen and 80 in chosen and 11 not in chosen and 50 not in chosen
   assert min(np.diff(chosen)) >= 100 / 4 / 2
   with pytest.raises(InputError, match='so far apart'):
-    slices.choose_slices(4, 4, 'uncertain', (1, 2), np.ones(4))
+    choose_slices.choose_slices(4, 4, 'uncertain', (1, 2), np.ones(4))
 
 
 def test_entropy_is_that_of_a_coin():
   scores = np.stack([np.full((3, 3), p) for p in (0., .5, .9)])
   expected = [0, np.log(2), -.9 * np.log(.9) - .1 * np.log(.1)]
-  assert slices.mean_entropy(scores) == pytest.approx(expected, abs=1e-5)
+  assert choose_slices.mean_entropy(scores) == pytest.approx(expected, abs=1e-5)
 
 
 def blobs(seed, shape=(4, 96, 96)):
@@ -53,7 +53,7 @@ def blobs(seed, shape=(4, 96, 96)):
 
 def test_painted_squares_are_nearly_the_truth_and_as_many_as_asked():
   truth = blobs(0)
-  masks = slices.paint(truth, [0, 2], 1 / 3, seed=1)
+  masks = choose_slices.paint(truth, [0, 2], 1 / 3, seed=1)
   assert masks.shape == (2, 96, 96)
   painted = masks != 255
   assert painted.mean((1, 2)) == pytest.approx(1 / 3)
@@ -61,7 +61,7 @@ def test_painted_squares_are_nearly_the_truth_and_as_many_as_asked():
   assert set(squares.ravel()) == {0, 1}
   assert (masks == truth[[0, 2]])[painted].mean() > 0.75
   with pytest.raises(InputError, match='no voxel of class solid'):
-    slices.paint(np.zeros_like(truth), [0], 0.5, 0)
+    choose_slices.paint(np.zeros_like(truth), [0], 0.5, 0)
 
 
 def test_correction_takes_the_largest_islands_and_leaves_boundaries():
@@ -74,26 +74,26 @@ def test_correction_takes_the_largest_islands_and_leaves_boundaries():
   labels[0, 10:12, 10:12] = 1  # island of 4
   labels[0, 15, 15] = 1        # island of 1
   labels[0, 8, 2] = 0          # pore in the solid
-  sizes = {share: int((slices.correct_pore_backs(labels, truth, share) != truth).sum())
+  sizes = {share: int((choose_slices.correct_pore_backs(labels, truth, share) != truth).sum())
            for share in (0, 0.5, 0.9, 1)}
   boundary = 40 + 1
   assert sizes == {0: boundary + 24, 0.5: boundary + 5, 0.9: boundary + 1, 1: boundary}
   nothing = np.zeros_like(truth)  # a slice without solid: all of it is pore-backs
-  assert not slices.correct_pore_backs(labels, nothing, 1).any()
+  assert not choose_slices.correct_pore_backs(labels, nothing, 1).any()
   assert (labels != truth).sum() == boundary + 24  # its input stays
   with pytest.raises(InputError, match='study.correction'):
-    slices.correct_pore_backs(labels, truth, 1.5)
+    choose_slices.correct_pore_backs(labels, truth, 1.5)
   with pytest.raises(InputError, match='labels'):
-    slices.correct_pore_backs(labels[:, 1:], truth, 1)
+    choose_slices.correct_pore_backs(labels[:, 1:], truth, 1)
 
 
 def test_scores_of_a_slice_are_those_of_its_confusion():
   truth = blobs(1)
   scores = np.random.default_rng(2).random(truth.shape)
-  found = slices.score_slices(scores, truth)
+  found = choose_slices.score_slices(scores, truth)
   for z in range(len(truth)):
-    counts = metrics.confusion(truth[z], (scores[z] > 0.5).astype(np.uint8))
-    expected = metrics.summarise(counts)
+    counts = confusion.confusion(truth[z], (scores[z] > 0.5).astype(np.uint8))
+    expected = confusion.summarise(counts)
     for name in ('accuracy', 'miou', 'iou_solid'):
       assert found[name][z] == pytest.approx(expected[name]), name
     assert found['porosity_error'][z] == pytest.approx(
@@ -111,20 +111,20 @@ def test_the_published_losses_are_over_confident():
   truth = np.zeros((1, 1, 1000))
   scores = np.full((1, 1, 1000), 0.012)
   scores[..., :262] = 1 - 0.012
-  found = slices.score_slices(scores, truth)
+  found = choose_slices.score_slices(scores, truth)
   assert found['accuracy'][0] == pytest.approx(0.738)
   assert found['loss'][0] == pytest.approx(1.18, abs=0.02)
 
 
 def test_squares_held_out_are_out_of_training():
   labels = blobs(3, (1, 70, 64))[0]
-  kept, places = slices.hold_out_squares(labels, 0.5, 32, 0)
+  kept, places = choose_slices.hold_out_squares(labels, 0.5, 32, 0)
   assert len(places) == 2 and all(y % 32 == x % 32 == 0 for y, x in places)
   out = np.zeros(labels.shape, bool)
   for y, x in places:
     out[y:y + 32, x:x + 32] = True
   assert (kept[out] == 255).all() and (kept[~out] == labels[~out]).all()
   for seed in range(20):  # the first square has the place of the slice
-    assert (0, 0) not in slices.hold_out_squares(labels, 1., 32, seed)[1]
+    assert (0, 0) not in choose_slices.hold_out_squares(labels, 1., 32, seed)[1]
   with pytest.raises(InputError, match='two squares'):
-    slices.hold_out_squares(labels, 0.1, 64, 0)
+    choose_slices.hold_out_squares(labels, 0.1, 64, 0)

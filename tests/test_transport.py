@@ -5,9 +5,9 @@ from scipy import sparse
 
 from fibjax.analysis import transport
 from fibjax.analysis.connectivity import spanning_pore
-from fibjax.checks import InputError
-from fibjax.simulate import structure
-from fibjax.simulate.fields import Spectrum
+from fibjax.errors import InputError
+from fibjax.simulation import structure
+from fibjax.simulation.fields import Spectrum
 
 SIZE = (50., 10., 20.)
 

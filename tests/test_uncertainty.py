@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage, stats
 
-from fibjax.analysis import coverage, two_point, uncertainty
-from fibjax.checks import InputError
-from fibjax.simulate.films import PRESETS, Film
+from fibjax.analysis import two_point, uncertainty
+from fibjax.errors import InputError
+from fibjax.simulation.films import PRESETS, Film
+from fibjax.studies import coverage
 
 
 def medium(shape_zyx, seed, porosity=0.3, sigma_zyx=(1.0, 1.5, 1.5)):

@@ -7,11 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fibjax import config, infer, members, models, sampling, train
-from fibjax.checks import InputError
-from fibjax.data import volume as volumes
+from fibjax import models
+from fibjax.config.settings import load, validate
+from fibjax.errors import InputError
+from fibjax.inference import score
 from fibjax.models import conv, layers
 from fibjax.models.patch_cnn import Dropout
+from fibjax.training import loop, members_table, sampling, step
+from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 from tests.test_train import tiny_config
 
 
@@ -65,12 +68,12 @@ def test_a_voxel_sees_its_reach_and_no_farther(name, depth, reach):
 def test_tiles_have_no_seams(name, norm, tmp_path):
   model, params = make(name, norm=norm, n_z=3, seed=1)
   array = np.random.default_rng(1).random((3, 70, 90), np.float32)
-  with volumes.new_volume(tmp_path / 'v', array.shape, np.float32, None) as made:
-    volumes.write_box(made, (0, 0, 0), array)
-  source = volumes.open_volume(tmp_path / 'v')
-  predictor = infer.Predictor((model,), (params,))
-  whole, tiled = (volumes.read_box(
-      infer.score_volume(predictor, source, tmp_path / str(tile), tile_px=tile),
+  with new_volume(tmp_path / 'v', array.shape, np.float32, None) as made:
+    write_box(made, (0, 0, 0), array)
+  source = open_volume(tmp_path / 'v')
+  predictor = score.Predictor((model,), (params,))
+  whole, tiled = (read_box(
+      score.score_volume(predictor, source, tmp_path / str(tile), tile_px=tile),
       (0, 0, 0), array.shape) for tile in (0, 32))
   np.testing.assert_allclose(tiled, whole, atol=1e-5)
   m = model.before_px
@@ -184,7 +187,7 @@ def unet_config(**changes):
                         optimizer='adam', log10_learning_rate=-2., sampling='dense',
                         schedule='cosine', val_windows=4, dropout_spatial=0.)
   settings.train.update(**changes)
-  config.validate(settings)
+  validate(settings)
   return settings
 
 
@@ -197,9 +200,9 @@ def test_training_learns_what_single_voxels_do_not_tell(tmp_path, name, norm, au
   settings.model.update(name=name, norm=norm)
   model = models.make_model(settings.model)
   sides = [noisy_regions(model, seed) for seed in (0, 1)]
-  best = members.train_and_evaluate(settings, model, *sides, tmp_path)
+  best = loop.train_and_evaluate(settings, model, *sides, tmp_path)
   assert best['val_accuracy'] > 0.88  # a voxel alone: 0.76
-  params = members.load_best(model, settings, tmp_path)
+  params = loop.load_best(model, settings, tmp_path)
   if norm == 'batch':
     moments = jax.tree.leaves(params[layers.STATISTICS])
     assert any(abs(np.asarray(leaf)).max() > 0.01 for leaf in moments)
@@ -212,13 +215,13 @@ def test_a_training_that_has_converged_ends_and_stays_ended(tmp_path):
   settings.train.update(epochs=20, steps_per_epoch=1)
   model = models.make_model(settings.model)
   sides = [noisy_regions(model, seed) for seed in (0, 1)]
-  members.train_and_evaluate(settings, model, *sides, tmp_path)
-  rows = members.read_rows(tmp_path)
+  loop.train_and_evaluate(settings, model, *sides, tmp_path)
+  rows = members_table.read_rows(tmp_path)
   losses = [row['val_bce'] for row in rows]
   assert len(rows) < 20 and losses.index(min(losses)) == len(rows) - 3
-  assert members.is_finished(settings, tmp_path)
-  members.train_and_evaluate(settings, model, *sides, tmp_path)
-  assert members.read_rows(tmp_path) == rows
+  assert loop.is_finished(settings, tmp_path)
+  loop.train_and_evaluate(settings, model, *sides, tmp_path)
+  assert members_table.read_rows(tmp_path) == rows
 
 
 @pytest.mark.parametrize('override, message', [
@@ -232,7 +235,7 @@ def test_settings_that_are_none_are_named(override, message, tmp_path):
                   'def get_config():\n  c = base()\n  c.model.name = "resunet"\n'
                   '  return c\n')
   with pytest.raises(InputError, match=message):
-    models.make_model(config.load(str(path), (override,)).model)
+    models.make_model(load(str(path), (override,)).model)
 
 
 def smooth_blobs(seed, side, inner):
@@ -250,7 +253,7 @@ def smooth_blobs(seed, side, inner):
 def test_deformed_images_and_labels_stay_together(kind):
   image, target = smooth_blobs(0, 96, 48)
   keys = jax.random.split(jax.random.key(0), 24)
-  deform = functools.partial(train.augment_sample, hyper=None, kind=kind)
+  deform = functools.partial(step.augment_sample, hyper=None, kind=kind)
   images, targets, weights = jax.vmap(deform, (None, None, None, 0))(
       jnp.asarray(image), jnp.asarray(target), jnp.ones((48, 48)), keys)
   inside = np.asarray(images)[:, 24:-24, 24:-24, 0]
@@ -271,14 +274,14 @@ def test_physical_augmentation_keeps_the_direction_of_the_tilt():
   keys = jax.random.split(jax.random.key(1), 40)
   slopes = {}
   for kind in ('physical', 'full'):
-    deform = functools.partial(train.augment_sample, hyper=None, kind=kind)
+    deform = functools.partial(step.augment_sample, hyper=None, kind=kind)
     images, *_ = jax.vmap(deform, (None, None, None, 0))(ramp, label, label, keys)
     middle = np.asarray(images)[:, 16:48, 16:48, 0]
     slopes[kind] = np.gradient(middle.mean(2), axis=1).mean(1)
   assert (slopes['physical'] > 0).all()
   assert (slopes['full'] > 0).any() and (slopes['full'] < 0).any()
   turned = jnp.swapaxes(ramp, 0, 1)
-  images, *_ = jax.vmap(functools.partial(train.augment_sample, hyper=None,
+  images, *_ = jax.vmap(functools.partial(step.augment_sample, hyper=None,
                                           kind='physical'), (None, None, None, 0))(
       turned, label, label, keys)
   across = np.gradient(np.asarray(images)[:, 16:48, 16:48, 0].mean(1), axis=1).mean(1)

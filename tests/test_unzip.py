@@ -5,8 +5,8 @@ import zipfile
 
 import pytest
 
-from fibjax.checks import InputError
-from fibjax.data import unzip
+from fibjax.datasets import unzip
+from fibjax.errors import InputError
 
 
 def make_zip(path, members, mode=None, **options):

@@ -4,9 +4,9 @@ import sys
 import numpy as np
 import pytest
 
-from fibjax import view
-from fibjax.checks import InputError
-from fibjax.data import volume as volumes
+from fibjax.errors import InputError
+from fibjax.report.viewer import SlicedVolume, add, layers_of, show
+from fibjax.volumes import volume as volumes
 from tests.test_report import make_run
 
 
@@ -22,7 +22,7 @@ def test_a_sliced_volume_is_the_array(tmp_path, index):
   array = np.random.default_rng(0).random((5, 12, 13)).astype(np.float32)
   volume = volumes.create_volume(tmp_path / 'v', array.shape, array.dtype, None)
   volumes.write_box(volume, (0, 0, 0), array)
-  lazy = view.SlicedVolume(volume)
+  lazy = SlicedVolume(volume)
   np.testing.assert_array_equal(lazy[index], array[index])
   np.testing.assert_array_equal(np.asarray(lazy), array)
   assert (lazy.shape, lazy.dtype, lazy.ndim) == (array.shape, array.dtype, 3)
@@ -33,12 +33,12 @@ def test_one_slice_reads_one_slice(tmp_path, monkeypatch):
   read, boxes = volumes.read_box, []
   monkeypatch.setattr(volumes, 'read_box',
                       lambda v, a, b: boxes.append((a[0], b[0])) or read(v, a, b))
-  assert view.SlicedVolume(volume)[4].shape == (8, 8)
+  assert SlicedVolume(volume)[4].shape == (8, 8)
   assert boxes == [(4, 5)]
 
 
 def test_layers_of_a_run_lie_in_micrometres(folder):
-  layers = {layer.options['name']: layer for layer in view.layers_of(folder)}
+  layers = {layer.options['name']: layer for layer in layers_of(folder)}
   assert list(layers) == [f'{name} {part}' for name in ('HPC22', 'HPC30') for part in (
       'image', 'score', 'segmentation', 'regions')]
   assert [n for n, layer in layers.items() if layer.options['visible']] == [
@@ -53,24 +53,24 @@ def test_layers_of_a_run_lie_in_micrometres(folder):
 
 
 def test_a_single_volume_is_shown(folder):
-  (image,) = view.layers_of(folder / 'prepared.ome.zarr' / 'HPC22')
-  (labels,) = view.layers_of(folder / 'segmentation.ome.zarr' / 'HPC22')
+  (image,) = layers_of(folder / 'prepared.ome.zarr' / 'HPC22')
+  (labels,) = layers_of(folder / 'segmentation.ome.zarr' / 'HPC22')
   assert (image.kind, labels.kind) == ('image', 'labels')
   with pytest.raises(InputError, match='no such folder'):
-    view.layers_of(folder / 'absent')
+    layers_of(folder / 'absent')
 
 
 def test_without_napari_it_says_how_to_install_it(folder, monkeypatch):
   monkeypatch.setitem(sys.modules, 'napari', None)
   with pytest.raises(InputError, match=r'pip install.*fibjax\[view\]'):
-    view.show(folder)
+    show(folder)
 
 
 def test_napari_takes_the_layers(folder, monkeypatch):
   monkeypatch.setenv('QT_QPA_PLATFORM', 'offscreen')
   components = pytest.importorskip('napari.components', exc_type=ImportError)
   viewer = components.ViewerModel()
-  view.add(viewer, view.layers_of(folder))
+  add(viewer, layers_of(folder))
   assert [layer.name for layer in viewer.layers][:2] == ['HPC22 image', 'HPC22 score']
   np.testing.assert_allclose(viewer.layers['HPC22 image'].scale, (0.05, 0.01, 0.01))
   colours = viewer.layers['HPC22 segmentation'].get_color(1)

@@ -8,19 +8,30 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fibjax.checks import InputError
-from fibjax.data import ome_zarr
-from fibjax.data import volume as volumes
-from fibjax.data.voxel_size import check_voxel_size
+from fibjax.errors import InputError
+from fibjax.volumes import ome_zarr
+from fibjax.volumes.volume import (
+  create_group,
+  create_volume,
+  discard_shard,
+  new_volume,
+  open_volume,
+  read_box,
+  read_mirrored,
+  shard_shape,
+  slab_boxes,
+  write_box,
+)
+from fibjax.volumes.voxel_size import check_voxel_size
 
 SIZE = (50.0, 10.0, 12.5)
 
 
 def make(path, array_zyx, size=SIZE, **options):
-  with volumes.new_volume(path, array_zyx.shape, array_zyx.dtype, size,
+  with new_volume(path, array_zyx.shape, array_zyx.dtype, size,
                           **options) as new:
-    volumes.write_box(new, (0, 0, 0), array_zyx)
-  return volumes.open_volume(path)
+    write_box(new, (0, 0, 0), array_zyx)
+  return open_volume(path)
 
 
 def noise(shape, dtype=np.uint16, seed=0):
@@ -35,11 +46,11 @@ def test_zarr_python_reads_the_same_values(tmp_path, dtype, shape, shard):
   array = noise(shape, dtype)
   volume = make(tmp_path / 'v.ome.zarr', array, shard_zyx=shard)
   assert volume.shape == shape and volume.dtype == dtype
-  np.testing.assert_array_equal(volumes.read_box(volume, (0, 0, 0), shape), array)
+  np.testing.assert_array_equal(read_box(volume, (0, 0, 0), shape), array)
   other = zarr.open_group(tmp_path / 'v.ome.zarr', mode='r')['0']
   np.testing.assert_array_equal(other[...], array)
   assert other.dtype == dtype
-  assert other.shards == volumes.shard_shape(volume)
+  assert other.shards == shard_shape(volume)
   assert shard is None or other.shards == shard
   assert all(s % c == 0 for s, c in zip(other.shards, other.chunks, strict=True))
 
@@ -86,19 +97,19 @@ def test_a_volume_of_another_writer_in_micrometer(tmp_path):
           'datasets': [{'path': 's0', 'coordinateTransformations': [
               {'type': 'scale', 'scale': [0.05, 0.01, 0.01]}]}]}]}})
   group.create_array('s0', data=array, chunks=(2, 5, 6), dimension_names=list('zyx'))
-  volume = volumes.open_volume(tmp_path / 'v')
+  volume = open_volume(tmp_path / 'v')
   assert volume.voxel_size_zyx_nm == pytest.approx((50, 10, 10))
-  np.testing.assert_array_equal(volumes.read_box(volume, (1, 0, 2), (4, 5, 6)),
+  np.testing.assert_array_equal(read_box(volume, (1, 0, 2), (4, 5, 6)),
                                 array[1:, :, 2:])
 
 
 def test_unwritten_voxels_read_as_the_fill_value(tmp_path):
-  volume = volumes.create_volume(tmp_path / 'v', (4, 5, 6), np.uint8, None,
+  volume = create_volume(tmp_path / 'v', (4, 5, 6), np.uint8, None,
                                  fill_value=255)
-  volumes.write_box(volume, (1, 2, 3), np.zeros((1, 1, 1), np.uint8))
+  write_box(volume, (1, 2, 3), np.zeros((1, 1, 1), np.uint8))
   expected = np.full((4, 5, 6), 255)
   expected[1, 2, 3] = 0
-  np.testing.assert_array_equal(volumes.read_box(volume, (0, 0, 0), (4, 5, 6)),
+  np.testing.assert_array_equal(read_box(volume, (0, 0, 0), (4, 5, 6)),
                                 expected)
 
 
@@ -119,7 +130,7 @@ def test_mirrored_reads_equal_reflect_padding(mirrored, data):
   padded = np.pad(array, list(zip(before, after, strict=True)), mode='reflect')
   index = tuple(slice(a + p, b + p)
                 for a, b, p in zip(start, stop, before, strict=True))
-  np.testing.assert_array_equal(volumes.read_mirrored(volume, start, stop),
+  np.testing.assert_array_equal(read_mirrored(volume, start, stop),
                                 padded[index])
 
 
@@ -127,7 +138,7 @@ def test_mirrored_reads_equal_reflect_padding(mirrored, data):
 @given(st.data())
 def test_boxes_written_anywhere_are_read_back(tmp_path_factory, data):
   shape = (6, 9, 11)
-  volume = volumes.create_volume(tmp_path_factory.mktemp('w') / 'v', shape, np.uint16,
+  volume = create_volume(tmp_path_factory.mktemp('w') / 'v', shape, np.uint16,
                                  SIZE, shard_zyx=(4, 4, 8))
   expected = np.zeros(shape, np.uint16)
   for seed in range(4):
@@ -135,19 +146,19 @@ def test_boxes_written_anywhere_are_read_back(tmp_path_factory, data):
     stop = [data.draw(st.integers(a + 1, n)) for a, n in zip(start, shape, strict=True)]
     index = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
     expected[index] = patch = noise(expected[index].shape, seed=seed)
-    volumes.write_box(volume, start, patch)
-  np.testing.assert_array_equal(volumes.read_box(volume, (0, 0, 0), shape), expected)
+    write_box(volume, start, patch)
+  np.testing.assert_array_equal(read_box(volume, (0, 0, 0), shape), expected)
 
 
 def test_slabs_cover_the_volume_one_shard_deep(tmp_path):
   volume = make(tmp_path / 'v', noise((11, 6, 7)), shard_zyx=(4, 3, 7))
-  assert list(volumes.slab_boxes(volume)) == [
+  assert list(slab_boxes(volume)) == [
       ((0, 0, 0), (4, 6, 7)), ((4, 0, 0), (8, 6, 7)), ((8, 0, 0), (11, 6, 7))]
 
 
 def test_a_failed_volume_leaves_nothing_and_a_rest_is_replaced(tmp_path):
   path = tmp_path / 'sub' / 'v.ome.zarr'
-  with pytest.raises(RuntimeError), volumes.new_volume(path, (2, 2, 2), np.uint8, None):
+  with pytest.raises(RuntimeError), new_volume(path, (2, 2, 2), np.uint8, None):
     raise RuntimeError
   assert list(path.parent.iterdir()) == []
   rest = tmp_path / 'sub' / 'v.ome.zarr.partial'
@@ -158,28 +169,28 @@ def test_a_failed_volume_leaves_nothing_and_a_rest_is_replaced(tmp_path):
 
 
 def test_several_volumes_in_a_group(tmp_path):
-  group = volumes.create_group(tmp_path / 'scores.ome.zarr')
+  group = create_group(tmp_path / 'scores.ome.zarr')
   make(group / 'HPC22', noise((2, 2, 2)))
-  volumes.create_group(group)
+  create_group(group)
   make(group / 'HPC30', noise((2, 2, 3)))
   assert sorted(zarr.open_group(group, mode='r').group_keys()) == ['HPC22', 'HPC30']
   (group / 'HPC45.partial' / '0').mkdir(parents=True)
   (group / 'HPC45.partial' / '0' / 'zarr.json').write_text('{}')
   with pytest.raises(InputError, match=r'scores.ome.zarr: got a group with HPC22, '
                      r'HPC30, .*; open one of them, e\.g\. .*/scores.ome.zarr/HPC22$'):
-    volumes.open_volume(group)
+    open_volume(group)
   with pytest.raises(InputError, match='a group of volumes'):
-    volumes.create_group(group / 'HPC22')
+    create_group(group / 'HPC22')
 
 
 def test_a_group_without_volumes_or_its_own_metadata_is_no_group_of_volumes(tmp_path):
-  empty = volumes.create_group(tmp_path / 'empty')
+  empty = create_group(tmp_path / 'empty')
   make(tmp_path / 'v', noise((2, 2, 2)))
   text = (tmp_path / 'v' / 'zarr.json').read_text()
   (tmp_path / 'v' / 'zarr.json').write_text(text.replace('"ome"', '"omg"'))
   for path in (empty, tmp_path / 'v'):
     with pytest.raises(InputError, match='got a zarr group without OME'):
-      volumes.open_volume(path)
+      open_volume(path)
 
 
 def test_a_group_killed_while_it_was_made_is_made_again(tmp_path):
@@ -188,16 +199,16 @@ def test_a_group_killed_while_it_was_made_is_made_again(tmp_path):
     group.mkdir()
     for name in rest:
       (group / name).write_text('{"zarr_fo')
-    assert volumes.create_group(group) == group
+    assert create_group(group) == group
     assert zarr.open_group(group, mode='r').attrs.asdict() == {}
     shutil.rmtree(group)
   group.mkdir()
   (group / 'notes.txt').write_text('mine')
   with pytest.raises(InputError, match='no readable zarr.json'):
-    volumes.create_group(group)
+    create_group(group)
   (tmp_path / 'file').write_text('')
   with pytest.raises(InputError, match='file: got'):
-    volumes.create_group(tmp_path / 'file')
+    create_group(tmp_path / 'file')
 
 
 @pytest.mark.parametrize('start, stop', [
@@ -206,30 +217,30 @@ def test_a_group_killed_while_it_was_made_is_made_again(tmp_path):
 def test_a_box_outside_is_named(tmp_path, start, stop):
   volume = make(tmp_path / 'v', noise((3, 4, 5)))
   with pytest.raises(InputError, match='v: got box .* inside the volume of shape'):
-    volumes.read_box(volume, start, stop)
+    read_box(volume, start, stop)
   shape = np.maximum(np.subtract(stop, start), 0)
   with pytest.raises(InputError, match='v: got box'):
-    volumes.write_box(volume, start, np.zeros(shape, np.uint16))
+    write_box(volume, start, np.zeros(shape, np.uint16))
 
 
 def test_bad_arguments_are_named(tmp_path):
   path = tmp_path / 'v'
   volume = make(path, noise((3, 4, 5)))
   with pytest.raises(InputError, match='v: got 3-D float64 to write'):
-    volumes.write_box(volume, (0, 0, 0), np.zeros((1, 1, 1)))
+    write_box(volume, (0, 0, 0), np.zeros((1, 1, 1)))
   with pytest.raises(InputError, match='v: got box .* at least one voxel'):
-    volumes.read_mirrored(volume, (0, 5, 0), (3, 5, 1))
+    read_mirrored(volume, (0, 5, 0), (3, 5, 1))
   with pytest.raises(InputError, match='does not exist'):
-    volumes.create_volume(path, (1, 1, 1), np.uint8, None)
+    create_volume(path, (1, 1, 1), np.uint8, None)
   with pytest.raises(InputError, match='got shape'):
-    volumes.create_volume(tmp_path / 'w', (0, 1, 1), np.uint8, None)
+    create_volume(tmp_path / 'w', (0, 1, 1), np.uint8, None)
   with pytest.raises(InputError, match='got dtype complex64'):
-    volumes.create_volume(tmp_path / 'w', (1, 1, 1), np.complex64, None)
+    create_volume(tmp_path / 'w', (1, 1, 1), np.complex64, None)
   with pytest.raises(InputError, match='w: voxel size'):
-    volumes.create_volume(tmp_path / 'w', (1, 1, 1), np.uint8, (1, 0, 1))
+    create_volume(tmp_path / 'w', (1, 1, 1), np.uint8, (1, 0, 1))
   (tmp_path / 'file').write_text('x')
   with pytest.raises(InputError, match='file'):
-    volumes.create_volume(tmp_path / 'file' / 'w', (1, 1, 1), np.uint8, None)
+    create_volume(tmp_path / 'file' / 'w', (1, 1, 1), np.uint8, None)
   assert not (tmp_path / 'w').exists()
 
 
@@ -250,7 +261,7 @@ def test_a_damaged_group_is_named(tmp_path, text):
   make(path, noise((3, 4, 5)))
   (path / 'zarr.json').write_text(text, encoding='latin-1')
   with pytest.raises(InputError, match=r'v\.ome\.zarr.*OME-Zarr 0\.5') as error:
-    volumes.open_volume(path)
+    open_volume(path)
   assert '\n' not in str(error.value)
 
 
@@ -260,10 +271,10 @@ def test_other_axes_and_missing_paths_are_named(tmp_path):
   text = (path / 'zarr.json').read_text()
   (path / 'zarr.json').write_text(text.replace('"name": "z"', '"name": "t"'))
   with pytest.raises(InputError, match=r"v: got axes \('t', 'y', 'x'\)"):
-    volumes.open_volume(path)
+    open_volume(path)
   for wrong in (tmp_path / 'none', path / 'zarr.json', tmp_path):
     with pytest.raises(InputError, match='no readable zarr.json'):
-      volumes.open_volume(wrong)
+      open_volume(wrong)
 
 
 @pytest.mark.parametrize('text', [None, '', '{"zarr_format": 3', '{"zarr_format": 3}'])
@@ -273,17 +284,17 @@ def test_a_damaged_array_is_named(tmp_path, text):
   file = path / '0' / 'zarr.json'
   file.unlink() if text is None else file.write_text(text)
   with pytest.raises(InputError, match='v/0: got'):
-    volumes.open_volume(path)
+    open_volume(path)
 
 
 def test_shards_of_zeros_written_later_are_stored_as_well(tmp_path):
   """fill_value=None holds for a volume opened again, as by a resumed call."""
-  volumes.create_volume(tmp_path / 'v', (4, 6, 6), np.uint8, None, fill_value=None,
+  create_volume(tmp_path / 'v', (4, 6, 6), np.uint8, None, fill_value=None,
                         shard_zyx=(2, 6, 6))
-  volume = volumes.open_volume(tmp_path / 'v')
+  volume = open_volume(tmp_path / 'v')
   for z in (0, 2):
-    volumes.write_box(volume, (z, 0, 0), np.zeros((2, 6, 6), np.uint8))
-  assert not volumes.read_box(volume, (0, 0, 0), (4, 6, 6)).any()
+    write_box(volume, (z, 0, 0), np.zeros((2, 6, 6), np.uint8))
+  assert not read_box(volume, (0, 0, 0), (4, 6, 6)).any()
 
 
 @pytest.mark.parametrize('damage', ['cut', 'empty', 'flip', 'flip index', 'lost'])
@@ -296,32 +307,32 @@ def test_a_damaged_shard_is_named(tmp_path, damage):
   shard.write_bytes({'cut': data[:len(data) // 2], 'empty': b''}.get(damage, data))
   if damage == 'lost':
     shard.unlink()
-  volume = volumes.open_volume(path)
-  volumes.read_box(volume, (0, 0, 0), (4, 12, 14))
+  volume = open_volume(path)
+  read_box(volume, (0, 0, 0), (4, 12, 14))
   with pytest.raises(InputError, match='v: got .*shard') as error:
-    volumes.read_box(volume, (0, 0, 0), (5, 12, 14))
+    read_box(volume, (0, 0, 0), (5, 12, 14))
   assert 'tensorstore_spec' not in str(error.value) and '\n' not in str(error.value)
 
 
 def test_channels_are_written_together_and_read_one_by_one(tmp_path):
   array = np.random.default_rng(0).random((2, 5, 9, 7)).astype(np.float32)
-  with volumes.new_volume(tmp_path / 'v', array.shape[1:], np.float32, (50, 10, 10),
+  with new_volume(tmp_path / 'v', array.shape[1:], np.float32, (50, 10, 10),
                           fill_value=None, channels=('a', 'b')) as made:
     with pytest.raises(InputError, match='3-D float32 to write, expected 4-D'):
-      volumes.write_box(made, (0, 0, 0), array[0])
-    volumes.write_box(made, (0, 0, 0), array)
-  volume = volumes.open_volume(tmp_path / 'v')
+      write_box(made, (0, 0, 0), array[0])
+    write_box(made, (0, 0, 0), array)
+  volume = open_volume(tmp_path / 'v')
   assert (volume.channels, volume.shape) == (('a', 'b'), (5, 9, 7))
   box = (1, 2, 3), (4, 9, 7)
   inside = np.s_[:, 1:4, 2:9, 3:7]
-  np.testing.assert_array_equal(volumes.read_box(volume, *box), array[inside][0])
-  np.testing.assert_array_equal(volumes.read_box(volume, *box, channel=1),
+  np.testing.assert_array_equal(read_box(volume, *box), array[inside][0])
+  np.testing.assert_array_equal(read_box(volume, *box, channel=1),
                                 array[inside][1])
-  np.testing.assert_array_equal(volumes.read_box(volume, *box, channel=None),
+  np.testing.assert_array_equal(read_box(volume, *box, channel=None),
                                 array[inside])
   ome = json.loads((tmp_path / 'v' / 'zarr.json').read_text())['attributes']['ome']
   assert [axis['name'] for axis in ome['multiscales'][0]['axes']] == list('czyx')
-  assert volumes.shard_shape(volume)[0] >= 5
-  volumes.discard_shard(volume, (0, 0, 0))
+  assert shard_shape(volume)[0] >= 5
+  discard_shard(volume, (0, 0, 0))
   with pytest.raises(InputError):
-    volumes.read_box(volume, *box)
+    read_box(volume, *box)

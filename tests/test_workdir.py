@@ -7,29 +7,29 @@ import sys
 import jax
 import pytest
 
-from fibjax import workdir
-from fibjax.checks import InputError, check_shape
+from fibjax.errors import InputError, check_shape
+from fibjax.system import files
 
 
 def test_write_json_leaves_the_old_file_when_it_fails(tmp_path):
   path = tmp_path / 'a.json'
-  workdir.write_json(path, {'a': 1})
+  files.write_json(path, {'a': 1})
   with pytest.raises(ValueError, match='JSON'):
-    workdir.write_json(path, {'a': float('nan')})
+    files.write_json(path, {'a': float('nan')})
   assert json.loads(path.read_text()) == {'a': 1}
   assert [p.name for p in tmp_path.iterdir()] == ['a.json']
 
 
 def test_read_json_names_missing_and_damaged_files(tmp_path):
   with pytest.raises(InputError, match='no such file'):
-    workdir.read_json(tmp_path / 'none.json')
+    files.read_json(tmp_path / 'none.json')
   (tmp_path / 'bad.json').write_text('{')
   with pytest.raises(InputError, match=r'bad\.json.*damaged'):
-    workdir.read_json(tmp_path / 'bad.json')
+    files.read_json(tmp_path / 'bad.json')
 
 
 def _hold(path, locked, release):
-  with workdir.lock(path):
+  with files.lock(path):
     locked.set()
     release.wait(30)
 
@@ -40,11 +40,11 @@ def test_a_second_process_is_refused_and_a_dead_one_releases(tmp_path):
   process = context.Process(target=_hold, args=(tmp_path, locked, release))
   process.start()
   assert locked.wait(60)
-  with pytest.raises(InputError, match='in use'), workdir.lock(tmp_path):
+  with pytest.raises(InputError, match='in use'), files.lock(tmp_path):
     pass
   process.kill()
   process.join()
-  with workdir.lock(tmp_path):
+  with files.lock(tmp_path):
     pass
 
 
@@ -64,23 +64,23 @@ def test_check_shape_accepts_none_as_any_length():
 def test_hashes_follow_content_and_stamps_follow_writing(tmp_path):
   (tmp_path / 'a' / 'b').mkdir(parents=True)
   (tmp_path / 'a' / 'b' / 'x').write_text('1')
-  content = workdir.hash_files(tmp_path / 'a')
-  stamp = workdir.stamp_files(tmp_path / 'a')
+  content = files.hash_files(tmp_path / 'a')
+  stamp = files.stamp_files(tmp_path / 'a')
   shutil.copytree(tmp_path / 'a', tmp_path / 'copy')
-  assert workdir.hash_files(tmp_path / 'copy') == content
+  assert files.hash_files(tmp_path / 'copy') == content
   os.utime(tmp_path / 'a' / 'b' / 'x', (1, 1))
-  assert workdir.hash_files(tmp_path / 'a') == content
-  assert workdir.stamp_files(tmp_path / 'a') != stamp
+  assert files.hash_files(tmp_path / 'a') == content
+  assert files.stamp_files(tmp_path / 'a') != stamp
   (tmp_path / 'a' / 'b' / 'x').write_text('2')
-  assert workdir.hash_files(tmp_path / 'a') != content
+  assert files.hash_files(tmp_path / 'a') != content
   (tmp_path / 'copy' / 'b' / 'x').rename(tmp_path / 'copy' / 'y')
-  assert workdir.hash_files(tmp_path / 'copy') != content
+  assert files.hash_files(tmp_path / 'copy') != content
 
 
 def test_versions_tell_the_command_that_can_be_repeated(tmp_path, monkeypatch):
   monkeypatch.setattr(sys, 'argv', ['/opt/bin/fibjax', 'run',
                                     '--config.train.loss=bce + dice'])
-  workdir.write_versions(tmp_path)
-  found = workdir.read_json(tmp_path / 'versions.json')
+  files.write_versions(tmp_path)
+  found = files.read_json(tmp_path / 'versions.json')
   assert found['command'] == "fibjax run '--config.train.loss=bce + dice'"
   assert found['jax'] == jax.__version__

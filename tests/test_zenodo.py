@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from fibjax.checks import InputError
-from fibjax.data import regions as region_tables
-from fibjax.data import volume as volumes
-from fibjax.data import zenodo
+from fibjax.annotation.regions import check_regions, select_regions
+from fibjax.datasets import skarberg2021
+from fibjax.errors import InputError
+from fibjax.volumes.volume import read_box
 from tests import tiny_archive
 
 FULL_SHAPE, FULL_SQUARES = (200, 2247, 3372), 100
@@ -33,15 +33,15 @@ def small(tmp_path):
 
 
 def read(volume):
-  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+  return read_box(volume, (0, 0, 0), volume.shape)
 
 
 def test_volumes_and_regions_are_those_of_the_archive(built, tmp_path):
   root, truths = built
-  table = zenodo.import_archive(root, tmp_path)
-  found = zenodo.open_imported(tmp_path)
+  table = skarberg2021.import_archive(root, tmp_path)
+  found = skarberg2021.open_imported(tmp_path)
   assert list(found) == ['HPC22', 'HPC30', 'HPC45']
-  region_tables.check_regions(table, {n: v.shape for n, v in found.items()})
+  check_regions(table, {n: v.shape for n, v in found.items()})
   for name, volume in found.items():
     assert volume.shape == tiny_archive.SHAPE and volume.dtype == np.uint16
     assert volume.voxel_size_zyx_nm == (50, 10, 10)
@@ -49,7 +49,7 @@ def test_volumes_and_regions_are_those_of_the_archive(built, tmp_path):
     for z in (0, 7, 23):  # slice file = z + 1
       file = root / 'data' / 'raw' / name / f'{name}_{z + 1:04d}.tif'
       np.testing.assert_array_equal(grey_zyx[z], tifffile.imread(file))
-    one = region_tables.select(table, volume=name)
+    one = select_regions(table, volume=name)
     side = tiny_archive.SIDE_PX
     for z, y, x, mask_yx in zip(one.z, one.y, one.x, one.masks_ryx, strict=True):
       box = (z, slice(y, y + side), slice(x, x + side))
@@ -60,14 +60,14 @@ def test_volumes_and_regions_are_those_of_the_archive(built, tmp_path):
 
 def test_the_papers_x_is_the_image_row(small):
   corners = np.load(small / 'data/manual_segmentation/segmentation_regions_HPC30.npy')
-  table = zenodo.open_archive(small)[0].regions
+  table = skarberg2021.open_archive(small)[0].regions
   np.testing.assert_array_equal(np.stack([table.y, table.x, table.z]), corners)
 
 
 def test_the_split_is_the_official_one(built):
   root, _ = built
   tests = []
-  for sample in zenodo.open_archive(root):
+  for sample in skarberg2021.open_archive(root):
     for split, count in (('train', 6), ('val', 2), ('test', 2)):
       indices = np.load(root / f'data/regions/ind_squares_{split}_{sample.name}.npy')
       assert [k for k, s in enumerate(sample.regions.split) if s == split] == sorted(
@@ -92,7 +92,7 @@ def test_official_squares_at_full_size(shared_data, tmp_path):
     known = row['row_start_x'], row['col_start_y'], row['z_zero_based']
     corners[:, k] = [int(new or old)
                      for new, old in zip(known, corners[:, k], strict=True)]
-  for name in zenodo.SAMPLES:
+  for name in skarberg2021.SAMPLES:
     folder = tmp_path / 'data' / 'raw' / name
     folder.mkdir(parents=True)
     first = folder / f'{name}_0001.tif'
@@ -107,11 +107,11 @@ def test_official_squares_at_full_size(shared_data, tmp_path):
     others = np.setdiff1d(np.arange(FULL_SQUARES), list(test))
     tiny_archive.write_squares(tmp_path, name, corners, masks.reshape(-1, 256, 256))
     tiny_archive.write_split(tmp_path, name, others[:60], others[60:], list(test))
-  for sample in zenodo.open_archive(tmp_path):
+  for sample in skarberg2021.open_archive(tmp_path):
     assert sample.shape == FULL_SHAPE
     assert [sample.regions.split.count(s) for s in ('train', 'val', 'test')] == [
         60, 20, 20]
-    test = region_tables.select(sample.regions, split='test')
+    test = select_regions(sample.regions, split='test')
     assert round((test.masks_ryx == 0).mean(), 4) == PUBLISHED_POROSITY[sample.name]
     at = {(int(r['z_zero_based']), int(r['row_start_x']), int(r['col_start_y']))
           for r in rows if r['material'] == sample.name and r['row_start_x']}
@@ -121,35 +121,35 @@ def test_official_squares_at_full_size(shared_data, tmp_path):
 
 def test_a_second_call_keeps_the_volumes(small, tmp_path):
   out = tmp_path / 'out'
-  first = zenodo.import_archive(small, out)
+  first = skarberg2021.import_archive(small, out)
   before = {p: p.stat().st_mtime_ns for p in out.rglob('*')}
-  again = zenodo.import_archive(small, out)
+  again = skarberg2021.import_archive(small, out)
   assert {p: p.stat().st_mtime_ns for p in out.rglob('*')} == before
   np.testing.assert_array_equal(again.masks_ryx, first.masks_ryx)
   shutil.rmtree(small)
-  assert list(zenodo.open_imported(out)) == ['HPC30']  # the archive may be gone
+  assert list(skarberg2021.open_imported(out)) == ['HPC30']  # the archive may be gone
 
 
 def test_a_volume_of_another_archive_is_refused(small, tmp_path):
-  zenodo.import_archive(small, tmp_path / 'out')
+  skarberg2021.import_archive(small, tmp_path / 'out')
   other = tmp_path / 'other'
   tiny_archive.build(other, shape=(4, 40, 44), squares=5, side=16, samples=('HPC30',))
   with pytest.raises(InputError, match=r'raw\.ome\.zarr: got a volume of another'):
-    zenodo.import_archive(other, tmp_path / 'out')
+    skarberg2021.import_archive(other, tmp_path / 'out')
 
 
 def test_the_folder_or_its_parent(small, tmp_path):
   parent = tmp_path / 'parent'
   parent.mkdir()
   shutil.move(small, parent / 'fib_sem_cnn')
-  found = [zenodo.open_archive(p)[0] for p in (parent, parent / 'fib_sem_cnn')]
+  found = [skarberg2021.open_archive(p)[0] for p in (parent, parent / 'fib_sem_cnn')]
   assert found[0].slices == found[1].slices and found[0].name == 'HPC30'
 
 
 @pytest.mark.parametrize('corners_type', [np.float64, np.uint16, np.int32])
 @pytest.mark.parametrize('masks_type', [bool, np.float32, np.int64])
 def test_number_types_do_not_matter(small, corners_type, masks_type):
-  expected = zenodo.open_archive(small)[0].regions
+  expected = skarberg2021.open_archive(small)[0].regions
   for file, kind in ((small / 'data/manual_segmentation/segmentation_regions_HPC30.npy',
                       corners_type),
                      (small / 'data/manual_segmentation/manual_segmentation_HPC30.npy',
@@ -158,7 +158,7 @@ def test_number_types_do_not_matter(small, corners_type, masks_type):
   for split in ('train', 'val', 'test'):
     file = small / f'data/regions/ind_squares_{split}_HPC30.npy'
     np.save(file, np.load(file).astype(corners_type)[None])
-  got = zenodo.open_archive(small)[0].regions
+  got = skarberg2021.open_archive(small)[0].regions
   assert got.split == expected.split
   for name in ('z', 'y', 'x', 'masks_ryx'):
     np.testing.assert_array_equal(getattr(got, name), getattr(expected, name))
@@ -246,7 +246,7 @@ def test_damage_is_named(small, tmp_path, case):
   name, damage, message = DAMAGE[case]
   (small / name).unlink() if damage == 'unlink' else damage(small / name)
   with pytest.raises(InputError, match=message) as caught:
-    zenodo.import_archive(small, tmp_path / 'out')
+    skarberg2021.import_archive(small, tmp_path / 'out')
   assert '\n' not in str(caught.value)
   assert not (tmp_path / 'out').exists()
 
@@ -257,20 +257,20 @@ def test_one_square_in_two_splits(small):
   np.save(file, np.append(np.load(file), train[0]))
   with pytest.raises(InputError, match=f'test_HPC30.npy: got square {train[0]}, which '
                                        'is in train already'):
-    zenodo.open_archive(small)
+    skarberg2021.open_archive(small)
 
 
 def test_a_square_without_split(small):
   change(lambda a: a[1:])(small / 'data/regions/ind_squares_train_HPC30.npy')
   with pytest.raises(InputError, match=r'squares_\*_HPC30.npy: got no split for'):
-    zenodo.open_archive(small)
+    skarberg2021.open_archive(small)
 
 
 def test_lists_counted_from_1_are_refused(small):
   for split in ('train', 'val', 'test'):
     change(lambda a: a + 1)(small / f'data/regions/ind_squares_{split}_HPC30.npy')
   with pytest.raises(InputError, match='got square 5, expected squares 0 to 4'):
-    zenodo.open_archive(small)
+    skarberg2021.open_archive(small)
 
 
 def test_damage_of_pixels_leaves_no_volume(small, tmp_path):
@@ -282,10 +282,10 @@ def test_damage_of_pixels_leaves_no_volume(small, tmp_path):
     start = tif.pages[0].dataoffsets[0]
   raw[start + 100:start + 200] = bytes(100)
   file.write_bytes(raw)
-  zenodo.open_archive(small)  # headers are whole
+  skarberg2021.open_archive(small)  # headers are whole
   with pytest.raises(InputError, match=r'HPC30_0002\.tif: got'):
-    zenodo.import_archive(small, tmp_path / 'out')
-  assert not zenodo.open_imported(tmp_path / 'out')
+    skarberg2021.import_archive(small, tmp_path / 'out')
+  assert not skarberg2021.open_imported(tmp_path / 'out')
 
 
 @pytest.mark.filterwarnings('ignore:Data type alias')
@@ -297,7 +297,7 @@ def test_a_flipped_byte_in_a_header_is_an_error_or_harmless(small):
     damaged[at] ^= 1 << bit
     file.write_bytes(damaged)
     try:
-      zenodo.open_archive(small)
+      skarberg2021.open_archive(small)
     except InputError as error:
       assert 'HPC30.npy' in str(error)
 
@@ -307,26 +307,26 @@ def test_samples_differ_in_depth(tmp_path):
     tiny_archive.build(tmp_path, shape=(depth, 40, 44), squares=5, side=16,
                        samples=(name,))
   with pytest.raises(InputError, match=r'HPC45: got \(3, 40, 44\) .* as HPC22'):
-    zenodo.open_archive(tmp_path)
+    skarberg2021.open_archive(tmp_path)
 
 
 def test_no_archive(tmp_path):
   with pytest.raises(InputError, match=r'no folder data/raw .*--config\.data\.root'):
-    zenodo.open_archive(tmp_path)
+    skarberg2021.open_archive(tmp_path)
   (tmp_path / 'data' / 'raw' / 'HPC99').mkdir(parents=True)
   with pytest.raises(InputError, match=r'raw: got no sample, expected folders HPC22'):
-    zenodo.open_archive(tmp_path)
+    skarberg2021.open_archive(tmp_path)
   (tmp_path / 'x.zip').write_bytes(b'PK')
   with pytest.raises(InputError, match=r'x\.zip: got a file.*unzip x\.zip -d'):
-    zenodo.open_archive(tmp_path / 'x.zip')
+    skarberg2021.open_archive(tmp_path / 'x.zip')
   with pytest.raises(InputError, match=r'x\.zip: got 2 bytes, expected 9216974498'):
-    zenodo.check_download(tmp_path / 'x.zip')
+    skarberg2021.check_download(tmp_path / 'x.zip')
 
 
 def test_trained_weights_are_found(small):
   with pytest.raises(InputError, match='model_113_3: got 0 HDF5 files, expected one'):
-    zenodo.find_weights(small, 113, 3)
+    skarberg2021.find_weights(small, 113, 3)
   file = small / 'model' / 'model_113_3' / 'model.h5'
   file.parent.mkdir(parents=True)
   file.touch()
-  assert zenodo.find_weights(small, 113, 3) == file
+  assert skarberg2021.find_weights(small, 113, 3) == file

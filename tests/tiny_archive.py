@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 from scipy import ndimage
 
-from fibjax.data.zenodo import SAMPLES
+from fibjax.datasets.skarberg2021 import SAMPLES
 
 POROSITY = {'HPC22': 0.204, 'HPC30': 0.293, 'HPC45': 0.422}
 SHAPE, SQUARES, SIDE_PX = (24, 152, 168), 10, 32

@@ -1,0 +1,1 @@
+"""Physical quantities of a segmentation: porosity, pore sizes, transport and more."""

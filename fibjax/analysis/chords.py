@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fibjax.analysis.phases import AXES, find_pore
-from fibjax.checks import InputError
+from fibjax.errors import InputError
 
 PHASES = ('pore', 'solid')
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from fibjax.analysis.phases import AXES, find_pore
-from fibjax.checks import InputError
+from fibjax.errors import InputError
 
 _NM3_PER_UM3 = 1e9
 

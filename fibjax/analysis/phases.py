@@ -6,8 +6,8 @@ axis into account. The solid is measured by giving 1 - labels.
 """
 import numpy as np
 
-from fibjax.checks import InputError, check_shape
-from fibjax.data.voxel_size import check_voxel_size
+from fibjax.errors import InputError, check_shape
+from fibjax.volumes.voxel_size import check_voxel_size
 
 AXES = 'zyx'
 Size = tuple[float, float, float]

@@ -8,8 +8,8 @@ test and the paired bootstrap are the ones to conclude from.
 import numpy as np
 from scipy import stats
 
-from fibjax import metrics
-from fibjax.checks import InputError, check_shape
+from fibjax.errors import InputError, check_shape
+from fibjax.metrics import confusion
 
 _CONSTANT = 1e-12
 
@@ -25,7 +25,7 @@ def region_porosities(masks, predictions) -> tuple[np.ndarray, np.ndarray]:
     manual_r, automatic_r: float64 fractions over the labelled voxels of each region;
     NaN for a region without any.
   """
-  counts_rlp = np.array([metrics.confusion(m, p)
+  counts_rlp = np.array([confusion.confusion(m, p)
                          for m, p in zip(masks, predictions, strict=True)])
   counts_rlp = counts_rlp.reshape(-1, 2, 2).astype(np.float64)
   n_r = counts_rlp.sum((1, 2))

@@ -6,7 +6,7 @@ import numpy as np
 
 from fibjax.analysis.phases import AXES, Size, check_two_phases, find_pore
 from fibjax.analysis.two_point import block_fractions
-from fibjax.checks import InputError
+from fibjax.errors import InputError
 
 _GROWTH = 1.25     # of the edge from box to box
 _MIN_BOXES = 8

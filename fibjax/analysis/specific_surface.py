@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fibjax.analysis.phases import AXES, find_pore
-from fibjax.checks import InputError
+from fibjax.errors import InputError
 
 _NM_PER_UM = 1e3
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.fft
 
-from fibjax.checks import InputError, check_shape
+from fibjax.errors import InputError, check_shape
 
 MAX_BLOCKS = 2 ** 20    # the FFT takes about 8 x 24 bytes for each
 # Half a window that holds the covariance of a Gaussian-like medium: 3.1 lengths, where

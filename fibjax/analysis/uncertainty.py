@@ -21,7 +21,7 @@ import numpy as np
 from scipy import stats
 
 from fibjax.analysis.two_point import Sampling
-from fibjax.checks import InputError, check_shape
+from fibjax.errors import InputError, check_shape
 
 _DRAWS = 20_000
 _SEEN = 0.95  # quantile of the members' spread that the regions account for

@@ -14,13 +14,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fibjax.checks import InputError
-from fibjax.models import conv, dense, exact, layers, patch_cnn, resunet, unet
+from fibjax.errors import InputError
+from fibjax.models import conv, dense, exact, patch_cnn, resunet, unet
+from fibjax.models.layers import NORMS, STATISTICS, margin_px
 from fibjax.models.patch_cnn import Dropout
 
 NAMES = ('patch_cnn', 'resunet', 'unet')
 _INPUT = 'input'
-_STATISTICS = layers.STATISTICS
+_STATISTICS = STATISTICS
 _UNET_MAPS = 14  # maps of base channels at full resolution held at once (12 measured)
 
 __all__ = ['NAMES', 'Dropout', 'Model', 'count_weights', 'empty_params', 'make_model']
@@ -139,7 +140,7 @@ def _make_patch_cnn(config) -> Model:
 
 def _make_unet(config) -> Model:
   """A U-Net with the margin that holds all a voxel sees, cut off after evaluation."""
-  _check_known(config, 'norm', layers.NORMS)
+  _check_known(config, 'norm', NORMS)
   for key, most in (('base', 256), ('depth', 6)):
     if not 1 <= config[key] <= most:
       raise InputError(f'config.model.{key}', got=config[key], expected=f'1 to {most}',
@@ -149,7 +150,7 @@ def _make_unet(config) -> Model:
                     'unet': (unet.UNet, unet.reach_px)}[config['name']]
   module = network(base=base, depth=depth, norm=config['norm'])
   cell = 2 ** depth
-  margin = layers.margin_px(reach(depth), depth)
+  margin = margin_px(reach(depth), depth)
   window = 2 * margin + 1
 
   def init(key, mean=0., deviation=1.):

@@ -26,12 +26,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from fibjax.models.exact_plan import (
-  STRIDE,
-  Layer,
-  make_layers,
-  plan_run,
-)
+from fibjax.models.exact_plan import STRIDE, Layer, make_layers, plan_run
 from fibjax.models.filtering import minimal_filter, mix, multiply
 
 BOX_PX = 8

@@ -1,0 +1,1 @@
+"""Report pages, tables, figures and the napari viewer."""

@@ -4,8 +4,8 @@ Input is compare.json in the workdir (compare.py). Same file, same bytes.
 """
 from pathlib import Path
 
-from fibjax import workdir
 from fibjax.report import figures, page, sources, tables
+from fibjax.system import files
 
 _SHOWN = {'patch_cnn': 'sliding-window CNN', 'resunet': 'residual U-Net',
           'unet': 'U-Net', 'forest': 'random forest'}
@@ -24,7 +24,7 @@ def write_compare_report(folder) -> Path:
     InputError: when compare.json is missing or damaged.
   """
   folder = Path(folder)
-  result = workdir.read_json(folder / 'compare.json')
+  result = files.read_json(folder / 'compare.json')
   notes: list[str] = []
   settings, versions = (sources.read_json_if_any(folder / name, notes)
                         for name in ('config.json', 'versions.json'))

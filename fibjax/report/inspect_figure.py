@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fibjax.data.inspect import Cuts
+from fibjax.inspection.inspect import Cuts
 from fibjax.report.figures import COLOURS, styled
 
 _WIDTH_IN = 9.0

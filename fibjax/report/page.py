@@ -13,8 +13,8 @@ from typing import NamedTuple
 import jinja2
 import numpy as np
 
-from fibjax import models, workdir
-from fibjax.checks import InputError
+from fibjax import models
+from fibjax.errors import InputError
 from fibjax.report import (
   figures,
   physics,
@@ -26,6 +26,7 @@ from fibjax.report import (
   sweep_tables,
   tables,
 )
+from fibjax.system import files
 
 
 class PageFigure(NamedTuple):
@@ -67,22 +68,22 @@ def write_report(folder) -> Path:
   versions = sources.read_json_if_any(folder / 'versions.json', notes)
   post = scores.get('postprocess') or {}
   if (folder / 'postprocess.json').is_file():
-    post = workdir.read_json(folder / 'postprocess.json')
-  records, hashes = (workdir.read_json(path) if path.is_file() else {} for path in (
+    post = files.read_json(folder / 'postprocess.json')
+  records, hashes = (files.read_json(path) if path.is_file() else {} for path in (
       folder / 'preprocessing.json', folder / 'inputs.json'))
   shown_tables = _tables(scores, notes)
   shown_figures = _figures(folder, run_settings, records, notes)
   if (folder / 'forest.json').is_file():
-    shown_tables.append(tables.forest_table(workdir.read_json(folder / 'forest.json')))
+    shown_tables.append(tables.forest_table(files.read_json(folder / 'forest.json')))
   if (run_settings.get('data') or {}).get('source') == 'zenodo' and scores:
     shown_tables += published.published_tables(scores, published.count_networks())
   if (folder / 'results.json').is_file():
-    _add_ensemble(workdir.read_json(folder / 'results.json'), shown_tables,
+    _add_ensemble(files.read_json(folder / 'results.json'), shown_tables,
                   shown_figures)
   elif scores.get('reliability'):
     shown_figures.append(_reliability(scores['reliability']))
   if (folder / 'analysis.json').is_file():
-    _add_physics(workdir.read_json(folder / 'analysis.json'), shown_tables,
+    _add_physics(files.read_json(folder / 'analysis.json'), shown_tables,
                  shown_figures, notes)
   return write_page(
       folder, 'report.html', shown_tables, shown_figures, notes=notes,
@@ -160,7 +161,7 @@ def write_page(folder, template: str, shown_tables, shown_figures, *, notes, fac
   (folder / 'figures').mkdir(exist_ok=True)
   for figure in shown_figures:
     _write_bytes(folder / 'figures' / f'{figure.stem}.png', figure.png)
-  workdir.write_text(folder / 'tables.md',
+  files.write_text(folder / 'tables.md',
                      '\n'.join(tables.to_markdown(t) for t in shown_tables))
   html = _template(template).render(
       name=settings.get('name') or folder.resolve().name,
@@ -170,7 +171,7 @@ def write_page(folder, template: str, shown_tables, shown_figures, *, notes, fac
       versions=versions, inputs=inputs, methods=methods,
       citations=prose.citations(settings, versions, records or {}))
   path = folder / 'report.html'
-  workdir.write_text(path, html)
+  files.write_text(path, html)
   return path
 
 
@@ -301,7 +302,7 @@ def _preparation(films, records):
 
 
 def _curves(folder, notes):
-  columns = sources.read_columns(folder / 'metrics.csv')
+  columns = files.read_columns(folder / 'metrics.csv')
   if 'epoch' not in columns:
     notes.append('metrics.csv is missing or empty: no training curves.')
     return None
@@ -315,7 +316,7 @@ def _curves(folder, notes):
 
 
 def _porosities(folder):
-  columns = sources.read_columns(folder / 'porosities.csv')
+  columns = files.read_columns(folder / 'porosities.csv')
   if not {'volume', 'manual', 'automatic'} <= columns.keys():
     return None
   volume = columns['volume']

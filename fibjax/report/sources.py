@@ -3,22 +3,18 @@
 Only boxes are read from volumes: one region or one slice at a time. Notes are plain
 sentences for the reader of the page. A damaged file still raises InputError.
 """
-import csv
-import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from fibjax import metrics, workdir
-from fibjax.checks import InputError
-from fibjax.data import regions as regions_module
-from fibjax.data import volume as volume_module
+from fibjax.annotation.regions import load_regions, region_mask
+from fibjax.metrics import confusion
 from fibjax.report.figures import RegionPanel
+from fibjax.system import files
+from fibjax.volumes.volume import Volume, open_volume, read_box
 
 SIZES_PX = (33, 49, 65, 81, 97, 113)  # the paper's neighbourhoods
-# Columns of text; a seed is one, so that it keeps all its digits.
-_TEXT_COLUMNS = ('volume', 'split', 'loss', 'seed', 'state', 'against')
 _SPLIT_ORDER = ('test', 'val', 'train', '')
 _SURROUND = 1.35  # side of figure 1 over the largest neighbourhood in it
 
@@ -33,9 +29,9 @@ class Film(NamedTuple):
     segmentation: 0 pore, 1 solid.
   """
   name: str
-  image: volume_module.Volume | None
-  score: volume_module.Volume | None
-  segmentation: volume_module.Volume | None
+  image: Volume | None
+  score: Volume | None
+  segmentation: Volume | None
 
 
 class Neighbourhood(NamedTuple):
@@ -52,45 +48,7 @@ def read_json_if_any(path, notes: list[str]) -> dict:
   if not path.is_file():
     notes.append(f'{path.name} is missing: this run has not got that far.')
     return {}
-  return workdir.read_json(path)
-
-
-def read_columns(path) -> dict[str, np.ndarray]:
-  """Reads a CSV: columns as float arrays, names as text.
-
-  Empty cells of a number column are NaN. A missing or empty file gives {}.
-
-  Raises:
-    InputError: for a file that is no text, a row that has not the header's columns,
-      or a cell that is no number.
-  """
-  path = Path(path)
-  if not path.is_file():
-    return {}
-  try:
-    with open(path, encoding='utf-8', newline='') as file:
-      rows = list(csv.reader(file))
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise InputError(str(path), got=f'a damaged file ({error})', expected='a CSV table',
-                     remedy='delete it and run the stage again') from None
-  if len(rows) < 2:
-    return {}
-  if any(len(row) != len(rows[0]) for row in rows):
-    raise InputError(str(path), got='rows of different lengths',
-                     expected=f'{len(rows[0])} columns',
-                     remedy='delete it and run the stage again')
-  return {name: _column(f'{path}: {name}', cells, is_text=name in _TEXT_COLUMNS)
-          for name, *cells in zip(*rows, strict=True)}
-
-
-def _column(name, cells, is_text):
-  if is_text:
-    return np.array(cells)
-  try:
-    return np.array([float(c) if c.strip() else math.nan for c in cells])
-  except ValueError as error:
-    raise InputError(name, got=str(error), expected='numbers',
-                     remedy='delete the file and run the stage again') from None
+  return files.read_json(path)
 
 
 def open_films(folder: Path) -> list[Film]:
@@ -99,7 +57,7 @@ def open_films(folder: Path) -> list[Film]:
            for p in (folder / sub).glob('*') if p.is_dir()}
 
   def open_if_any(path):
-    return volume_module.open_volume(path) if path.is_dir() else None
+    return open_volume(path) if path.is_dir() else None
 
   return [Film(
       name,
@@ -114,7 +72,7 @@ def load_regions_if_any(folder: Path, notes: list[str]):
   if not (folder / 'regions' / 'regions.csv').is_file():
     notes.append('There are no annotated regions: nothing was compared with labels.')
     return None
-  return regions_module.load_regions(folder / 'regions')
+  return load_regions(folder / 'regions')
 
 
 def voxel_size_yx_nm(volume) -> tuple[float, float] | None:
@@ -126,7 +84,7 @@ def voxel_size_yx_nm(volume) -> tuple[float, float] | None:
 def _read_region(volume, regions, r):
   start = int(regions.z[r]), int(regions.y[r]), int(regions.x[r])
   size = 1, int(regions.heights[r]), int(regions.widths[r])
-  return volume_module.read_box(volume, start, tuple(np.add(start, size).tolist()))[0]
+  return read_box(volume, start, tuple(np.add(start, size).tolist()))[0]
 
 
 def region_panel(film: Film, regions,
@@ -160,16 +118,16 @@ def region_panel(film: Film, regions,
   r = ranked[(len(ranked) - 1) // 2]
   panel = RegionPanel(
       film.name, _read_region(film.image, regions, r),
-      regions_module.mask_of(regions, r), _read_region(film.score, regions, r),
+      region_mask(regions, r), _read_region(film.score, regions, r),
       _read_region(film.segmentation, regions, r), voxel_size_yx_nm(film.image))
   where = f'z {regions.z[r]}, y {regions.y[r]}, x {regions.x[r]}'
   return panel, f'{film.name}: {label} at {where}'
 
 
 def _accuracy(film, regions, r):
-  counts = metrics.confusion(regions_module.mask_of(regions, r),
+  counts = confusion.confusion(region_mask(regions, r),
                              _read_region(film.segmentation, regions, r))
-  accuracy = metrics.summarise(counts)['accuracy']
+  accuracy = confusion.summarise(counts)['accuracy']
   return -1.0 if accuracy is None else accuracy
 
 
@@ -179,8 +137,8 @@ def read_slice(film: Film) -> tuple[int, np.ndarray, np.ndarray] | None:
     return None
   z = film.image.shape[0] // 2
   box = (z, 0, 0), (z + 1, *film.image.shape[1:])
-  return (z, volume_module.read_box(film.image, *box)[0],
-          volume_module.read_box(film.segmentation, *box)[0])
+  return (z, read_box(film.image, *box)[0],
+          read_box(film.segmentation, *box)[0])
 
 
 def read_preparation(film: Film, record: dict | None):
@@ -197,8 +155,8 @@ def read_preparation(film: Film, record: dict | None):
     return None
   z = film.image.shape[0] // 2
   box = (z, 0, 0), (z + 1, *film.image.shape[1:])
-  return (z, *(volume_module.read_box(volume, *box)[0] for volume in (
-      volume_module.open_volume(record['source']), film.image)))
+  return (z, *(read_box(volume, *box)[0] for volume in (
+      open_volume(record['source']), film.image)))
 
 
 def read_neighbourhood(films: list[Film], model: dict) -> Neighbourhood | None:
@@ -214,10 +172,10 @@ def read_neighbourhood(films: list[Film], model: dict) -> Neighbourhood | None:
   side = max(min(round(fitting[-1] * _SURROUND), min(h, w) - 1) | 1, fitting[-1])
   z = n_z // 2
   half_z = min((model.get('n_z') or 1) // 2, z, n_z - 1 - z)
-  slice_yx = volume_module.read_box(film.image, (z, 0, 0), (z + 1, h, w))[0]
+  slice_yx = read_box(film.image, (z, 0, 0), (z + 1, h, w))[0]
   inner = chosen if chosen in fitting else fitting[0]
   y, x = _contrast_corner(slice_yx, side, inner)
-  stack = volume_module.read_box(film.image, (z - half_z, y, x),
+  stack = read_box(film.image, (z - half_z, y, x),
                                  (z + half_z + 1, y + side, x + side))
   return Neighbourhood(stack, tuple(fitting), inner if chosen == inner else None,
                        voxel_size_yx_nm(film.image))

@@ -9,9 +9,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from fibjax import training_slices, workdir
-from fibjax.data import volume as volumes
 from fibjax.report import figures, page, sources, tables
+from fibjax.system import files, run_folder
+from fibjax.volumes.volume import open_volume, read_box
 
 # Loss and accuracy that the document printed, (count, placement, slice); section 3.1.
 PUBLISHED = {
@@ -37,7 +37,7 @@ def write_study_report(folder) -> Path:
     path of report.html.
   """
   folder = Path(folder)
-  result = workdir.read_json(folder / 'study.json')
+  result = files.read_json(folder / 'study.json')
   notes: list[str] = []
   settings, versions = (sources.read_json_if_any(folder / name, notes)
                         for name in ('config.json', 'versions.json'))
@@ -45,9 +45,9 @@ def write_study_report(folder) -> Path:
   shown = [study_table(result['table'], kind) for kind in kinds]
   trials = list(dict.fromkeys((row['count'], row['placement'])
                               for row in result['table']))
-  homes = {'{} {}'.format(*trial): training_slices.trial_folder(folder, *trial)
+  homes = {'{} {}'.format(*trial): run_folder.trial_folder(folder, *trial)
            for trial in trials}
-  columns = {name: sources.read_columns(home / 'slices.csv')
+  columns = {name: files.read_columns(home / 'slices.csv')
              for name, home in homes.items()}
   pictures = [_bars(result['table'], trials, kinds[0])]
   pictures += [_curves(columns, kind) for kind in kinds]
@@ -139,9 +139,9 @@ def _panels(folder, homes, settings, z):
   """A tested slice: image, labels and a prediction of each trial (Figure 2)."""
 
   def slice_of(path):
-    volume = volumes.open_volume(path)
+    volume = open_volume(path)
     _, height, width = volume.shape
-    return volumes.read_box(volume, (z, 0, 0), (z + 1, height, width))[0]
+    return read_box(volume, (z, 0, 0), (z + 1, height, width))[0]
 
   prepared = next(path for path in sorted((folder / 'prepared.ome.zarr').iterdir())
                   if path.is_dir())

@@ -13,7 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from fibjax.checks import InputError
+from fibjax.errors import InputError
 from fibjax.report.figures import COLOURS, MARKERS, styled
 
 SIZES_Z = (1, 3, 5, 7, 9, 11)  # the paper's numbers of slices

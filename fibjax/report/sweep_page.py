@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from fibjax import workdir
-from fibjax.checks import InputError
+from fibjax.errors import InputError
 from fibjax.report import figures, page, sources, sweep_figures, sweep_tables, tables
 from fibjax.report.sweep_figures import HYPERS
+from fibjax.system import files
+from fibjax.training import members_table
 
 CURVES = ('epoch', 'train_bce', 'val_bce', 'train_accuracy', 'val_accuracy')
 _SCORES = ('val_bce', 'val_miou', 'seconds')
@@ -35,9 +36,9 @@ def write_sweep_report(folder, run_folder=None) -> Path:
   if not folder.is_dir():
     raise InputError(str(folder), got='no such folder', expected="a sweep's workdir",
                      remedy='check --workdir')
-  members = sweep_tables.read_members(folder / 'members.csv')
-  sizes, winner = (sweep_tables.summarise_sizes(members),
-                   sweep_tables.best_member(members))
+  members = members_table.read_members(folder / 'members.csv')
+  sizes, winner = (members_table.summarise_sizes(members),
+                   members_table.best_member(members))
   notes: list[str] = []
   settings, versions = (sources.read_json_if_any(Path(run_folder or folder) / name, [])
                         for name in ('config.json', 'versions.json'))
@@ -51,7 +52,7 @@ def write_sweep_report(folder, run_folder=None) -> Path:
     shown_figures += _curves(folder / 'curves.csv', members, winner, notes)
   shown_figures.append(_hypers(members, sizes, winner))
   if (folder / 'losses.json').is_file():
-    compared = workdir.read_json(folder / 'losses.json')
+    compared = files.read_json(folder / 'losses.json')
     shown.insert(0, sweep_tables.loss_table(compared))
     shown_figures.insert(0, _losses(compared))
   return page.write_page(folder, 'sweep.html', shown, shown_figures, notes=notes,
@@ -78,17 +79,17 @@ def _note_sizes(sizes, notes):
   paper = {(x, z) for x in sources.SIZES_PX for z in sweep_figures.SIZES_Z}
   missing = sorted(paper - {(s.n_xy, s.n_z) for s in sizes})
   if missing:
-    names = ', '.join(sweep_tables.size_name(*size) for size in missing)
+    names = ', '.join(members_table.size_name(*size) for size in missing)
     few = f': {names}' if len(missing) < 7 else ''
     notes.append(f"{len(missing)} of the paper's 36 sizes{few}.")
-  without = [sweep_tables.size_name(s.n_xy, s.n_z) for s in sizes if s.best is None]
+  without = [members_table.size_name(s.n_xy, s.n_z) for s in sizes if s.best is None]
   if without:
     notes.append(f'Scores of {", ".join(without)}: no member finished.')
 
 
 def _facts(members, sizes, winner):
   """Lists what a reader of a sweep asks for first."""
-  counts = {s: int((members['state'] == s).sum()) for s in sweep_tables.STATES}
+  counts = {s: int((members['state'] == s).sum()) for s in members_table.STATES}
   total = float(np.nansum(members['seconds']))
   unit_s, unit = sweep_figures.time_unit(total)
   facts = [('Sizes', str(len(sizes))),
@@ -96,7 +97,7 @@ def _facts(members, sizes, winner):
            ('Training time, all members', f'{total / unit_s:.1f} {unit}')]
   if winner is None:
     return facts
-  size = sweep_tables.size_name(members['n_xy'][winner], members['n_z'][winner])
+  size = members_table.size_name(members['n_xy'][winner], members['n_z'][winner])
   return facts + [
       ('Selected', f'{size}, member {members["member"][winner]:g}, '
                    f'epoch {members["best_epoch"][winner]:g}'),
@@ -106,7 +107,7 @@ def _facts(members, sizes, winner):
       ('Its validation accuracy', tables.number(members['val_accuracy'][winner]))]
 
 
-def size_curves(members: dict, sizes: list[sweep_tables.Size],
+def size_curves(members: dict, sizes: list[members_table.Size],
                 name: str) -> dict[int, sweep_figures.SizeCurve]:
   """Arranges a score by n_z for the figures; sizes without a finished member are left.
 
@@ -147,11 +148,11 @@ def _size_figures(members, sizes, winner):
 
 
 def _curves(path, members, winner, notes):
-  columns = sources.read_columns(path)
+  columns = files.read_columns(path)
   if not columns:
     notes.append('Curves of the selected member: curves.csv is missing or empty.')
     return []
-  sweep_tables.check_columns(path, columns, CURVES)
+  members_table.check_columns(path, columns, CURVES)
   bce, expected = columns['val_bce'], members['val_bce'][winner]
   lowest = np.nanmin(bce) if np.isfinite(bce).any() else math.nan
   if not math.isclose(lowest, expected, rel_tol=1e-3):
@@ -179,7 +180,7 @@ def _hypers(members, sizes, winner):
       {name: members[name][here] for name in HYPERS}, members['val_bce'][here],
       members['state'][here],
       None if winner is None else int(np.flatnonzero(here == winner)[0]))
-  size = sweep_tables.size_name(n_xy, n_z)
+  size = members_table.size_name(n_xy, n_z)
   return page.page_figure(
       'hyper_parameters', f'Hyper-parameters of the members of {size}.',
       'One point per member. All hyper-parameters vary at once, so a trend in one '

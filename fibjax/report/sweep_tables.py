@@ -5,166 +5,16 @@ cross-entropy, never by mIoU (Skarberg et al. 2021), and only among finished mem
 means are over finished members too. Diverged and stopped members are counted.
 """
 import math
-from collections import Counter
-from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.checks import InputError
-from fibjax.report import sources, sweep_figures, tables
+from fibjax.errors import InputError
+from fibjax.report import sweep_figures, tables
 from fibjax.report.sweep_figures import HYPERS
 from fibjax.report.tables import DASH
+from fibjax.training.members_table import _SCORES, STATES, Size, best_member, size_name
 
-_NUMBERS = ('n_xy', 'n_z', 'member')  # whole ones
-COLUMNS = ('n_xy', 'n_z', 'loss', 'member', 'seed', *HYPERS, 'best_epoch', 'val_bce',
-           'val_accuracy', 'val_miou', 'seconds', 'state')
-STATES = ('finished', 'diverged', 'stopped')
 PAPER_SIZE = (113, 3)  # of the paper's winner
-_SCORES = ('val_bce', 'val_miou', 'seconds')
-_RANGES = {'n_xy': (1, math.inf), 'n_z': (1, math.inf), 'member': (0, math.inf),
-           'val_bce': (0, math.inf), 'val_miou': (0, 1), 'val_accuracy': (0, 1),
-           'seconds': (0, math.inf)}
-_REMEDY = 'delete the row or run the sweep again'
-
-
-class Size(NamedTuple):
-  """The members of one neighbourhood size and loss.
-
-  Attributes:
-    n_xy, n_z: the size in voxels.
-    loss: expression of the loss.
-    counts: state -> number of members.
-    best: row of the selected member in members.csv, None without finished members.
-    mean: column -> mean over finished members, of val_bce, val_miou and seconds.
-    sd: column -> sample standard deviation; NaN for fewer than two members.
-  """
-  n_xy: int
-  n_z: int
-  loss: str
-  counts: dict[str, int]
-  best: int | None
-  mean: dict[str, float]
-  sd: dict[str, float]
-
-
-def read_members(path) -> dict[str, np.ndarray]:
-  """Reads members.csv.
-
-  Args:
-    path: CSV with COLUMNS, one row per member; others are passed on unseen.
-
-  Returns:
-    columns [m]; loss, seed and state are text, all others float64, NaN where empty.
-
-  Raises:
-    InputError: for a missing, empty or damaged file, a missing column, an unknown
-      state, a value out of range, a finished member without scores, or a member
-      listed twice.
-  """
-  path = Path(path)
-  if not path.is_file():
-    raise InputError(str(path), got='no such file', expected='the members of a sweep',
-                     remedy='check --workdir, or run the sweep first')
-  columns = sources.read_columns(path)
-  if not columns:
-    raise InputError(str(path), got='no rows', expected='one row per member',
-                     remedy='run the sweep first')
-  check_columns(path, columns, COLUMNS)
-  unknown = [s for s in columns['state'].tolist() if s not in STATES]
-  if unknown:
-    raise InputError(f'{path}: state', got=repr(unknown[0]),
-                     expected=', '.join(STATES), remedy=_REMEDY)
-  words = [s for s in columns['seed'].tolist() if not s.isdecimal()]
-  if words:
-    raise InputError(f'{path}: seed', got=repr(words[0]), expected='a whole number',
-                     remedy=_REMEDY)
-  _check_values(path, columns)
-  times = Counter(zip(*(columns[k].tolist() for k in (*_NUMBERS, 'loss')),
-                      strict=True))
-  twice, n = times.most_common(1)[0]
-  if n > 1:
-    raise InputError(str(path),
-                     got='{:g} x {:g}, member {:g} of {} twice'.format(*twice),
-                     expected='each member once', remedy=_REMEDY)
-  return columns
-
-
-def check_columns(path, columns: dict, expected) -> None:
-  """Raises InputError, naming them, when a table lacks columns."""
-  missing = [name for name in expected if name not in columns]
-  if missing:
-    raise InputError(str(path), got=f'no column {", ".join(missing)}',
-                     expected=f'columns {", ".join(expected)}',
-                     remedy='run the sweep again with this version')
-
-
-def _check_values(path, columns):
-  """Checks numbers: present where they must be, whole where they count, in range."""
-  finished = columns['state'] == 'finished'
-  everyone = np.ones_like(finished)
-  for name in COLUMNS:
-    if name in ('loss', 'seed', 'state'):
-      continue
-    values = columns[name]
-    needed = everyone if name in _NUMBERS or name in HYPERS else finished
-    low, high = _RANGES.get(name, (-math.inf, math.inf))
-    bad = needed & ~np.isfinite(values)
-    if name not in HYPERS:  # scores of diverged members may be anything
-      bad |= needed & ~((values >= low) & (values <= high))
-    if name in _NUMBERS:
-      bad |= values != np.rint(values)
-    if bad.any():
-      i = int(np.argmax(bad))
-      kind = 'a whole number' if name in _NUMBERS else 'a finite number'
-      reach = f' from {low:g}' * (low > -math.inf) + f' to {high:g}' * (high < math.inf)
-      raise InputError(f'{path}: {name} of row {i + 2}', got=f'{values[i]:g}',
-                       expected=kind + reach, remedy=_REMEDY)
-
-
-def best_member(members: dict, where=True) -> int | None:
-  """Returns the row of the finished member of lowest val_bce; the first of equals.
-
-  Args:
-    members: columns of members.csv.
-    where: [m] bool, the members to choose from; all by default.
-
-  Returns:
-    its row, or None when none is finished.
-  """
-  allowed = (members['state'] == 'finished') & where
-  if not allowed.any():
-    return None
-  return int(np.argmin(np.where(allowed, members['val_bce'], math.inf)))
-
-
-def summarise_sizes(members: dict) -> list[Size]:
-  """Sums up the members of each size and loss; sizes by n_z, then n_xy.
-
-  Args:
-    members: columns of members.csv.
-  """
-  keys = dict.fromkeys(zip(
-      *(members[name].tolist() for name in ('n_z', 'n_xy', 'loss')), strict=True))
-  sizes = []
-  for n_z, n_xy, loss in sorted(keys, key=lambda key: key[:2]):  # losses as they come
-    here = ((members['n_z'] == n_z) & (members['n_xy'] == n_xy)
-            & (members['loss'] == loss))
-    done = here & (members['state'] == 'finished')
-    values = {name: members[name][done] for name in _SCORES}
-    n = int(done.sum())
-    sizes.append(Size(
-        int(n_xy), int(n_z), loss,
-        {s: int((here & (members['state'] == s)).sum()) for s in STATES},
-        best_member(members, here),
-        {k: float(v.mean()) if n else math.nan for k, v in values.items()},
-        {k: float(v.std(ddof=1)) if n > 1 else math.nan for k, v in values.items()}))
-  return sizes
-
-
-def size_name(n_xy, n_z) -> str:
-  """Writes a size, e.g. 113 × 113 × 3."""
-  return f'{n_xy:g} × {n_xy:g} × {n_z:g}'
 
 
 def _spread(mean, sd, digits=4):

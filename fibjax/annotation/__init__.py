@@ -1,0 +1,1 @@
+"""Annotated regions: where to annotate, exchange with other programs, experts."""

@@ -1,0 +1,214 @@
+"""Labels of several experts: soft targets, an estimate of the truth, agreement.
+
+Votes are uint8 [j, ...] of j experts: 0 pore, 1 solid, 255 where that expert did not
+label, whatever the reason. Pure numpy on the host.
+"""
+import itertools
+from typing import NamedTuple
+
+import numpy as np
+from scipy import ndimage, special
+
+from fibjax.annotation.regions import Regions, make_regions, region_mask
+from fibjax.errors import InputError
+from fibjax.metrics import confusion
+from fibjax.metrics.confusion import UNLABELLED
+
+_START = 0.99  # sensitivity and specificity before the first iteration (§8.1)
+_CLIP = 1e-6
+
+
+class Staple(NamedTuple):
+  """A truth estimated from votes.
+
+  Attributes:
+    truth: [...] float64 P(solid); 0 where nobody labelled.
+    sensitivity_j: [j] P(expert says solid | solid), NaN without votes.
+    specificity_j: [j] P(expert says pore | pore), NaN without votes.
+    iterations: of EM; 0 where it was not needed.
+  """
+  truth: np.ndarray
+  sensitivity_j: np.ndarray
+  specificity_j: np.ndarray
+  iterations: int
+
+
+def mean_vote(votes_jyx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Averages the experts who labelled a voxel.
+
+  Args:
+    votes_jyx: [j, y, x], or any [j, ...], votes 0, 1, 255.
+
+  Returns:
+    [y, x] float32 P(solid), 0 where nobody labelled, and [y, x] bool, labelled.
+
+  Raises:
+    InputError: for another code or no expert.
+  """
+  _check_votes(votes_jyx)
+  count_yx = np.count_nonzero(votes_jyx != UNLABELLED, axis=0)
+  solid_yx = np.count_nonzero(votes_jyx == 1, axis=0)
+  return (solid_yx / np.maximum(count_yx, 1)).astype(np.float32), count_yx > 0
+
+
+def staple(votes: np.ndarray, *, band_px: float | None = None, tolerance: float = 1e-6,
+           max_iterations: int = 100) -> Staple:
+  """Estimates the truth and each expert's quality by EM (Warfield 2004; §8.1).
+
+  Experts err independently of each other, and with the same probability in all voxels;
+  the share of solid is estimated along. Two experts leave this undetermined: three
+  numbers of the data for five unknown; take at least three. When truth and its
+  opposite explain the votes alike, the one in which experts are right more often than
+  wrong is taken.
+
+  Args:
+    votes: [j, ...] votes 0, 1, 255.
+    band_px: None for all voxels; else only those within this distance of a
+      disagreement, e.g. 10, so that easy voxels do not hide differences between
+      experts. Elsewhere the truth is what all say. Needs [j, y, x].
+    tolerance: EM ends when no sensitivity, specificity or share changes by more.
+    max_iterations: EM ends in any case.
+
+  Returns:
+    Truth, and qualities over the voxels used; when the experts never disagree, what
+    they say, qualities 1 and no iteration.
+
+  Raises:
+    InputError: for another code, no expert, or a band for another rank.
+  """
+  _check_votes(votes)
+  if band_px is not None and votes.ndim != 3:
+    raise InputError('votes', got=f'{votes.ndim} axes', expected='[j, y, x] for a band',
+                     remedy='leave band_px out')
+  solid, pore = (votes == 1).any(0), (votes == 0).any(0)
+  truth = solid.astype(float)  # right wherever all agree
+  disagreed = solid & pore
+  if not disagreed.any():
+    quality_j = np.where(_flat(votes != UNLABELLED).any(1), 1., np.nan)
+    return Staple(truth, quality_j, quality_j.copy(), 0)
+  used = solid | pore
+  if band_px is not None:
+    used &= ndimage.distance_transform_edt(~disagreed) <= band_px
+  # Voxels with the same votes have the same truth: EM runs over the few patterns.
+  patterns_jn, pattern, counts_n = np.unique(
+      votes[:, used], axis=1, return_inverse=True, return_counts=True)
+  truth_n, *rest = _expect_and_maximise(patterns_jn, counts_n, tolerance,
+                                        max_iterations)
+  truth[used] = truth_n[pattern.reshape(-1)]
+  return Staple(truth, *rest)
+
+
+def _expect_and_maximise(votes_jn, counts_n, tolerance, max_iterations):
+  """EM over patterns of votes that occur counts_n times."""
+  said_solid, said_pore = votes_jn == 1, votes_jn == 0
+  solid_jn, pore_jn = said_solid * counts_n, said_pore * counts_n
+  share = solid_jn.sum() / (solid_jn.sum() + pore_jn.sum())
+  p_j = q_j = np.full(len(votes_jn), _START)
+  silent_j = ~(said_solid | said_pore).any(1)
+  iterations, change = 0, np.inf
+  while iterations < max_iterations and change > tolerance:
+    truth_n = _expect(said_solid, said_pore, p_j, q_j, share)
+    old = np.concatenate([p_j, q_j, [share]])
+    p_j = _quality(solid_jn @ truth_n, pore_jn @ truth_n, p_j)
+    q_j = _quality(pore_jn @ (1 - truth_n), solid_jn @ (1 - truth_n), q_j)
+    share = _clip(counts_n @ truth_n / counts_n.sum())
+    change = np.abs(np.concatenate([p_j, q_j, [share]]) - old).max()
+    iterations += 1
+  truth_n = _expect(said_solid, said_pore, p_j, q_j, share)
+  if (p_j + q_j)[~silent_j].mean() < 1:  # the opposite explains the votes as well
+    truth_n, p_j, q_j = 1 - truth_n, 1 - q_j, 1 - p_j
+  return (truth_n, np.where(silent_j, np.nan, p_j), np.where(silent_j, np.nan, q_j),
+          iterations)
+
+
+def _expect(said_solid, said_pore, p_j, q_j, share):
+  """[n] P(solid | votes), from logarithms of the odds: no product underflows."""
+  p_j, q_j, share = _clip(p_j), _clip(q_j), _clip(share)
+  return special.expit(
+      special.logit(share) + (np.log(p_j) - np.log1p(-q_j)) @ said_solid
+      + (np.log1p(-p_j) - np.log(q_j)) @ said_pore)
+
+
+def _quality(right_j, wrong_j, old_j):
+  """[j] share of right votes; the old one where there are none."""
+  total_j = right_j + wrong_j
+  return np.where(total_j > 0, _clip(right_j / np.where(total_j > 0, total_j, 1)),
+                  old_j)
+
+
+def _clip(share):
+  return np.clip(share, _CLIP, 1 - _CLIP)
+
+
+def _flat(votes):
+  return votes.reshape(len(votes), -1)
+
+
+def inter_expert_miou(votes_jyx: np.ndarray) -> float | None:
+  """Mean over pairs of experts of the mIoU between them: a ceiling for any model.
+
+  Each pair's mIoU is pooled over the voxels that both labelled.
+
+  Args:
+    votes_jyx: [j, y, x], or any [j, ...], votes 0, 1, 255.
+
+  Returns:
+    mIoU; pairs without a common voxel are left out, None without any pair.
+
+  Raises:
+    InputError: for another code or fewer than two experts.
+  """
+  _check_votes(votes_jyx)
+  if len(votes_jyx) < 2:
+    raise InputError('votes', got='one expert', expected='at least two',
+                     remedy='add the labels of another expert')
+  scores = []
+  for one, other in itertools.combinations(votes_jyx, 2):
+    common = np.where(other == UNLABELLED, UNLABELLED, one)
+    scores.append(confusion.summarise(confusion.confusion(common, other))['miou'])
+  scores = [score for score in scores if score is not None]
+  return sum(scores) / len(scores) if scores else None
+
+
+def _check_votes(votes) -> None:
+  if votes.ndim < 2 or not len(votes):
+    raise InputError('votes', got=f'shape {votes.shape}',
+                     expected='[j, ...] with an expert or more',
+                     remedy="stack the experts' masks along a first axis")
+  if not np.isin(votes, (0, 1, UNLABELLED)).all():
+    raise InputError('votes', got=f'codes {np.unique(votes)[:5].tolist()}',
+                     expected='0 pore, 1 solid or 255 unlabelled',
+                     remedy='convert the labels with a label profile first')
+
+
+def merge_regions(regions: Regions, consensus: str) -> tuple[Regions, np.ndarray]:
+  """Makes one region of all that experts labelled in one place.
+
+  Args:
+    regions: rows of the same volume, place and size are votes on one region.
+    consensus: 'mean' (share of votes) or 'staple' (weighted by quality; the mean of
+      two experts, who do not determine it).
+
+  Returns:
+    Regions, with the labels of the majority, and [r, y, x] float32 targets P(solid),
+    0 where nobody labelled.
+  """
+  places: dict[tuple, list[int]] = {}
+  for r, name in enumerate(regions.volume):
+    place = (name, *(int(axis[r]) for axis in (regions.z, regions.y, regions.x,
+                                               regions.heights, regions.widths)))
+    places.setdefault(place, []).append(r)
+  rows = [same[0] for same in places.values()]
+  targets_ryx = np.zeros((len(rows), *regions.masks_ryx.shape[1:]), np.float32)
+  masks = []
+  for k, same in enumerate(places.values()):
+    votes_jyx = np.stack([region_mask(regions, r) for r in same])
+    soft_yx, labelled_yx = mean_vote(votes_jyx)
+    if consensus == 'staple' and len(same) > 2:
+      soft_yx = np.where(labelled_yx, staple(votes_jyx, band_px=10.).truth, 0)
+    targets_ryx[k, :soft_yx.shape[0], :soft_yx.shape[1]] = soft_yx
+    masks.append(np.where(labelled_yx, soft_yx > 0.5, UNLABELLED).astype(np.uint8))
+  positions = np.stack([regions.z, regions.y, regions.x], 1)[rows]
+  merged = make_regions([regions.volume[r] for r in rows], positions, masks,
+                        [regions.split[r] for r in rows])
+  return merged, targets_ryx[:, :merged.masks_ryx.shape[1], :merged.masks_ryx.shape[2]]

@@ -1,0 +1,233 @@
+"""Where to annotate: places of regions in a volume, drawn before anything is labelled.
+
+A place is the volume's name and z, y, x of a region's top-left voxel; a list of places
+is a table, the first columns of regions.csv, then the sizes it was made for. The whole
+context of a region, the box around it that an annotator sees, lies in the volume
+(section 1.3 of the paper's methods: 256 x 256 in 384 x 384 x 7). The same arguments
+give the same places.
+
+* 'random': independent and uniform, as published; an unbiased sample of the volume.
+* 'stratified': equally many at all depths, and in each depth in dark and in bright
+  places; fewer regions then show all that occurs. Shuffled, so that an annotator who
+  stops early has not left out an end.
+* 'uncertain': where a trained ensemble is least sure, the worst first; no two share
+  what an annotator would see in the slice. A biased sample: for training, not testing.
+"""
+import csv
+import io
+import math
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from fibjax.annotation.regions import propose_positions
+from fibjax.errors import InputError
+from fibjax.metrics.calibration import binary_entropy
+from fibjax.system import files
+from fibjax.volumes.volume import Volume, read_box
+
+HOW = ('random', 'stratified', 'uncertain')
+COLUMNS = ('volume', 'z', 'y', 'x')
+_CANDIDATES = 8  # places looked at for each one that is taken
+
+
+class Sizes(NamedTuple):
+  """Size of a region and of its context, voxels; the paper's by default."""
+  region_px: int = 256
+  context_px: int = 384
+  context_slices: int = 7
+
+  @property
+  def context_zyx(self) -> tuple[int, int, int]:
+    """Shape of a context."""
+    return self.context_slices, self.context_px, self.context_px
+
+  @property
+  def core_zyx(self) -> tuple[int, int, int]:
+    """First voxel of the region in its context, centred as in data.regions."""
+    in_plane = -((self.region_px - self.context_px) // 2)
+    return -((1 - self.context_slices) // 2), in_plane, in_plane
+
+
+def propose(volume: Volume, count: int, how: str, *, seed: int = 0,
+            sizes: Sizes | None = None, scores: Volume | None = None
+            ) -> list[dict]:
+  """Chooses where to annotate.
+
+  Args:
+    volume: to annotate.
+    count: number of regions.
+    how: one of HOW.
+    seed: of 'random' and 'stratified'.
+    sizes: of a region and its context; None takes the paper's.
+    scores: for 'uncertain', the volume's scores: their channel `entropy`, or the
+      entropy of P(solid) of a single network.
+
+  Returns:
+    Rows {volume, z, y, x}.
+
+  Raises:
+    InputError: for a bad count, seed or name, a volume smaller than a context, scores
+      that are missing, of another shape or none, or less room than count regions need.
+  """
+  sizes = sizes or Sizes()
+  if count < 1:
+    raise InputError('count', got=count, expected='at least 1', remedy='correct it')
+  if seed < 0:
+    raise InputError('seed', got=seed, expected='at least 0', remedy='correct it')
+  if how not in HOW:
+    raise InputError('how', got=repr(how), expected=f'one of {", ".join(HOW)}',
+                     remedy='correct it')
+  _check_room(volume.shape, sizes)
+  if how == 'random':
+    places = _draw(volume.shape, count, sizes, seed)
+  elif how == 'stratified':
+    places = _stratify(volume, count, sizes, seed)
+  else:
+    places = _most_uncertain(volume, scores, count, sizes)
+  name = volume.path.name.removesuffix('.ome.zarr')
+  return [{'volume': name, 'z': int(z), 'y': int(y), 'x': int(x)} for z, y, x in places]
+
+
+def save_places(path, places: list[dict], sizes: Sizes) -> None:
+  """Writes places as a CSV table, with the sizes of regions and contexts.
+
+  Raises:
+    InputError: when something stands at path.
+  """
+  files.check_absent(path)
+  rows = [{**place, **sizes._asdict()} for place in places]
+  files.write_text(path, files.to_csv(rows, COLUMNS + Sizes._fields))
+
+
+def load_places(path) -> tuple[list[dict], Sizes]:
+  """Reads a CSV table with columns volume, z, y, x, and the sizes if it has them.
+
+  Returns:
+    Rows {volume, z, y, x}, and their sizes, the paper's where the table has none.
+
+  Raises:
+    InputError: when it is missing, no such table, or of several sizes.
+  """
+  try:
+    text = Path(path).read_text(encoding='utf-8-sig')
+    rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True))
+    places = [{'volume': row['volume'].strip(),
+               **{axis: int(row[axis]) for axis in 'zyx'}} for row in rows]
+    sizes = {Sizes(**{key: int(row[key]) for key in Sizes._fields if row.get(key)})
+             for row in rows}
+  except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError,
+          AttributeError) as error:
+    raise InputError(str(path), got=f'{type(error).__name__}: {error}',
+                     expected='a CSV table with columns volume, z, y, x',
+                     remedy='make it with fibjax regions propose') from None
+  if not places:
+    raise InputError(str(path), got='no row', expected='a place or more',
+                     remedy='make it with fibjax regions propose')
+  if len(sizes) > 1:
+    raise InputError(str(path), got=f'{len(sizes)} different sizes',
+                     expected='one size of regions and contexts in a table',
+                     remedy='split the table')
+  return places, *sizes
+
+
+def _check_room(shape, sizes: Sizes) -> None:
+  context = sizes.context_zyx
+  if (sizes.region_px < 1 or sizes.context_px < sizes.region_px
+      or any(c < 1 or c > n for c, n in zip(context, shape, strict=True))):
+    raise InputError('context', got=f'{context} voxels around {sizes.region_px} px',
+                     expected=f'the region in it, and no more than the volume {shape}',
+                     remedy='give smaller region_px, context_px, context_slices')
+
+
+def _draw(shape, count: int, sizes: Sizes, seed):
+  """[n, 3] uniform places."""
+  return propose_positions(shape, count, (sizes.region_px,) * 2,
+                           (sizes.context_px,) * 2, sizes.context_slices, seed)
+
+
+def _limits(shape, sizes: Sizes):
+  """First and last place in z, y, x."""
+  first = np.array(sizes.core_zyx)
+  return first, first + np.array(shape) - sizes.context_zyx
+
+
+def _stratify(volume, count: int, sizes: Sizes, seed: int):
+  """Depth bands times levels of brightness, one place in each."""
+  rng = np.random.default_rng(seed)
+  first, last = _limits(volume.shape, sizes)
+  bands = min(round(math.sqrt(count)), int(last[0] - first[0]) + 1)
+  levels = math.ceil(count / bands)
+  edges = np.rint(np.linspace(first[0], last[0] + 1, bands + 1)).astype(int)
+  short = set(rng.choice(bands, bands * levels - count, replace=False).tolist())
+  places = []
+  for b in range(bands):
+    drawn = rng.integers((edges[b], *first[1:]), (edges[b + 1], *(last[1:] + 1)),
+                         (_CANDIDATES * levels, 3))
+    brightness = [_mean_grey(volume, place, sizes.region_px) for place in drawn]
+    order = np.argsort(brightness, kind='stable')
+    taken = [drawn[rng.choice(level)] for level in np.array_split(order, levels)]
+    if b in short:
+      taken.pop(rng.integers(levels))
+    places += taken
+  return rng.permutation(places)
+
+
+def _mean_grey(volume, place, region_px: int) -> float:
+  z, y, x = map(int, place)
+  box = read_box(volume, (z, y, x), (z + 1, y + region_px, x + region_px))
+  return float(box.mean(dtype=np.float64))
+
+
+def _most_uncertain(volume, scores, count: int, sizes: Sizes):
+  """Places of largest mean entropy, none in the context slices of another."""
+  if scores is None:
+    raise InputError('scores', got='none', expected='a score volume for "uncertain"',
+                     remedy='give the scores.ome.zarr of a run or ensemble')
+  if scores.shape != volume.shape:
+    raise InputError(str(scores.path), got=f'shape {scores.shape}',
+                     expected=f'{volume.shape} of the volume', remedy='check the path')
+  first, last = _limits(volume.shape, sizes)
+  step = max(1, sizes.region_px // 4)
+  grid = [np.arange(a, b + 1, s)
+          for a, b, s in zip(first, last, (1, step, step), strict=True)]
+  uncertainty_zyx = np.stack([
+      _box_means(_entropy(scores, int(z)), grid[1], grid[2], sizes.region_px)
+      for z in grid[0]])
+  apart = (sizes.context_slices, sizes.region_px, sizes.region_px)
+  places = []
+  for _ in range(count):
+    best = np.unravel_index(np.argmax(uncertainty_zyx), uncertainty_zyx.shape)
+    if uncertainty_zyx[best] == -np.inf:
+      raise InputError('count', got=count, expected=f'at most {len(places)}, which is '
+                       'what has room', remedy='lower it, or give smaller regions')
+    place = [axis[k] for axis, k in zip(grid, best, strict=True)]
+    places.append(place)
+    near = np.ix_(*(np.abs(axis - at) < d
+                    for axis, at, d in zip(grid, place, apart, strict=True)))
+    uncertainty_zyx[near] = -np.inf
+  return places
+
+
+def _entropy(scores, z: int):
+  """[y, x] entropy of one slice."""
+  start, stop = (z, 0, 0), (z + 1, *scores.shape[1:])
+  if 'entropy' in scores.channels:
+    return read_box(scores, start, stop, scores.channels.index('entropy'))[0]
+  score_yx = read_box(scores, start, stop)[0]
+  if score_yx.dtype.kind != 'f' or not ((score_yx >= 0) & (score_yx <= 1)).all():
+    raise InputError(str(scores.path), got=f'{score_yx.dtype} values from '
+                     f'{score_yx.min()} to {score_yx.max()} in slice z={z}',
+                     expected='scores from 0 to 1, float32',
+                     remedy='give scores.ome.zarr/NAME of a run or ensemble')
+  return binary_entropy(score_yx)
+
+
+def _box_means(values_yx, rows, columns, side: int):
+  """Means of the squares that start at every row and column given."""
+  sums_yx = np.zeros([n + 1 for n in values_yx.shape])
+  np.cumsum(np.cumsum(values_yx, 0, dtype=np.float64), 1, out=sums_yx[1:, 1:])
+  low, high = np.ix_(rows, columns), np.ix_(rows + side, columns + side)
+  mixed = sums_yx[np.ix_(rows, columns + side)] + sums_yx[np.ix_(rows + side, columns)]
+  return (sums_yx[low] + sums_yx[high] - mixed) / side ** 2

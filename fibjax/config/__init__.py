@@ -1,0 +1,13 @@
+"""Experiment settings: every default, and the rules they obey."""
+from fibjax.config.settings import (
+  SPLITS,
+  base,
+  from_dict,
+  load,
+  to_dict,
+  unknown_variant,
+  validate,
+)
+
+__all__ = ['SPLITS', 'base', 'from_dict', 'load', 'to_dict', 'unknown_variant',
+           'validate']

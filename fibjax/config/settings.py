@@ -1,0 +1,327 @@
+"""Experiment settings: one complete, validated ml_collections.ConfigDict.
+
+`base()` lists every setting with its default, unit and source; an experiment file in
+configs/ defines `get_config(variant)` that changes some of them. `load` reads such a
+file, applies overrides from the command line and checks everything at once. There is
+no other place where a default hides.
+"""
+import ast
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import create
+
+from fibjax.config import rules
+from fibjax.errors import InputError
+
+SPLITS = ('train', 'val', 'test')
+# Type of the members of every setting that is a tuple.
+_TUPLES = {'volumes': str, 'regions': str, 'presets': str, 'shape_zyx': int,
+           'fractions': (int, float), 'sizes': str, 'losses': str, 'halving': int,
+           'min_leaves': int, 'methods': str, 'shine_through': (int, float),
+           'counts': int, 'placements': str, 'test_slices': int}
+
+
+def base() -> ConfigDict:
+  """Every setting with its default."""
+  config = ConfigDict()
+  config.name = 'base'
+  config.seed = 0  # of a training: initialisation, order, augmentation and dropout
+
+  config.data = _data()
+  config.split = create(
+      mode='table',  # 'table': as the regions say | 'paper' | 'blocked' (§1.3)
+      fractions=(0.6, 0.2, 0.2),  # train, val, test; by region, per volume
+  )
+  config.prepare = create(
+      scale='dtype',  # 'dtype': by the range of the type | 'minmax_volume' (P1)
+      gradient=True,  # remove the linear gradient along image rows (§1.2)
+  )
+  config.model = create(
+      name='patch_cnn',  # | 'resunet' | 'unet' | 'forest' | one of classical.METHODS
+      n_z=3,  # slices seen: 1, 3, 5, 7, 9, 11
+      # name = 'patch_cnn'
+      n_xy=33,  # neighbourhood in pixels: 33, 49, 65, 81, 97, 113
+      padding='context',  # 'context' | 'same' (zeros, the published network)
+      # name = 'resunet', 'unet'
+      base=16,  # channels at full resolution; doubled with every halving of it
+      depth=3,  # halvings of the resolution
+      norm='group',  # 'group' | 'batch' | 'none' (layers.py)
+      standardise=True,  # input by mean and sd of the training images; paper: False
+  )
+  config.forest = create(  # random forest (section 2); train.voxel_fraction of voxels
+      features='F1',  # 'F1': smoothed slices | 'F2': and derivatives | 'F3': and steps
+      trees=100,
+      min_leaves=(1, 5, 20, 50, 100),  # smallest leaves to choose from
+  )
+  config.train = _train()
+  config.sweep = _sweep()
+  config.ensemble = create(
+      top=8,  # members of lowest validation BCE, of all sizes
+      weights='best',  # of the best epoch | 'average' of the last (SWA) | 'snapshots'
+      dihedral=False,  # average over the 8 symmetries of the square; 8 times the work
+  )
+  config.compare = create(
+      methods=(),  # values of model.name; fibjax run compares them on the same films
+      shine_through=(0.0, 0.5, 1.0),  # of the films
+  )
+  config.study = _study()
+  config.segment = create(
+      mode='auto',  # 'auto' | 'dense' | 'patch'
+  )
+  config.postprocess = _postprocess()
+  config.analyse = create(
+      mvoxel=4.0,  # central box of a volume that is measured, million voxels; 0: none
+  )
+  return config
+
+
+def _data() -> ConfigDict:
+  return create(
+      source='volumes',  # 'volumes' | 'simulate' | 'flyem' | 'zenodo'
+      seed=0,  # of films, regions, splits, and which voxels validate
+      # source = 'volumes': volumes made by `fibjax import` and their region folders
+      volumes=(),
+      regions=(),  # folders with regions.csv and masks.npy, any number
+      # source = 'flyem': the folder with the public FlyEM files; 'zenodo': the unzipped
+      # record 10.5281/zenodo.4317170
+      root='',
+      # source = 'simulate': one film per preset (spec §7)
+      presets=('HPC22', 'HPC30', 'HPC45'),
+      shape_zyx=(16, 320, 320),  # voxels of each film
+      artefacts='mild',  # 'none' | 'mild' | 'real'
+      shine_through=1.0,  # factor of the brightness of pore-backs; 0: none
+      experts=0,  # who draw the training and validation regions of a film; 0: truth
+      regions_per_volume=20,
+      region_px=96,  # side of a simulated region
+  )
+
+
+def _train() -> ConfigDict:
+  return create(
+      weights='',  # instead of training: 'archive', the authors', or a Keras HDF5 file
+      sampling='dense',  # 'dense': windows | 'patch': single voxels (§1.4)
+      voxel_fraction=0.01,  # share of labelled voxels used by 'patch' (§1.4)
+      batch=2,  # windows, or voxels for 'patch', per step
+      crop_px=64,  # side of a window's labelled area; multiple of 16; 'dense' only
+      steps_per_epoch=100,  # 'dense' only; 'patch' goes once over its voxels
+      val_windows=64,  # windows of crop_px in the validation set, 'dense' only
+      balance='classes',  # 'classes': 50/50 | 'natural': as annotated; 'dense' only
+      epochs=20,
+      patience=0,  # epochs without a lower validation BCE that end a training; 0: none
+      augment='dihedral',  # 'dihedral' and intensity (§1.6) | 'full', 'physical' (§3.5)
+      optimizer='adam',  # 'adam' | 'sgd' (Keras form)
+      momentum=0.9,  # of sgd; b1 of adam
+      schedule='cosine',  # 'cosine' | 'steps' (paper) | 'cycles' (snapshots)
+      cycles=4,  # of 'cycles'; the weights at the end of each are kept
+      log10_learning_rate=-3.0,  # at the start
+      decay_epochs=8,  # k of 'steps': the rate falls by 10^0.25 every k epochs
+      loss='bce',  # e.g. 'bce + 0.5*ramp(0.6, 1)*jaccard' (losses.py)
+      consensus='mean',  # of several experts on one region: 'mean' | 'staple' (§8.1)
+      border_weight=0.0,  # w0: voxels at the interface count 1 + w0 times; above -1
+      border_sigma_px=5.0,  # width of the border
+      l2=4.16e-6,  # c of the penalty c ||w||^2 on kernels
+      dropout_dense=0.2,  # p_d
+      dropout_spatial=0.1,  # p_sd
+      intensity_mean_sd=0.048,  # a of the intensity augmentation (§1.6)
+      intensity_deviation_sd=0.056,  # b
+  )
+
+
+def _sweep() -> ConfigDict:
+  return create(
+      sizes=(),  # '33x1', ...: n_xy x n_z; (): that of config.model
+      members=8,  # of each size
+      draw='seeds',  # 'seeds': equal but for the seed | 'random': the paper's (§1.7)
+      group=0,  # members trained at once on a device; 0: as many as fit
+      losses=(),  # expressions like train.loss, compared with the first; (): train.loss
+      weights='best',  # of members when losses are compared: 'best' | 'average' (SWA)
+      halving=(),  # epochs after which the worse half of a group stops
+  )
+
+
+def _study() -> ConfigDict:
+  return create(
+      counts=(),  # numbers of training slices; fibjax run then does the study (§3)
+      placements=('initial', 'distributed'),  # | 'uncertain'
+      test_slices=(47, 434, 598),
+      painted=8,  # partly painted slices that train the forest
+      painted_share=0.25,
+      correction=0.8,  # share of pore-backs corrected, emulated; or
+      labels='',  # a label volume corrected by hand
+  )
+
+
+def _postprocess() -> ConfigDict:
+  return create(
+      tune=True,  # choose sigma and threshold on the validation regions (§1.10)
+      sigma_px=2.63,  # used as they are where tune is False (the paper's values)
+      threshold=0.402,
+      kernel='matlab',  # 'matlab' | 'scipy4sigma' (PP1)
+      min_size_vox=100,  # smaller objects of either phase are removed
+      ndim=3,  # 3 | 2: objects in the volume or in each slice (PP4)
+      connectivity=26,  # 26, 18, 6 in 3-D; 8, 4 in 2-D
+  )
+
+
+def load(argument: str, overrides: tuple[str, ...] = ()) -> ConfigDict:
+  """Reads FILE[:VARIANT], applies KEY=VALUE overrides and validates.
+
+  Args:
+    argument: path of an experiment file, with an optional variant after a colon.
+    overrides: e.g. ('train.epochs=3', 'data.root=/data').
+
+  Returns:
+    The locked config; its paths are absolute.
+
+  Raises:
+    InputError: for a missing file, an unknown variant or key, a value of another type
+      or out of range; all bad values in one message.
+  """
+  path, _, variant = argument.partition(':')
+  config = _read_file(Path(path), variant)
+  for override in overrides:
+    _override(config, override)
+  validate(config)
+  data = config.data
+  data.volumes, data.regions = (tuple(str(Path(p).resolve()) for p in paths)
+                                for paths in (data.volumes, data.regions))
+  if data.root:
+    data.root = str(Path(data.root).resolve())
+  if config.train.weights not in ('', 'archive'):
+    config.train.weights = str(Path(config.train.weights).resolve())
+  return config.lock()
+
+
+def _read_file(path: Path, variant: str) -> ConfigDict:
+  if not path.is_file() or path.suffix != '.py':
+    raise InputError('--config', got=f'{str(path)!r}', expected='a Python file',
+                     remedy='name an experiment file such as configs/demo.py')
+  spec = importlib.util.spec_from_file_location(path.stem, path)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    config = module.get_config(variant) if variant else module.get_config()
+  except InputError:
+    raise
+  except Exception as error:  # whatever the user's own code raises is named
+    raise InputError(str(path), got=f'{type(error).__name__}: {error}',
+                     expected='a file with get_config(variant)',
+                     remedy='compare with configs/demo.py') from None
+  if not isinstance(config, ConfigDict):
+    raise InputError(str(path), got=type(config).__name__,
+                     expected='get_config to return a ConfigDict',
+                     remedy='compare with configs/demo.py')
+  return config
+
+
+def unknown_variant(variant: str, known: tuple[str, ...]) -> InputError:
+  """The error an experiment file raises for a variant it does not have."""
+  return InputError('--config variant', got=repr(variant), expected=f'one of {known}',
+                    remedy='write FILE or FILE:VARIANT')
+
+
+def _override(config: ConfigDict, override: str) -> None:
+  key, equals, text = override.partition('=')
+  *parents, leaf = key.split('.')
+  node = config
+  for parent in parents:
+    if not isinstance(node, ConfigDict) or parent not in node:
+      node = None
+      break
+    node = node[parent]
+  if not isinstance(node, ConfigDict) or leaf not in node:
+    known = sorted(node.keys()) if isinstance(node, ConfigDict) else sorted(config)
+    raise InputError(f'--config.{key}', got='an unknown key',
+                     expected=f'one of {", ".join(known)}', remedy='check the spelling')
+  if not equals or isinstance(node[leaf], ConfigDict):
+    raise InputError(f'--config.{key}', got=repr(override), expected='KEY=VALUE',
+                     remedy=f'write --config.{key}=VALUE for a single setting')
+  node[leaf] = _parse(key, text, node[leaf], leaf)
+
+
+def _parse(key: str, text: str, default, leaf: str):
+  """Reads text as the type of the default value."""
+  kind = type(default)
+  wrong = InputError(f'--config.{key}', got=repr(text), expected=kind.__name__,
+                     remedy=f'write it like {default!r}')
+  if kind is str:
+    return text
+  if kind is tuple and _TUPLES[leaf] is str:
+    return tuple(part.strip() for part in re.split(r',(?![^(]*\))', text))
+  if kind is bool and text.lower() in ('true', 'false'):
+    return text.lower() == 'true'
+  try:
+    value = ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    raise wrong from None
+  if kind is tuple and not isinstance(value, tuple):
+    value = (value,)
+  if kind is float and type(value) is int:
+    value = float(value)
+  if type(value) is not kind:
+    raise wrong
+  return value
+
+
+def validate(config: ConfigDict) -> None:
+  """Checks keys, types and ranges against `base()` and each other.
+
+  Raises:
+    InputError: naming every setting that is wrong.
+  """
+  problems = list(_schema_problems(config, base(), ''))
+  if not problems:
+    problems = [f'{key}={value!r} (expected {expected})'
+                for key, value, holds, expected in rules.rules(config)
+                if not holds]
+  if problems:
+    raise InputError('config', got='; '.join(problems), expected='valid settings',
+                     remedy='change them in the file or by --config.KEY=VALUE')
+
+
+def _schema_problems(config, schema, prefix: str):
+  for key in sorted(set(config) | set(schema)):
+    if key not in schema:
+      yield f'unknown key {prefix}{key}'
+    elif key not in config:
+      yield f'missing key {prefix}{key}'
+    elif isinstance(schema[key], ConfigDict):
+      if isinstance(config[key], ConfigDict):
+        yield from _schema_problems(config[key], schema[key], f'{prefix}{key}.')
+      else:
+        yield f'{prefix}{key}={config[key]!r} (expected a section)'
+    elif type(config[key]) is not type(schema[key]):
+      yield (f'{prefix}{key}={config[key]!r} (expected '
+             f'{type(schema[key]).__name__})')
+    elif isinstance(schema[key], tuple) and not all(
+        isinstance(member, _TUPLES[key]) for member in config[key]):
+      yield f'{prefix}{key}={config[key]!r} (expected members of another type)'
+
+
+def to_dict(config: ConfigDict) -> dict:
+  """Plain JSON content of a config: nested dicts, lists for tuples."""
+  return json.loads(config.to_json())
+
+
+def from_dict(content: dict) -> ConfigDict:
+  """The config that `to_dict` gave, with tuples again; validated and locked."""
+  config = base()
+  try:
+    _fill(config, content)
+  except (AttributeError, KeyError, TypeError) as error:
+    raise InputError('config.json', got=str(error), expected='settings of this version',
+                     remedy='start again in another --workdir') from None
+  validate(config)
+  return config.lock()
+
+
+def _fill(config: ConfigDict, content: dict) -> None:
+  for key, value in content.items():
+    if isinstance(value, dict):
+      _fill(config[key], value)
+    else:
+      config[key] = tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""Where the volumes and regions of a run come from."""

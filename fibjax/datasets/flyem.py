@@ -1,0 +1,81 @@
+"""The FlyEM medulla volume: real FIB-SEM data with a dense truth.
+
+180 x 250 x 250 voxels (z, y, x) of 10 nm, uint8, and the ids of the neuron bodies
+(0 = unlabelled), as two TIFF files. The task: boundary (label 0, in the role of pore)
+against interior (1). Boundary is a voxel with a 4-neighbour in its slice in another
+body, dilated 3 x 3 in the slice; 23 % of the voxels.
+
+Source: janelia-flyem/neuroproof_examples (training_sample2), CC BY 3.0; Parag et al.
+2015, PLoS ONE 10(5):e0125825.
+"""
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from fibjax.annotation.regions import Regions, make_regions
+from fibjax.errors import InputError
+from fibjax.formats import label_codes, stacks
+from fibjax.volumes.volume import new_volume, open_volume, write_box
+
+NAME = 'flyem'
+_GREY, _BODIES = 'gray_z180_y250_x250_u8.tif', 'bodies_z180_y250_x250_u16.tif'
+_VOXEL_SIZE_ZYX_NM = (10.0, 10.0, 10.0)
+_FIRST_VAL, _FIRST_TEST = 120, 150
+
+
+def load_flyem(root, out_dir) -> Regions:
+  """Writes raw.ome.zarr and truth.ome.zarr (0, 1, 255) and returns the regions.
+
+  Volumes that are there already are kept, since they appear only when whole.
+
+  Args:
+    root: folder with the two TIFF files.
+    out_dir: folder for the volumes.
+
+  Returns:
+    One region per slice, the whole slice: train z < 120, val z < 150, test the rest.
+
+  Raises:
+    InputError: when a file is missing or damaged, or the two differ in shape.
+  """
+  root, out_dir = Path(root), Path(out_dir)
+  bodies_zyx = stacks.read_masks(root / _BODIES)
+  truth_zyx = boundary_labels(bodies_zyx)
+  raw_path, truth_path = out_dir / 'raw.ome.zarr', out_dir / 'truth.ome.zarr'
+  raw = open_volume(raw_path) if raw_path.exists() else stacks.import_stack(
+      root / _GREY, raw_path, voxel_size_zyx_nm=_VOXEL_SIZE_ZYX_NM)
+  if raw.shape != truth_zyx.shape:
+    raise InputError(str(root / _BODIES), got=f'shape {truth_zyx.shape}',
+                     expected=f'{raw.shape} as {_GREY}', remedy='copy the files again')
+  if not truth_path.exists():
+    with new_volume(truth_path, truth_zyx.shape, np.uint8, _VOXEL_SIZE_ZYX_NM,
+                            fill_value=None) as truth:
+      write_box(truth, (0, 0, 0), truth_zyx)
+  n = len(truth_zyx)
+  split = ['train' if z < _FIRST_VAL else 'val' if z < _FIRST_TEST else 'test'
+           for z in range(n)]
+  positions = np.stack([np.arange(n), np.zeros(n, int), np.zeros(n, int)], 1)
+  return make_regions((NAME,) * n, positions, list(truth_zyx), split)
+
+
+def boundary_labels(bodies_zyx: np.ndarray) -> np.ndarray:
+  """Boundary 0, interior 1, unlabelled 255 from body ids, slice by slice.
+
+  An unlabelled voxel (id 0) is no other body: it makes no boundary beside it.
+
+  Args:
+    bodies_zyx: [z, y, x] ids of the bodies, 0 = unlabelled.
+
+  Returns:
+    [z, y, x] uint8 labels.
+  """
+  edge_zyx = np.zeros(bodies_zyx.shape, bool)
+  for axis in (1, 2):
+    ids, edge = np.moveaxis(bodies_zyx, axis, 0), np.moveaxis(edge_zyx, axis, 0)
+    differ = (ids[1:] != ids[:-1]) & (ids[1:] != 0) & (ids[:-1] != 0)
+    edge[1:] |= differ
+    edge[:-1] |= differ
+  boundary_zyx = ndimage.binary_dilation(edge_zyx, np.ones((1, 3, 3), bool))
+  labels_zyx = np.where(boundary_zyx, label_codes.PORE, label_codes.SOLID)
+  return np.where(bodies_zyx == 0, label_codes.UNLABELLED, labels_zyx).astype(np.uint8)

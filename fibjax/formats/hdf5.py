@@ -1,0 +1,213 @@
+"""HDF5: a named dataset of three axes; MATLAB 7.3 files, which are HDF5 inside.
+
+A dataset is found when it is the only one of three axes, else it must be named. Axes of
+length one that are no z, y or x (time, channel) are dropped where the file names its
+axes, or where just three others are left. The order of the axes comes from ilastik's
+`axistags`, else from the caller, else it is z, y, x. The voxel size comes from
+`element_size_um` (Fiji's HDF5 plugin, ilastik): one length per axis of the dataset.
+
+MATLAB counts the axes of an array the other way round than HDF5 does: its order is the
+one of MATLAB's indices here, as in mat.py, and has to be given.
+
+A dataset must be stored whole in the file itself: chunks never written would read as
+zeros, and virtual or external data may be elsewhere.
+
+Beside keras_weights.py this is the only module that knows h5py.
+"""
+import contextlib
+import json
+import math
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from fibjax.errors import InputError
+from fibjax.formats.stack import (
+  AXES,
+  UNKNOWN,
+  array_stack,
+  check_claim,
+  choose_axes,
+  choose_dataset,
+  decoding,
+  new_file,
+  place_slabs,
+)
+from fibjax.volumes.voxel_size import to_nm
+
+SUFFIXES = ('.h5', '.hdf5')
+DATASET = 'volume'  # name of the dataset written
+_SIZE, _TAGS = 'element_size_um', 'axistags'
+_DROPPED = '1'  # stands for an axis of length one without a name
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path, *, dataset=None, axes=None):
+  """Yields the Stack of a dataset.
+
+  Args:
+    path: HDF5 file.
+    dataset: name inside the file; None finds the only one of three axes.
+    axes: their order in the dataset, slowest first; None takes the file's own, else
+      'zyx'.
+
+  Raises:
+    InputError: when the file is damaged, there is no such dataset or a choice of
+      several, or it is not stored whole.
+  """
+  with _open(path) as file:
+    data = file[choose_dataset(str(path), _candidates(path, file), dataset)]
+    name = f'{path}: {data.name.strip("/")}'
+    with decoding(name, 'a readable dataset'):
+      _check_stored(name, path, data)
+      letters = _axes_in_file(data)
+      in_file = None if letters is None else ''.join(a for a in letters if a in AXES)
+      size = _size_in_file(data)
+    chosen = choose_axes(name, axes, in_file)
+    letters = letters or _with_dropped(data.shape, chosen)
+    size = tuple(size[letters.index(axis)] for axis in AXES) if size else UNKNOWN
+    yield array_stack(name, data, letters, voxel_size_zyx_nm=size,
+                      origin=f'HDF5 {_SIZE}' if any(size) else None,
+                      chunks=data.chunks, dataset=data.name.strip('/'))
+
+
+@contextlib.contextmanager
+def open_matlab73(path: Path, *, dataset=None, axes=None, read_notes):
+  """Yields the Stack of a variable of a MATLAB 7.3 file.
+
+  Args:
+    path: MAT file.
+    dataset: name of the variable; None finds the only one of three axes.
+    axes: their order in MATLAB, first index first.
+    read_notes: (variable name -> array or None) -> (axes, voxel size) that the file
+      itself states, see mat.py.
+
+  Raises:
+    InputError: as `open_hdf5`; when neither caller nor file gives the axes.
+  """
+  with _open(path) as file:
+    key = choose_dataset(str(path), _candidates(path, file, reverse=True), dataset)
+    name = f'{path}: {key}'
+    with decoding(name, 'a readable variable'):
+      _check_stored(name, path, file[key])
+      in_file, size = read_notes(lambda variable: _matlab_variable(file, variable))
+    chosen = choose_axes(name, axes, in_file, default=None)
+    # HDF5's order is the reverse of MATLAB's.
+    stack = array_stack(name, file[key], chosen[::-1], voxel_size_zyx_nm=size,
+                        origin='MATLAB variable' if any(size) else None,
+                        chunks=file[key].chunks, dataset=key)
+    yield stack._replace(axes=chosen)
+
+
+def write_hdf5(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm, *, dataset=None):
+  """Writes one dataset with axes z, y, x and `element_size_um`.
+
+  Args:
+    path: file to make.
+    slabs_zyx: [z, y, x] arrays, z ascending.
+    shape: z, y, x of all of them.
+    dtype: of all of them.
+    voxel_size_zyx_nm: nm per voxel; None leaves the attribute out.
+    dataset: name of the dataset; None: 'volume'.
+
+  Raises:
+    InputError: when path exists or cannot be written.
+  """
+  with new_file(path) as partial, h5py.File(partial, 'w') as file:
+    data = file.create_dataset(dataset or DATASET, shape, dtype)
+    if voxel_size_zyx_nm is not None:
+      data.attrs[_SIZE] = np.asarray(voxel_size_zyx_nm) / 1e3
+    for z, slab in place_slabs(slabs_zyx):
+      data[z:z + len(slab)] = slab
+
+
+@contextlib.contextmanager
+def _open(path):
+  with decoding(path, 'a readable HDF5 file'):
+    file = h5py.File(path, 'r')
+  with file:
+    yield file
+
+
+def _candidates(path, file, reverse=False) -> dict[str, str]:
+  """Datasets of three axes: name -> shape and dtype; reverse shows MATLAB's shape."""
+  found = {}
+
+  def visit(name, item):
+    is_internal = name.startswith('#')  # MATLAB's cells
+    if not isinstance(item, h5py.Dataset) or is_internal or item.shape is None:
+      return
+    if item.dtype.kind in 'buif' and _is_3d(item):
+      found[name] = f'{item.shape[::-1] if reverse else item.shape} {item.dtype}'
+  with decoding(path, 'a readable HDF5 file'):
+    file.visititems(visit)
+  return found
+
+
+def _is_3d(data) -> bool:
+  letters = _axes_in_file(data)
+  if letters is None:
+    return len(data.shape) == 3 or (
+        len(data.shape) > 3 and sum(n > 1 for n in data.shape) == 3)
+  return sorted(a for a in letters if a in AXES) == sorted(AXES) and all(
+      n == 1 for a, n in zip(letters, data.shape, strict=True) if a not in AXES)
+
+
+def _axes_in_file(data) -> str | None:
+  """A letter per axis by ilastik's axistags (JSON), None without."""
+  if _TAGS not in data.attrs:
+    return None
+  letters = ''.join(axis['key'] for axis in json.loads(data.attrs[_TAGS])['axes'])
+  if len(letters) != len(data.shape):
+    raise ValueError(f'{_TAGS} name {letters!r} for shape {data.shape}')
+  return letters
+
+
+def _with_dropped(shape, axes: str) -> str:
+  """Axes with a stand-in for each axis of length one that is none of z, y and x."""
+  if len(shape) == 3:
+    return axes
+  kept = iter(axes)
+  return ''.join(_DROPPED if n == 1 else next(kept) for n in shape)
+
+
+def _size_in_file(data) -> list[float | None] | None:
+  """Voxel size per axis of the dataset by element_size_um, None without."""
+  sizes = np.ravel(data.attrs[_SIZE]) if _SIZE in data.attrs else ()
+  if len(sizes) == 3 < len(data.shape) and _axes_in_file(data) is None:
+    kept = iter(sizes)  # of the three axes that are longer than one
+    sizes = [None if n == 1 else next(kept) for n in data.shape]
+  if len(sizes) != len(data.shape):
+    return None
+  return [to_nm(s, 'micrometer') for s in sizes]
+
+
+def _check_stored(name, path, data) -> None:
+  """Raises InputError unless every voxel is stored in this file."""
+  if data.is_virtual or data.external:
+    raise InputError(name, got='a dataset whose data are in other files',
+                     expected='a dataset stored in the file itself',
+                     remedy='copy it into one file, e.g. with h5py')
+  needed = math.prod(data.shape) * data.dtype.itemsize
+  if data.chunks is None:
+    whole = data.id.get_storage_size() >= needed
+  else:
+    n_chunks = math.prod(-(-n // c) for n, c in zip(data.shape, data.chunks,
+                                                   strict=True))
+    whole = data.id.get_num_chunks() == n_chunks
+  if not whole:
+    raise InputError(name, got='data that were never written',
+                     expected=f'all of shape {data.shape} stored',
+                     remedy='the writing was cut short: write the dataset again, whole')
+  check_claim(name, data.shape, data.dtype.itemsize, Path(path).stat().st_size)
+
+
+def _matlab_variable(file, name):
+  """Array of a small MATLAB variable, in MATLAB's order; text as str; None without."""
+  data = file.get(name)
+  if not isinstance(data, h5py.Dataset) or data.size > 64:
+    return None
+  values = data[...].T
+  is_text = data.attrs.get('MATLAB_class') in (b'char', 'char')
+  return ''.join(map(chr, values.ravel())) if is_text else values

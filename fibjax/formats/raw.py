@@ -1,0 +1,154 @@
+"""Raw binary: plain numbers, and a JSON file beside them that says what they are.
+
+The sidecar of `film.raw` is `film.raw.json`:
+
+  {"shape": [40, 200, 300], "axes": "zyx", "dtype": "uint16", "byte_order": "little",
+   "offset": 0, "voxel_size_zyx_nm": [50.0, 10.0, 10.0]}
+
+`shape` is in the order of `axes`, slowest first. `offset` (bytes before the first
+voxel, default 0) and `voxel_size_zyx_nm` (always z, y, x; null: unknown) may be left
+out, and `byte_order` for numbers of one byte. Nothing else is guessed: the file has to
+end with the last voxel.
+"""
+import contextlib
+import math
+from pathlib import Path
+
+import numpy as np
+
+from fibjax.errors import InputError
+from fibjax.formats.stack import (
+  AXES,
+  UNKNOWN,
+  array_stack,
+  check_no_dataset,
+  check_numbers,
+  check_size,
+  choose_axes,
+  new_file,
+)
+from fibjax.system import files
+from fibjax.volumes.voxel_size import check_voxel_size
+
+SUFFIXES = ('.raw',)
+_DTYPES = ('bool', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64',
+           'uint64', 'float16', 'float32', 'float64')
+_ORDERS = {'little': '<', 'big': '>'}
+_KEYS = ('shape', 'axes', 'dtype', 'byte_order', 'offset', 'voxel_size_zyx_nm')
+
+
+@contextlib.contextmanager
+def open_raw(path: Path, *, dataset=None, axes=None):
+  """Yields the Stack of a raw file with a sidecar.
+
+  Args:
+    path: the raw file.
+    dataset: None; the file is a single array.
+    axes: as in the sidecar, or None.
+
+  Raises:
+    InputError: when the sidecar is missing, incomplete, or does not fit the file.
+  """
+  check_no_dataset(str(path), dataset)
+  notes = read_sidecar(path, _KEYS)
+  if notes is None:
+    raise InputError(str(path), got=f'no {sidecar_of(path).name} beside it',
+                     expected='a JSON file with shape, axes, dtype and byte order',
+                     remedy='write one; the README shows how')
+  shape, dtype, offset = _layout(str(sidecar_of(path)), notes)
+  check_numbers(str(path), shape, dtype)
+  check_size(str(path), offset + math.prod(shape) * dtype.itemsize,
+             sidecar_of(path).name)
+  chosen = choose_axes(str(path), axes, notes.get('axes'), default=None)
+  size = notes['voxel_size_zyx_nm']
+  yield array_stack(str(path), np.memmap(path, dtype, 'r', offset, shape), chosen,
+                    voxel_size_zyx_nm=size or UNKNOWN,
+                    origin='JSON sidecar' if size else None)
+
+
+def write_raw(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
+  """Writes little-endian numbers, z, y, x, and the sidecar.
+
+  Args:
+    path: file to make; the sidecar is path + '.json'.
+    slabs_zyx: [z, y, x] arrays, z ascending.
+    shape: z, y, x of all of them.
+    dtype: of all of them.
+    voxel_size_zyx_nm: nm per voxel; None: unknown.
+
+  Raises:
+    InputError: when one of the two exists or cannot be written.
+  """
+  dtype = np.dtype(dtype)
+  notes = {'shape': list(shape), 'axes': AXES, 'dtype': dtype.name,
+           'byte_order': 'little', 'offset': 0}
+  with new_with_sidecar(path, voxel_size_zyx_nm, **notes) as file:
+    for slab in slabs_zyx:
+      file.write(slab.astype(dtype.newbyteorder('<')).tobytes())
+
+
+def sidecar_of(path) -> Path:
+  """The JSON file that belongs to a data file: its name + '.json'."""
+  return Path(path).with_name(Path(path).name + '.json')
+
+
+def read_sidecar(path, keys) -> dict | None:
+  """Reads the sidecar of a data file; None where there is none.
+
+  Args:
+    path: of the data file.
+    keys: those the sidecar may have.
+
+  Returns:
+    What stands there, with a checked voxel_size_zyx_nm, None when unknown.
+
+  Raises:
+    InputError: when it is damaged, or has other keys.
+  """
+  sidecar = sidecar_of(path)
+  if not sidecar.exists():
+    return None
+  notes = files.read_json(sidecar)
+  others = sorted(set(notes) - set(keys)) if isinstance(notes, dict) else ['no object']
+  if others:
+    raise InputError(str(sidecar), got=', '.join(others),
+                     expected=f'an object with {", ".join(keys)}',
+                     remedy='correct the file')
+  size = check_voxel_size(str(sidecar), notes.get('voxel_size_zyx_nm'))
+  return notes | {'voxel_size_zyx_nm': size}
+
+
+@contextlib.contextmanager
+def new_with_sidecar(path, voxel_size_zyx_nm, **notes):
+  """Yields a binary file to write; it and its sidecar appear when the block succeeds.
+
+  Raises:
+    InputError: when one of the two exists or cannot be written.
+  """
+  size = None if voxel_size_zyx_nm is None else list(voxel_size_zyx_nm)
+  with new_file(sidecar_of(path)) as partial_sidecar, new_file(path) as partial:
+    files.write_json(partial_sidecar, notes | {'voxel_size_zyx_nm': size})
+    with open(partial, 'wb') as file:
+      yield file
+
+
+def _layout(name: str, notes: dict):
+  """(shape, dtype, offset) of a sidecar."""
+  shape, offset = notes.get('shape'), notes.get('offset', 0)
+  is_shape = isinstance(shape, list) and len(shape) == 3 and all(map(_is_count, shape))
+  if not is_shape or not _is_count(offset):
+    raise InputError(name, got=f'shape {shape}, offset {offset}',
+                     expected='three whole numbers, and one not below 0',
+                     remedy='correct the file')
+  dtype, order = notes.get('dtype'), notes.get('byte_order')
+  if dtype not in _DTYPES:
+    raise InputError(f'{name}: dtype', got=repr(dtype),
+                     expected=f'one of {", ".join(_DTYPES)}', remedy='correct the file')
+  if order not in _ORDERS and not (order is None and np.dtype(dtype).itemsize == 1):
+    raise InputError(f'{name}: byte_order', got=repr(order),
+                     expected="'little' or 'big'", remedy='correct the file')
+  return tuple(shape), np.dtype(dtype).newbyteorder(_ORDERS.get(order, '=')), offset
+
+
+def _is_count(value) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool) and value >= 0

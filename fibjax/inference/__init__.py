@@ -1,0 +1,1 @@
+"""Scoring, segmentation and post-processing of volumes of any size."""

@@ -1,0 +1,1 @@
+"""Problems of a stack, found before any computing."""

@@ -1,0 +1,1 @@
+"""Everything that `config.model.name` may be, behind one record, Method."""

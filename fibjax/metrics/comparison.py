@@ -1,0 +1,158 @@
+"""Networks compared on the same regions: scores, and paired intervals (§8.7).
+
+What a network does in a region is counted once; counts of regions add up, so that the
+scores of a bootstrap sample are those of a weighted sum. Networks are compared in the
+same samples, and in pairs of the same seed. r regions, d samples, s seeds, b bins.
+"""
+from typing import NamedTuple
+
+import numpy as np
+
+from fibjax.errors import InputError
+from fibjax.metrics import calibration, confusion
+
+SCORES = ('miou', 'accuracy', 'porosity_error', 'boundary_f1', 'ece', 'ece_calibrated')
+
+
+class Counts(NamedTuple):
+  """What a network does in each region.
+
+  Attributes:
+    volume_r: name of the volume of each region.
+    confusion_rij: [r, label, prediction], after post-processing.
+    boundary_rk: [r, 4] of `metrics.boundary_counts`, after post-processing.
+    bins_rbk: [r, b, 3] voxels, sum of scores and solid voxels by bin of the score.
+    calibrated_rbk: the same for calibrated scores.
+  """
+  volume_r: tuple[str, ...]
+  confusion_rij: np.ndarray
+  boundary_rk: np.ndarray
+  bins_rbk: np.ndarray
+  calibrated_rbk: np.ndarray
+
+
+class Interval(NamedTuple):
+  """A difference of means over seeds, and its interval."""
+  difference: float
+  low: float
+  high: float
+
+
+def count_bins(scores, masks, bins: int = 15) -> np.ndarray:
+  """[r, b, 3] counts for `Counts.bins_rbk`, in bins of equal mass over all regions.
+
+  Args:
+    scores: P(solid) of each region, [y, x].
+    masks: labels 0, 1 or 255, of the same shapes.
+    bins: number of bins.
+  """
+  kept = [mask != confusion.UNLABELLED for mask in masks]
+  values = [score[keep].astype(float) for score, keep in zip(scores, kept, strict=True)]
+  bin_n = calibration.equal_mass_bins(np.concatenate(values), bins)
+  parts = np.split(bin_n, np.cumsum([value.size for value in values])[:-1])
+  return np.stack([
+      np.stack([np.bincount(part, weights=weight, minlength=bins)
+                for weight in (None, value, mask[keep] == 1)], -1)
+      for part, value, mask, keep in zip(parts, values, masks, kept, strict=True)])
+
+
+def scores_of(counts: Counts, weights_dr=None) -> dict[str, np.ndarray]:
+  """Scores of sums of regions.
+
+  Args:
+    counts: of a network.
+    weights_dr: how often each region counts in each sample; None: each once.
+
+  Returns:
+    name in SCORES -> [d] float64. porosity_error is the mean over volumes of
+    |automatic - manual porosity|; ece as `calibration.ece`, in the bins of `counts`.
+  """
+  if weights_dr is None:
+    weights_dr = np.ones((1, len(counts.volume_r)))
+  overlap = overlap_scores(np.tensordot(weights_dr, counts.confusion_rij, 1))
+  errors_vd = []
+  volume_r = np.asarray(counts.volume_r)
+  for name in sorted(set(counts.volume_r)):
+    of_volume = volume_r == name
+    part_dij = np.tensordot(weights_dr[:, of_volume], counts.confusion_rij[of_volume],
+                            1)
+    errors_vd.append(abs(part_dij[:, :, 0].sum(1) - part_dij[:, 0].sum(1))
+                     / part_dij.sum((1, 2)))
+  return {**overlap,
+          'porosity_error': np.mean(errors_vd, 0),
+          'boundary_f1': confusion.boundary_f1(
+              np.tensordot(weights_dr, counts.boundary_rk, 1)),
+          'ece': _ece(weights_dr, counts.bins_rbk),
+          'ece_calibrated': _ece(weights_dr, counts.calibrated_rbk)}
+
+
+def overlap_scores(confusion_dij: np.ndarray) -> dict[str, np.ndarray]:
+  """[d] miou and accuracy of [d, label, prediction] counts; NaN where undefined."""
+  right_dk = np.diagonal(confusion_dij, axis1=1, axis2=2)
+  total_d = confusion_dij.sum((1, 2))
+  wrong_d = total_d - right_dk.sum(1)
+  union_dk = right_dk + wrong_d[:, None]
+  return {'miou': np.where(union_dk > 0, right_dk / np.maximum(union_dk, 1), np.nan
+                           ).mean(1),
+          'accuracy': 1 - wrong_d / total_d}
+
+
+def _ece(weights_dr, bins_rbk):
+  n, score, solid = np.moveaxis(np.tensordot(weights_dr, bins_rbk, 1), -1, 0)
+  return abs(score - solid).sum(-1) / n.sum(-1)
+
+
+def resample(volume_r, seed: int, samples: int = 10_000) -> np.ndarray:
+  """[d, r] how often each region is drawn, as many per volume as it has."""
+  random, volume_r = np.random.default_rng(seed), np.asarray(volume_r)
+  weights_dr = np.zeros((samples, len(volume_r)))
+  for name in sorted(set(volume_r.tolist())):
+    at = np.flatnonzero(volume_r == name)
+    weights_dr[:, at] = random.multinomial(len(at), np.full(len(at), 1 / len(at)),
+                                           samples)
+  return weights_dr
+
+
+def compare(ours: list[Counts], theirs: list[Counts], seed: int, samples: int = 10_000,
+            level: float = 0.95) -> dict[str, Interval]:
+  """Differences of mean scores, ours - theirs, with paired bootstrap intervals.
+
+  Every sample draws regions, the same for all networks, and seeds, the same for both
+  sides: the interval is of what other regions and other seeds would give.
+
+  Args:
+    ours, theirs: networks with the same seeds, pairwise, on the same regions.
+    seed: of the bootstrap.
+    samples: number of bootstrap samples.
+    level: of the intervals (percentiles).
+
+  Returns:
+    name in SCORES -> Interval.
+
+  Raises:
+    InputError: for no pair, or other regions.
+  """
+  if not ours or len(ours) != len(theirs):
+    raise InputError('networks to compare', got=f'{len(ours)} and {len(theirs)}',
+                     expected='pairs of the same seed', remedy='train both')
+  if len({counts.volume_r for counts in (*ours, *theirs)}) > 1:
+    raise InputError('networks to compare', got='different regions',
+                     expected='the same', remedy='score them on the same regions')
+  volume_r = ours[0].volume_r
+  weights_dr = np.concatenate([np.ones((1, len(volume_r))),
+                               resample(volume_r, seed, samples)])
+  pairs_sd = {}
+  for mine, other in zip(ours, theirs, strict=True):
+    mine, other = scores_of(mine, weights_dr), scores_of(other, weights_dr)
+    for name in SCORES:
+      pairs_sd.setdefault(name, []).append(mine[name] - other[name])
+  random = np.random.default_rng((seed, 1))
+  seeds_ds = random.integers(len(ours), size=(samples, len(ours)))
+  edges = (1 - level) / 2, (1 + level) / 2
+  found = {}
+  for name, pairs in pairs_sd.items():
+    pairs_ds = np.stack(pairs, 1)
+    drawn_d = np.take_along_axis(pairs_ds[1:], seeds_ds, 1).mean(1)
+    found[name] = Interval(float(pairs_ds[0].mean()),
+                           *map(float, np.nanquantile(drawn_d, edges)))
+  return found

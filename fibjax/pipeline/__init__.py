@@ -1,0 +1,1 @@
+"""The main job, its stages, and finished runs applied to other data."""

@@ -1,0 +1,1 @@
+"""Alignment and cleaning of raw stacks; recorded and replayable."""

@@ -1,0 +1,1 @@
+"""Simulated FIB-SEM films with exact ground truth."""

@@ -1,0 +1,1 @@
+"""Files, devices, clusters, progress and signals."""

@@ -1,0 +1,199 @@
+"""Work shared by the devices of this machine: the only user of jax.pmap.
+
+`map_images` gives every device an image at a time. `map_members` runs one function for
+many members (a seed and its hyper-parameters): with several devices, members are laid
+out [device, local member] and one program is pmapped over the devices; on one CPU
+device each member has the program that it would have alone, two at a time, which is
+faster than vmap, a loop or an unrolled program there (2026-11) and leaves every bit as
+it is alone.
+"""
+import collections
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+_AXIS = 'device'
+
+
+def count_in_work() -> int:
+  """How many images `map_images` has in work at once on one device.
+
+  On CPU two: an image alone leaves a third of two cores idle, between its operations
+  and in those too small to be shared (2026-11, jaxlib 0.10).
+  """
+  return 2 if jax.default_backend() == 'cpu' and len(jax.local_devices()) == 1 else 1
+
+
+def map_images(function: Callable) -> Callable:
+  """Builds (shared, images) -> results, an image at a time on every local device.
+
+  Args:
+    function: pure, (shared, image) -> array.
+
+  Returns:
+    A function of a pytree of `put_everywhere` and an iterable of equal images [..] to
+    an iterator of numpy results, in order. The last images share the devices with
+    copies of themselves. Build it once: it holds the compiled program.
+  """
+  devices = jax.local_devices()
+  if len(devices) == 1:
+    single = jax.jit(function)
+    return lambda shared, images: _in_turn(
+        lambda image: np.asarray(single(shared, image)), images)
+  mapped = jax.pmap(function, axis_name=_AXIS, in_axes=(None, 0))
+
+  def map_all(shared, images):
+    images = iter(images)
+    while part := list(itertools.islice(images, len(devices))):
+      filled = [part[i % len(part)] for i in range(len(devices))]
+      yield from list(np.asarray(mapped(shared, np.stack(filled))))[:len(part)]
+  return map_all
+
+
+def put_everywhere(tree: Any) -> Any:
+  """Puts a pytree of arrays once on every local device, for `map_images`."""
+  return put_shared(tree, len(jax.local_devices()))
+
+
+def _in_turn(function: Callable, images):
+  """Yields function(image) in order, `count_in_work` images at a time."""
+  pool, waiting = _pool(count_in_work()), collections.deque()
+  for image in images:
+    waiting.append(pool.submit(function, image))
+    if len(waiting) == count_in_work():
+      yield waiting.popleft().result()
+  while waiting:
+    yield waiting.popleft().result()
+
+
+@functools.cache
+def _pool(count: int) -> ThreadPoolExecutor:
+  """Threads that stay: with new ones the C library's memory grows from call to call."""
+  return ThreadPoolExecutor(count)
+
+
+def put_members(trees: list) -> Any:
+  """Puts members on the devices.
+
+  Args:
+    trees: one pytree of arrays per member, equal but for the values.
+
+  Returns:
+    What `map_members` takes: a list of pytrees on one CPU device, else one pytree of
+    [device, local member, ..], filled up with copies of the last member.
+  """
+  devices = _devices_of(len(trees))
+  if _one_by_one(devices):
+    return [jax.device_put(tree, devices[0]) for tree in trees]
+  local = -(-len(trees) // len(devices))
+  filled = trees + trees[-1:] * (len(devices) * local - len(trees))
+  stacked = jax.tree.map(
+      lambda leaf: leaf.reshape(len(devices), local, *leaf.shape[1:]), stack(filled))
+  return jax.device_put(stacked, NamedSharding(_mesh(devices), PartitionSpec(_AXIS)))
+
+
+def put_shared(tree: Any, count: int) -> Any:
+  """Puts a pytree of arrays once on every device that `count` members use."""
+  devices = _devices_of(count)
+  return jax.device_put(tree, devices[0] if _one_by_one(devices) else
+                        NamedSharding(_mesh(devices), PartitionSpec()))
+
+
+def fetch_members(members: Any, count: int) -> list:
+  """Host copies of the first `count` members, one pytree each."""
+  if isinstance(members, list):
+    return jax.device_get(members)
+  return unstack(jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]),
+                              jax.device_get(members)), count)
+
+
+def stack(trees: list) -> Any:
+  """One pytree of host arrays [member, ..] of one pytree per member."""
+  return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def unstack(stacked: Any, count: int) -> list:
+  """The first `count` members of what `stack` gave, one pytree each."""
+  return [jax.tree.map(lambda leaf, k=k: leaf[k], stacked) for k in range(count)]
+
+
+def unzip(members: Any) -> tuple:
+  """Members of tuples to a tuple of members."""
+  if isinstance(members, list):
+    return tuple(list(part) for part in zip(*members, strict=True))
+  return members
+
+
+def map_members(function: Callable, count: int, donate: bool = False) -> Callable:
+  """Builds (members, each, shared) -> results, for all members at once.
+
+  Args:
+    function: pure, (member, each, shared) -> result.
+    count: number of members.
+    donate: whether the result may use the member's buffers again.
+
+  Returns:
+    A function of members and each of `put_members` (each may be None) and shared of
+    `put_shared` to the results, which are members again. Build it once: it holds the
+    compiled program.
+  """
+  devices, donated = _devices_of(count), (0,) if donate else ()
+  if _one_by_one(devices):
+    single = jax.jit(function, donate_argnums=donated)
+
+    def run(members, each, shared):
+      each = [None] * len(members) if each is None else each
+      return list(_in_turn(lambda pair: jax.block_until_ready(single(*pair, shared)),
+                           zip(members, each, strict=True)))
+    return run
+
+  def local(members, each, shared):
+    if not _unrolled(devices):
+      return lax.map(lambda pair: function(*pair, shared), (members, each))
+    found = jax.tree.leaves(members)[0].shape[0]
+    results = [function(*jax.tree.map(lambda leaf, k=k: leaf[k], (members, each)),
+                        shared) for k in range(found)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *results)
+  return jax.pmap(local, axis_name=_AXIS, in_axes=(0, 0, None), devices=devices,
+                  donate_argnums=donated)
+
+
+def _devices_of(count: int) -> list:
+  """The devices that members are spread over; never more than members."""
+  return jax.local_devices()[:count]
+
+
+def _one_by_one(devices: list) -> bool:
+  return len(devices) == 1 and devices[0].platform == 'cpu'
+
+
+def _unrolled(devices: list) -> bool:
+  """Whether the members of a device stand one after the other in its program.
+
+  In a loop XLA's gradients of convolutions are many times slower on CPU (2026-11). On
+  other devices a loop is the same work with one member's time of compilation.
+  """
+  return devices[0].platform == 'cpu'
+
+
+def _mesh(devices: list) -> Mesh:
+  return Mesh(np.array(devices), (_AXIS,))
+
+
+
+
+def device_memory_bytes() -> int:
+  """Memory of the first device; on CPU the machine's."""
+  statistics = jax.local_devices()[0].memory_stats()
+  if statistics and 'bytes_limit' in statistics:
+    return statistics['bytes_limit']
+  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')

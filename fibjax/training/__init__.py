@@ -1,0 +1,1 @@
+"""Member-parallel training: step, loop, losses, optimisers, checkpoints."""

@@ -1,0 +1,86 @@
+"""Checkpoints: the only user of Orbax.
+
+A checkpoint is one pytree of host arrays (`state`) and one JSON item (`meta`), under
+workdir/checkpoints/<epoch>. Arrays are fetched to the host before they are written, so
+a checkpoint restores on any number of devices. The newest is kept.
+"""
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+from fibjax.errors import InputError
+
+_ERRORS = (ValueError, OSError, KeyError, TypeError)
+
+
+def open_manager(folder) -> ocp.CheckpointManager:
+  """Opens (and makes) a folder of checkpoints; use it as a context manager."""
+  logging.getLogger('absl').setLevel(logging.ERROR)  # one warning per leaf otherwise
+  options = ocp.CheckpointManagerOptions(
+      preservation_policy=ocp.checkpoint_managers.LatestN(1),
+      enable_async_checkpointing=False)
+  return ocp.CheckpointManager(Path(folder).resolve(), options=options)
+
+
+def save(manager: ocp.CheckpointManager, epoch: int, state: Any, meta: dict) -> None:
+  """Writes the checkpoint of an epoch, whole or not at all.
+
+  Raises:
+    RuntimeError: when the manager declines to save.
+  """
+  items = ocp.args.Composite(state=ocp.args.StandardSave(jax.device_get(state)),
+                             meta=ocp.args.JsonSave(meta))
+  if not manager.save(epoch, args=items, force=True):
+    raise RuntimeError(f'the checkpoint of epoch {epoch} was not written to '
+                       f'{manager.directory}')
+
+
+def restore(manager: ocp.CheckpointManager, epoch: int,
+            target: Any) -> tuple[Any, dict]:
+  """Reads (state, meta) of an epoch.
+
+  Args:
+    manager: an open folder of checkpoints.
+    epoch: one of its checkpoints.
+    target: a state of the same structure and shapes.
+
+  Raises:
+    InputError: when the checkpoint is damaged or of another architecture.
+  """
+  host_target = jax.device_get(target)
+  try:
+    items = manager.restore(epoch, args=ocp.args.Composite(
+        state=ocp.args.StandardRestore(host_target), meta=ocp.args.JsonRestore()))
+  except _ERRORS as error:
+    reason = str(error).strip().splitlines()
+    raise InputError(f'checkpoint {manager.directory}/{epoch}',
+                     got=reason[0] if reason else type(error).__name__,
+                     expected='a whole checkpoint of the configured model',
+                     remedy='use the config it was trained with, or train again'
+                     ) from None
+  # Orbax gives back what is stored where the target is a host array of another shape.
+  found, wanted = (jax.tree.map(np.shape, tree)
+                   for tree in (items['state'], host_target))
+  if found != wanted:
+    raise InputError(f'checkpoint {manager.directory}/{epoch}',
+                     got='weights of other shapes', expected='the configured model',
+                     remedy='use the config it was trained with, or train again')
+  return items['state'], items['meta']
+
+
+def replace_weights(folder, weights: Any) -> None:
+  """Writes a pytree of arrays to a folder of its own, instead of what is there."""
+  shutil.rmtree(folder, ignore_errors=True)
+  with open_manager(folder) as manager:
+    save(manager, 0, weights, {})
+
+
+def load_weights(folder, target: Any) -> Any:
+  """Reads what `replace_weights` wrote; raises as `restore`."""
+  with open_manager(folder) as manager:
+    return restore(manager, 0, target)[0]

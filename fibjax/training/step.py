@@ -1,0 +1,200 @@
+"""Training: one pure step and one pure evaluation of one member.
+
+A member is a seed with its hyper-parameters; members.py trains many side by side. The
+images around all annotated regions live on the device; every step cuts, augments and
+uses its samples there (sampling.py), so the host only counts. Single voxels and whole
+windows share the step.
+
+All randomness of a member comes from its key(seed) folded with the step, so a resumed
+run repeats an uninterrupted one bit by bit on the same kind of device.
+"""
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fibjax.metrics import confusion
+from fibjax.models import Dropout, Model, windows
+from fibjax.training import augment, loss_expression, losses, optim, sampling
+from fibjax.training.sampling import DeviceRegions, Samples
+
+
+class TrainState(NamedTuple):
+  """One member's state; a pytree.
+
+  No random key is kept: key(seed) folded with the step gives it, which makes resuming
+  exact.
+
+  Attributes:
+    step: int32 [], updates done.
+    params: weights.
+    opt_state: what the optimiser keeps.
+    alive: bool [], false from the first loss that is not finite; nothing changes then.
+    best: weights of the epoch with the lowest validation BCE.
+    average: mean of the weights at the ends of the last epochs (SWA, Izmailov 2018).
+  """
+  step: jax.Array
+  params: Any
+  opt_state: Any
+  alive: jax.Array
+  best: Any
+  average: Any
+
+
+class Hyper(NamedTuple):
+  """Continuous hyper-parameters of a step; all may be traced (§1.7).
+
+  Attributes:
+    intensity_mean_sd, intensity_deviation_sd, l2, dropout_dense, dropout_spatial: as in
+      config.train.
+    factors: [terms] of the loss.
+  """
+  intensity_mean_sd: jax.Array
+  intensity_deviation_sd: jax.Array
+  l2: jax.Array
+  dropout_dense: jax.Array
+  dropout_spatial: jax.Array
+  factors: jax.Array
+
+
+class Moment(NamedTuple):
+  """What one step of one member needs besides its state and the regions.
+
+  Attributes:
+    samples: the batch.
+    seed: uint32 [] of the member.
+    hyper: its hyper-parameters.
+    learning_rate: of this step.
+    progress: share of the training done, which drives the ramps of a loss.
+  """
+  samples: Samples
+  seed: jax.Array
+  hyper: Hyper
+  learning_rate: jax.Array
+  progress: jax.Array
+
+
+class Totals(NamedTuple):
+  """Sums over an evaluation: [2] BCE per class and [2, 2] counts [label, predicted]."""
+  bce: jax.Array
+  counts: jax.Array
+
+
+def predict(model: Model, params, images_byxc: jax.Array, crop_px: int,
+            dropout: Dropout | None = None) -> jax.Array:
+  """Logits [b, crop_px, crop_px] of windows with the margin on both sides."""
+  side = model.window_px + crop_px - 1  # the network needs one pixel less at the end
+  images_byxc = images_byxc[:, :side, :side]
+  if crop_px > 1:
+    return model.apply_dense(params, images_byxc, dropout)
+  return model.apply(params, images_byxc, dropout)[:, None, None]
+
+
+def augment_sample(image_yxc, label_yx, weight_yx, key, hyper: Hyper, kind: str):
+  """Applies the augmentations of config.train.augment to one window and its labels."""
+  if kind != 'dihedral':
+    return augment.deform(image_yxc, label_yx, weight_yx, key, kind == 'physical')
+  transform_key, intensity_key = jax.random.split(key)
+  transform = jax.random.randint(transform_key, (), 0, 8)
+  image_yxc = augment.intensity(image_yxc, intensity_key, hyper.intensity_mean_sd,
+                                hyper.intensity_deviation_sd)
+  return (windows.dihedral(image_yxc, transform), windows.dihedral(label_yx, transform),
+          windows.dihedral(weight_yx, transform))
+
+
+def train_step(state: TrainState, moment: Moment, regions: DeviceRegions, *,
+               model: Model, optimizer: optim.Optimizer, loss: loss_expression.Loss,
+               crop_px: int, augmentation: str = 'dihedral'):
+  """One update of one member; none where loss or gradient are not finite.
+
+  Args:
+    state: before the step.
+    moment: batch, seed, hyper-parameters, learning rate.
+    regions: training regions on the device.
+    model: network.
+    optimizer: update rule.
+    loss: what is minimised, with the penalty on kernels.
+    crop_px: labelled side of a window; 1 for single voxels.
+    augmentation: as config.train.augment.
+
+  Returns:
+    The new state and {'loss', 'bce', 'accuracy', 'grad_norm'}.
+  """
+  samples, seed, hyper, learning_rate, progress = moment
+  key = jax.random.fold_in(jax.random.key(seed), state.step)
+  augment_key, dropout_key = jax.random.split(key)
+  batch = sampling.cut_samples(regions, samples, model.before_px, crop_px)
+  keys_b = jax.random.split(augment_key, samples.valid_b.shape[0])
+  images, targets, weights = jax.vmap(
+      functools.partial(augment_sample, hyper=hyper, kind=augmentation))(*batch, keys_b)
+  dropout = Dropout(dropout_key, hyper.dropout_dense, hyper.dropout_spatial)
+
+  def objective(params):
+    logits = predict(model, params, images, crop_px, dropout)
+    value, _ = loss.apply(logits, targets, weights, hyper.factors, progress)
+    value += hyper.l2 * losses.kernel_penalty(params)
+    correct = (logits > 0) == (targets > 0.5)
+    accuracy = jnp.sum(weights * correct) / jnp.maximum(jnp.sum(weights), 1e-9)
+    return value, {'loss': value, 'bce': losses.bce(logits, targets, weights),
+                   'accuracy': accuracy}
+
+  gradients, report = jax.grad(objective, has_aux=True)(state.params)
+  report['grad_norm'] = optim.global_norm(gradients)
+  params, opt_state = optimizer.update(gradients, state.opt_state, state.params,
+                                       learning_rate)
+  if model.follow is not None:
+    params = model.follow(params, images, dropout)
+  alive = state.alive & jnp.isfinite(report['loss'] + report['grad_norm'])
+  new = state._replace(step=state.step + 1, params=params, opt_state=opt_state)
+  new = jax.tree.map(functools.partial(jnp.where, alive), new, state)
+  return new._replace(alive=alive), report
+
+
+def eval_step(params, regions: DeviceRegions, samples: Samples, *, model: Model,
+              crop_px: int) -> Totals:
+  """Sums of one batch without augmentation or dropout (§1.6)."""
+  images, targets, weights = sampling.cut_samples(regions, samples, model.before_px,
+                                                  crop_px)
+  logits = predict(model, params, images, crop_px)
+  counted, solid = (weights > 0).astype(jnp.float32), targets > 0.5
+  is_class = jnp.stack([counted * ~solid, counted * solid])
+  predicted = jnp.stack([logits <= 0, logits > 0]).astype(jnp.float32)
+  terms = losses.bce_terms(logits, targets)
+  return Totals(jnp.einsum('kbyx,byx->k', is_class, terms),
+                jnp.einsum('kbyx,pbyx->kp', is_class, predicted))
+
+
+def summarise(totals: Totals, balanced: bool) -> dict[str, float]:
+  """Validation BCE, accuracy and mIoU; `balanced` weighs both classes alike."""
+  bce, counts = (np.asarray(part, float) for part in totals)
+  sizes = counts.sum(1)
+  scale = np.where(sizes > 0, 1 / np.maximum(sizes, 1), 0.) if balanced else np.ones(2)
+  summary = confusion.summarise(counts * scale[:, None])
+  return {'val_bce': float((bce * scale).sum() / (sizes * scale).sum()),
+          'val_accuracy': summary['accuracy'], 'val_miou': summary['miou']}
+
+
+def init_state(model: Model, optimizer: optim.Optimizer, seed, mean=0.,
+               deviation=1.) -> TrainState:
+  """Fresh weights of a seed; images will be standardised by mean and deviation."""
+  key = jax.random.fold_in(jax.random.key(seed), 2 ** 31 - 1)
+  params = model.init(key, mean, deviation)
+  return TrainState(jnp.int32(0), params, optimizer.init(params), jnp.bool(True),
+                    params, params)
+
+
+def close_epoch(state: TrainState, is_best, averaged) -> TrainState:
+  """Keeps the weights of an epoch.
+
+  Args:
+    state: after the epoch.
+    is_best: 1. where they are the best so far, else 0.
+    averaged: their share in the new mean, 1 / (number of epochs in it).
+  """
+  best, average = (
+      jax.tree.map(lambda new, old, share=share: jnp.where(
+          share > 0, share * new + (1 - share) * old, old), state.params, kept)
+      for share, kept in ((is_best, state.best), (averaged, state.average)))
+  return state._replace(best=best, average=average)

@@ -1,0 +1,378 @@
+"""A volume on disk: OME-Zarr 0.5, one level, zarr v3 with shards.
+
+A volume is a folder: `zarr.json` (the OME group) and the array `0` with axes z, y, x
+in nanometer, or c, z, y, x where a voxel has several named values, the channels; what
+reads a volume without knowing of them reads the first. Fibjax's own free JSON stands
+under `attributes.fibjax` of the group. A volume of unknown voxel size has scale 1
+without a unit and says so there; it is never guessed. Boxes are half-open [start, stop)
+in voxels, z, y, x.
+
+Invariants:
+* `new_volume` leaves a whole volume or none: it writes next to the target and renames.
+* Each inner chunk ends in a checksum, so a damaged shard is an error, not noise. With
+  fill_value=None ("every voxel will be written") a lost shard is an error as well;
+  otherwise voxels never written read as the fill value.
+* One writer per shard: writing a part of a shard reads and rewrites all of it.
+
+This is the only module that knows tensorstore.
+"""
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import tensorstore as ts
+
+from fibjax.errors import InputError
+from fibjax.system import files, geometry
+from fibjax.volumes import ome_zarr
+from fibjax.volumes.voxel_size import UNITS_NM, check_voxel_size
+
+_LEVEL = '0'
+_DTYPES = ('uint8', 'uint16', 'uint32', 'int32', 'float32', 'float64')
+# A cache gained nothing where it was tried, and its memory grows (2026-11).
+_CONTEXT = ts.Context({'cache_pool': {'total_bytes_limit': 0}})
+# Keys of attributes.fibjax that belong to this module.
+_UNKNOWN_SIZE = 'voxel_size_unknown'
+_ALL_STORED = 'every_shard_stored'
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Volume:
+  """An open volume; read and write it with the functions of this module.
+
+  Attributes:
+    path: folder of the OME-Zarr group.
+    store: array handle, for this module only.
+    shape: voxels in z, y, x.
+    dtype: numpy dtype of a voxel.
+    voxel_size_zyx_nm: nm per voxel in z, y, x; None when unknown.
+    attributes: free JSON kept with the volume.
+    channels: names of the values of a voxel; () for a single one without a name.
+  """
+  path: Path
+  store: object
+  shape: tuple[int, int, int]
+  dtype: np.dtype
+  voxel_size_zyx_nm: tuple[float, float, float] | None
+  attributes: dict
+  channels: tuple[str, ...]
+
+
+def open_volume(path) -> Volume:
+  """Opens a volume for reading and writing.
+
+  Raises:
+    InputError: when path is no OME-Zarr 0.5 image with axes z, y, x, or is damaged.
+  """
+  path = Path(path)
+  ome, own = _read_group(path)
+  try:
+    multiscale = ome['multiscales'][0]
+    axes = multiscale['axes']
+    names = tuple(axis['name'] for axis in axes)
+    dataset = multiscale['datasets'][0]
+    level = dataset['path']
+    scale = next(t['scale'] for t in dataset['coordinateTransformations']
+                 if t['type'] == 'scale')
+    units = tuple(axis.get('unit') for axis in axes)
+    channels = ()
+    if names[:1] == ('c',):
+      channels = tuple(channel['label'] for channel in ome['omero']['channels'])
+  except (KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
+    raise _not_a_volume(path, f'incomplete OME metadata ({error!r})') from None
+  if channels:
+    names, units, scale = names[1:], units[1:], scale[1:]
+  if names != ome_zarr.AXES:
+    raise _not_a_volume(path, f'axes {names}')
+  all_stored = own.get(_ALL_STORED, False)
+  with store_errors(path / level):
+    store = open_array(path / level, 'zarr3', {
+        'fill_missing_data_reads': not all_stored,
+        'store_data_equal_to_fill_value': all_stored}, open=True)
+  if store.rank != 3 + bool(channels) or len(scale) != 3:
+    raise _not_a_volume(path, f'an array of {store.rank} axes, scale {scale}')
+  return _volume(path, store, _size_from_ome(path, scale, units, own), own, channels)
+
+
+def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
+                  attributes=None, fill_value=0, channels=()) -> Volume:
+  """Makes an empty volume at a path that does not exist yet; parents are made.
+
+  Args:
+    path: folder to make.
+    shape: voxels in z, y, x.
+    dtype: one of uint8, uint16, uint32, int32, float32, float64.
+    voxel_size_zyx_nm: nm per voxel, or None when unknown.
+    shard_zyx: voxels per shard; None chooses 8 x 1024 x 1024 cut to the volume.
+    attributes: free JSON kept with the volume.
+    fill_value: what unwritten voxels read as; None promises that every voxel will be
+      written, and reading a missing shard is then an error.
+    channels: names, for several values per voxel.
+
+  Raises:
+    InputError: when the path exists, cannot be written, or an argument is bad.
+  """
+  path = Path(path)
+  files.check_absent(path)
+  shape, dtype = _check_shape(path, shape), _check_dtype(path, dtype)
+  size = check_voxel_size(str(path), voxel_size_zyx_nm)
+  chunk, shard = ome_zarr.choose_grid(
+      shape, None if shard_zyx is None else _check_shape(path, shard_zyx))
+  own = dict(attributes or {})
+  if size is None:
+    own[_UNKNOWN_SIZE] = True
+  if fill_value is None:
+    own[_ALL_STORED] = True
+  settings = {
+      'metadata': ome_zarr.array_metadata(shape, dtype, chunk, shard, fill_value or 0,
+                                          channels),
+      'store_data_equal_to_fill_value': fill_value is None,
+      'fill_missing_data_reads': fill_value is not None}
+  ome = ome_zarr.image_attributes(
+      path.name.removesuffix('.partial').removesuffix('.ome.zarr'), size, _LEVEL,
+      channels)
+  with store_errors(path, 'choose a folder that can be written'):
+    store = open_array(path / _LEVEL, 'zarr3', settings, create=True)
+    files.write_json(path / 'zarr.json', ome_zarr.group(ome=ome, fibjax=own))
+  return _volume(path, store, size, own, channels)
+
+
+@contextlib.contextmanager
+def new_volume(path, shape, dtype, voxel_size_zyx_nm, **options):
+  """Yields a volume to write that appears at path only when the block succeeds.
+
+  It is written to `path.partial` (a rest of a killed run is removed) and renamed at
+  the end; after an error nothing is left. Open the result with `open_volume(path)`.
+
+  Args:
+    path, shape, dtype, voxel_size_zyx_nm, options: as for `create_volume`.
+
+  Raises:
+    InputError: as `create_volume`.
+  """
+  with files.new_folder(path) as partial:
+    yield create_volume(partial, shape, dtype, voxel_size_zyx_nm, **options)
+
+
+def create_group(path) -> Path:
+  """Makes a plain zarr group that can hold several volumes; an existing one is kept.
+
+  A folder that is empty, or holds only what a call killed in here left, becomes one.
+
+  Raises:
+    InputError: when something else stands there.
+  """
+  path = Path(path)
+  rests = list(path.iterdir()) if path.is_dir() else []
+  if any(not rest.name.startswith('.zarr.json.') for rest in rests):
+    if 'ome' in _read_json_group(path):
+      raise InputError(str(path), got='a volume', expected='a group of volumes',
+                       remedy='choose another path')
+    return path
+  with store_errors(path, 'choose a folder that can be written'):
+    files.write_json(path / 'zarr.json', ome_zarr.group())
+  return path
+
+
+def read_box(volume: Volume, start_zyx, stop_zyx, channel: int | None = 0
+             ) -> np.ndarray:
+  """Reads the box [start, stop).
+
+  Args:
+    volume: to read.
+    start_zyx, stop_zyx: voxels.
+    channel: which one, where the volume has channels; None: all.
+
+  Returns:
+    [z, y, x] array of the volume's dtype, [c, z, y, x] for all channels.
+
+  Raises:
+    InputError: when the box is empty or leaves the volume, or the data are damaged.
+  """
+  start, stop = _check_box(volume, start_zyx, stop_zyx)
+  which = ()
+  if volume.channels:
+    which = (slice(None) if channel is None else channel,)
+  with store_errors(volume.path):
+    return np.asarray(volume.store[which + _slices(start, stop)].read().result())
+
+
+def read_mirrored(volume: Volume, start_zyx, stop_zyx) -> np.ndarray:
+  """Reads a box that may leave the volume: mirrored at the faces in z, y and x.
+
+  The edge voxel is not repeated, as in numpy.pad(mode='reflect') (specification I1).
+
+  Returns:
+    [z, y, x] array of the volume's dtype.
+
+  Raises:
+    InputError: when the box is empty or the data are damaged.
+  """
+  if _is_inside(volume, start_zyx, stop_zyx):
+    return read_box(volume, start_zyx, stop_zyx)
+  indices = [geometry.mirror_indices(int(a), int(b), n)
+             for a, b, n in zip(start_zyx, stop_zyx, volume.shape, strict=True)]
+  if not all(i.size for i in indices):
+    raise InputError(str(volume.path), got=f'box {start_zyx} to {stop_zyx}',
+                     expected='a box of at least one voxel', remedy='correct the size')
+  low = tuple(int(i.min()) for i in indices)
+  high = tuple(int(i.max()) + 1 for i in indices)
+  inside = read_box(volume, low, high)
+  return inside[np.ix_(*(i - a for i, a in zip(indices, low, strict=True)))]
+
+
+def write_box(volume: Volume, start_zyx, array_zyx: np.ndarray) -> None:
+  """Writes an array of the volume's dtype with its first voxel at start.
+
+  Where the volume has channels, the array has all of them: [c, z, y, x].
+
+  Raises:
+    InputError: when it leaves the volume, has another dtype, or cannot be written.
+  """
+  array_zyx = np.asarray(array_zyx)
+  axes = 3 + bool(volume.channels)
+  if array_zyx.ndim != axes or array_zyx.dtype != volume.dtype:
+    raise InputError(str(volume.path),
+                     got=f'{array_zyx.ndim}-D {array_zyx.dtype} to write',
+                     expected=f'{axes}-D {volume.dtype}', remedy='convert it first')
+  stop = [int(a) + n for a, n in zip(start_zyx, array_zyx.shape[-3:], strict=True)]
+  start, stop = _check_box(volume, start_zyx, stop)
+  with store_errors(volume.path, 'check free space and permissions'):
+    all_channels = (slice(None),) if volume.channels else ()
+    volume.store[all_channels + _slices(start, stop)].write(array_zyx).result()
+
+
+def shard_shape(volume: Volume) -> tuple[int, int, int]:
+  """Voxels per shard in z, y, x; it may exceed a small volume."""
+  return tuple(int(n) for n in volume.store.chunk_layout.write_chunk.shape[-3:])
+
+
+def discard_shard(volume: Volume, start_zyx) -> None:
+  """Deletes the file of the shard that starts at a voxel, whatever state it is in."""
+  index = (str(a // n) for a, n in zip(start_zyx, shard_shape(volume), strict=True))
+  all_channels = ('0',) if volume.channels else ()
+  volume.path.joinpath(_LEVEL, 'c', *all_channels, *index).unlink(missing_ok=True)
+
+
+def slab_boxes(volume: Volume):
+  """Yields (start, stop) of slabs one shard deep that cover the volume, z ascending."""
+  depth = shard_shape(volume)[0]
+  return geometry.tile_boxes(volume.shape, (depth, *volume.shape[1:]))
+
+
+def _volume(path, store, size, own, channels) -> Volume:
+  free = {k: v for k, v in own.items() if k not in (_UNKNOWN_SIZE, _ALL_STORED)}
+  return Volume(path, store, tuple(int(n) for n in store.shape[-3:]),
+                np.dtype(store.dtype.numpy_dtype), size, free, tuple(channels))
+
+
+def _size_from_ome(path, scale, units, own):
+  """Voxel size in nm; None when the volume says so or an axis has no known unit."""
+  if own.get(_UNKNOWN_SIZE, False) or any(u not in UNITS_NM for u in units):
+    return None
+  return check_voxel_size(
+      str(path), [s * UNITS_NM[u] for s, u in zip(scale, units, strict=True)])
+
+
+def _not_a_volume(path, got) -> InputError:
+  return InputError(str(path), got=got,
+                    expected='an OME-Zarr 0.5 image with axes z, y, x',
+                    remedy='import the stack again, or check the path')
+
+
+def _read_json_group(path) -> dict:
+  """Attributes of the zarr group at path."""
+  file = path / 'zarr.json'
+  try:
+    content = json.loads(file.read_text(encoding='utf-8'))
+  except OSError:
+    raise _not_a_volume(path, 'no readable zarr.json') from None
+  except ValueError as error:
+    raise _not_a_volume(file, f'damaged JSON ({error})') from None
+  if not isinstance(content, dict) or content.get('node_type') != 'group':
+    raise _not_a_volume(file, 'no zarr v3 group')
+  attributes = content.get('attributes', {})
+  return attributes if isinstance(attributes, dict) else {}
+
+
+def _read_group(path) -> tuple[dict, dict]:
+  """The OME metadata and fibjax's own attributes of the group at path."""
+  attributes = _read_json_group(path)
+  ome, own = attributes.get('ome'), attributes.get('fibjax', {})
+  # Their level, an array, tells volumes in a group from a damaged volume's own array.
+  members = sorted(array.parents[1].name for array in path.glob(f'*/{_LEVEL}/zarr.json')
+                   if array.parents[1].suffix != '.partial')
+  if ome is None and members:
+    raise InputError(str(path), got=f'a group with {", ".join(members)}',
+                     expected='a volume',
+                     remedy=f'open one of them, e.g. {path / members[0]}')
+  if not isinstance(ome, dict) or not isinstance(own, dict):
+    raise _not_a_volume(path, 'a zarr group without OME metadata')
+  if ome.get('version') != ome_zarr.VERSION:
+    raise _not_a_volume(path, f'OME-Zarr version {ome.get("version")}')
+  return ome, own
+
+
+def open_array(path, driver: str, settings: dict, **mode):
+  """Opens or creates a zarr array in a folder; the one way to the store.
+
+  Args:
+    path: folder of the array.
+    driver: 'zarr3', or 'zarr' for version 2.
+    settings: of the array and its driver, as TensorStore has them.
+    mode: open, create, read: as of tensorstore.open.
+
+  Returns:
+    The handle. Use it within `store_errors`.
+  """
+  kvstore = {'driver': 'file', 'path': str(Path(path).absolute()) + '/'}
+  return ts.open({'driver': driver, 'kvstore': kvstore, **settings}, context=_CONTEXT,
+                 **mode).result()
+
+
+def _slices(start, stop):
+  return tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+
+
+def _is_inside(volume, start, stop) -> bool:
+  return all(0 <= a < b <= n
+             for a, b, n in zip(start, stop, volume.shape, strict=True))
+
+
+def _check_box(volume, start_zyx, stop_zyx):
+  start, stop = [int(a) for a in start_zyx], [int(b) for b in stop_zyx]
+  if not (len(start) == len(stop) == 3 and _is_inside(volume, start, stop)):
+    raise InputError(str(volume.path), got=f'box {start} to {stop}',
+                     expected=f'a box inside the volume of shape {volume.shape}',
+                     remedy='correct the position or the size')
+  return start, stop
+
+
+def _check_shape(path, shape) -> list[int]:
+  shape = list(shape)
+  if len(shape) != 3 or any(int(n) != n or n < 1 for n in shape):
+    raise InputError(str(path), got=f'shape {shape}',
+                     expected='three positive whole numbers, z, y, x',
+                     remedy='correct the shape')
+  return [int(n) for n in shape]
+
+
+def _check_dtype(path, dtype) -> np.dtype:
+  dtype = np.dtype(dtype)
+  if dtype.name not in _DTYPES:
+    raise InputError(str(path), got=f'dtype {dtype}',
+                     expected=f'one of {", ".join(_DTYPES)}', remedy='convert it first')
+  return dtype
+
+
+@contextlib.contextmanager
+def store_errors(path, remedy='the file is damaged: import or compute it again',
+                 expected='a readable and writable volume'):
+  """Turns errors of the store, which carry its whole specification, into one line."""
+  try:
+    yield
+  except (ValueError, OSError, NotImplementedError) as error:
+    got = str(error).split(' [tensorstore_spec=')[0].split(' [source locations=')[0]
+    raise InputError(str(path), got=got, expected=expected, remedy=remedy) from error

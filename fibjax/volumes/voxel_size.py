@@ -1,0 +1,99 @@
+"""Voxel sizes in nm, z, y, x, as they stand in file tags.
+
+A size is known only where the file gives a number with a unit of length; None stands
+for unknown, per axis. Nothing is guessed: a plain TIFF resolution (a screen's dots per
+inch, mostly), ImageJ's `pixel` and `inch` (its reading of those 72 dpi) are unknown.
+"""
+import math
+from xml.etree import ElementTree
+
+from fibjax.errors import InputError
+
+UNITS_NM = {'angstrom': 0.1, 'nanometer': 1.0, 'micrometer': 1e3, 'millimeter': 1e6,
+            'centimeter': 1e7, 'meter': 1e9}
+# ImageJ writes the micro sign escaped.
+_SHORT_UNITS = {
+    'å': 'angstrom', 'nm': 'nanometer', 'um': 'micrometer', 'µm': 'micrometer',
+    '\\u00b5m': 'micrometer', 'micron': 'micrometer', 'microns': 'micrometer',
+    'mm': 'millimeter', 'cm': 'centimeter', 'm': 'meter'}
+
+
+def check_voxel_size(name: str, voxel_size_zyx_nm) -> tuple[float, ...] | None:
+  """Returns the voxel size as three floats, or None for None.
+
+  Raises:
+    InputError: unless it is three positive finite numbers.
+  """
+  if voxel_size_zyx_nm is None:
+    return None
+  try:
+    size = tuple(float(s) for s in voxel_size_zyx_nm)
+  except (TypeError, ValueError):
+    size = ()
+  if len(size) != 3 or not all(math.isfinite(s) and s > 0 for s in size):
+    raise InputError(f'{name}: voxel size', got=voxel_size_zyx_nm,
+                     expected='three positive numbers, nm per voxel in z, y, x',
+                     remedy='for example 50,10,10')
+  return size
+
+
+def to_nm(value, unit) -> float | None:
+  """A length in nm, or None when the value or its unit says nothing.
+
+  Rounded to six digits: the rational numbers of TIFF tags carry no more.
+  """
+  name = str(unit).strip().lower().replace('\u03bc', '\u00b5').replace('metre', 'meter')
+  name = _SHORT_UNITS.get(name, name)
+  name = name if name in UNITS_NM else name.removesuffix('s')
+  try:
+    value = abs(float(value))
+  except (TypeError, ValueError):
+    return None
+  if name not in UNITS_NM or not 0 < value < math.inf:
+    return None
+  return float(f'{value * UNITS_NM[name]:.6g}')
+
+
+def from_imagej(tags: dict, page_tags: dict):
+  """Reads ImageJ's tags: spacing for z, pixels per unit in the resolution tags.
+
+  Args:
+    tags: ImageJ's description, parsed.
+    page_tags: TIFF tags of the first page by name.
+
+  Returns:
+    (channels, frames, slices) and the voxel size, None per unknown axis.
+  """
+  unit = tags.get('unit')
+
+  def pixel_nm(name, axis_unit):
+    per_unit, scale = page_tags.get(name, (0, 1))
+    return to_nm(scale / per_unit if per_unit else None, axis_unit)
+  counts = [int(tags.get(k, 1)) for k in ('channels', 'frames', 'slices')]
+  if math.prod(counts) == 1:  # old ImageJ writes `images` alone
+    counts[2] = int(tags.get('images', 1))
+  return counts, (to_nm(tags.get('spacing'), tags.get('zunit', unit)),
+                  pixel_nm('YResolution', tags.get('yunit', unit)),
+                  pixel_nm('XResolution', unit))
+
+
+def from_ome_xml(text: str):
+  """Reads OME-XML: (channels, frames, slices) and the voxel size, as `from_imagej`."""
+  root = ElementTree.fromstring(text)
+  pixels = next(e for e in root.iter() if e.tag.rpartition('}')[2] == 'Pixels')
+  size = tuple(to_nm(pixels.get(f'PhysicalSize{k}'),
+                     pixels.get(f'PhysicalSize{k}Unit', 'µm')) for k in 'ZYX')
+  return [int(pixels.get(f'Size{k}', 1)) for k in 'CTZ'], size
+
+
+def tiff_tags(voxel_size_zyx_nm, ome: bool) -> dict:
+  """Arguments of tifffile's writer that store the voxel size, for ImageJ or OME."""
+  if voxel_size_zyx_nm is None:
+    return {'metadata': {'axes': 'ZYX'}}
+  z, y, x = voxel_size_zyx_nm
+  if not ome:
+    return {'resolution': (1 / x, 1 / y), 'resolutionunit': 'NONE',
+            'metadata': {'axes': 'ZYX', 'spacing': z, 'unit': 'nm'}}
+  sizes = {f'PhysicalSize{k}': s for k, s in zip('ZYX', (z, y, x), strict=True)}
+  units = {f'PhysicalSize{k}Unit': 'nm' for k in 'ZYX'}
+  return {'metadata': {'axes': 'ZYX', **sizes, **units}}

@@ -15,7 +15,7 @@ HARDWARE  2 CPU cores, 35 minutes beside other work
 SCORE     test mIoU: U-Net 0.796, residual U-Net 0.776, CNN 0.747, forest 0.739,
           Sauvola 0.615 (2026-11-26)
 """
-from fibjax.config.settings import base, unknown_variant
+from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):

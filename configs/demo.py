@@ -13,7 +13,7 @@ HARDWARE  2 CPU cores, 34 minutes
 SCORE     test mIoU 0.913, its members 0.906 on average (sd 0.006); Brier score 0.030
           against 0.032 (2026-11-26)
 """
-from fibjax.config.settings import base, unknown_variant
+from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):

@@ -12,7 +12,7 @@ HARDWARE  2 CPU cores, 5 min 30 s
 SCORE     test mIoU 0.739 at score > 0.5, 0.761 after post-processing (2026-11-26); the
           best grey threshold, chosen with the answer in hand, gets 0.625
 """
-from fibjax.config.settings import base, unknown_variant
+from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):

@@ -7,7 +7,7 @@ SCORE     test mIoU 0.841 (bce), 0.842 (bce + ramp(0.6, 1)*jaccard), 0.836 (dice
           (2026-11-26)
 RESULT    workdirs/losses/sweep/report.html and losses.json
 """
-from fibjax.config.settings import base, unknown_variant
+from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):

@@ -16,7 +16,7 @@ Without trends along z, where placement should not matter: `membrane.py:flat`. W
 person: `membrane.py:auto`, forest, choice of slices by its uncertainty, network;
 compared with both others by `--config.study.placements=initial,distributed,uncertain`.
 """
-from fibjax.config.settings import base, unknown_variant
+from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):

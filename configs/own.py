@@ -7,7 +7,7 @@ COMMAND   fibjax run --config=configs/own.py --workdir=workdirs/own \
               --config.data.regions=A_regions,B_regions
 HARDWARE  2 CPU cores, about 20 minutes of training and 10 s per million voxels
 """
-from fibjax.config.settings import base, unknown_variant
+from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):

@@ -17,7 +17,7 @@ The paper's search, 100 members for each of 36 sizes, is the variant `sweep`:
 COMMAND   fibjax sweep --config=configs/skarberg2021.py:sweep ... --workdir=...
 HARDWARE  a node with several GPUs (launch/local.sh), or several (launch/slurm.sbatch)
 """
-from fibjax.config.settings import base, unknown_variant
+from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):

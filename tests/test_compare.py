@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from fibjax.analysis import two_point
 from fibjax.cli import main
-from fibjax.config.settings import load
+from fibjax.config import load
 from fibjax.errors import InputError
 from fibjax.methods import classical
 from fibjax.pipeline import run

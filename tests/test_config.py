@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from fibjax.config.settings import from_dict, load, to_dict
+from fibjax.config import from_dict, load, to_dict
 from fibjax.errors import InputError
 from fibjax.models import make_model
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from fibjax import models
 from fibjax.annotation.regions import make_regions
-from fibjax.config.settings import from_dict, load, to_dict
+from fibjax.config import from_dict, load, to_dict
 from fibjax.errors import InputError
 from fibjax.evaluation import region_scores
 from fibjax.inference.score import CHANNELS, Predictor, score_volume

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fibjax.config.settings import load
+from fibjax.config import load
 from fibjax.errors import InputError
 from fibjax.methods import forest, registry
 from fibjax.pipeline import run, segmenter

@@ -119,7 +119,7 @@ def test_no_config_default_hides_in_code():
 
 
 def test_every_config_key_is_read_somewhere():
-  from fibjax.config.settings import base
+  from fibjax.config import base
   trees = [ast.parse(path.read_text()) for name, path in MODULES.items()
            if name not in ('config', 'config_rules')]
   used = {node.attr for tree in trees for node in ast.walk(tree)

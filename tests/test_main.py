@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from fibjax.cli import main
-from fibjax.config.settings import load
+from fibjax.config import load
 from fibjax.errors import InputError
 from fibjax.pipeline import stages
 from fibjax.volumes.volume import open_volume, read_box

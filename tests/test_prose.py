@@ -1,7 +1,7 @@
 """The methods paragraph holds the run's numbers, and nothing that was not done."""
 import pytest
 
-from fibjax.config.settings import base, to_dict
+from fibjax.config import base, to_dict
 from fibjax.methods import registry
 from fibjax.preparation import steps
 from fibjax.report import prose

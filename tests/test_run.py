@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fibjax.annotation import regions as region_tables
-from fibjax.config.settings import load
+from fibjax.config import load
 from fibjax.errors import InputError
 from fibjax.evaluation import evaluate
 from fibjax.inference import postprocess, small_objects

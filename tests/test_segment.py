@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from fibjax.config.settings import base
+from fibjax.config import base
 from fibjax.errors import InputError
 from fibjax.inference import postprocess, segment, small_objects
 from fibjax.system.cluster import HERE, Resources

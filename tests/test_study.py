@@ -8,7 +8,7 @@ import pytest
 
 from fibjax.annotation.regions import load_regions
 from fibjax.cli import main
-from fibjax.config.settings import load
+from fibjax.config import load
 from fibjax.errors import InputError
 from fibjax.report import study_page
 from fibjax.studies import sweep, training_slices

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fibjax.config.settings import base, validate
+from fibjax.config import base, validate
 from fibjax.errors import InputError
 from fibjax.models import make_model
 from fibjax.training import checkpoint, loop, loss_expression, optim, sampling

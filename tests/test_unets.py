@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fibjax import models
-from fibjax.config.settings import load, validate
+from fibjax.config import load, validate
 from fibjax.errors import InputError
 from fibjax.inference import score
 from fibjax.models import conv, layers

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fibjax.config.settings import base
+from fibjax.config import base
 from fibjax.errors import InputError
 from fibjax.inference import score
 from fibjax.methods import scale_space

@@ -12,7 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fibjax.config.settings import base
+from fibjax.config import base
 from fibjax.inference import score
 from fibjax.inference.segment import segment_scores
 from fibjax.models import make_model

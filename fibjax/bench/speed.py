@@ -8,7 +8,7 @@ import time
 import jax
 import numpy as np
 
-from fibjax.config.settings import base
+from fibjax.config import base
 from fibjax.inference.score import make_score_fn
 from fibjax.models import make_model
 from fibjax.system import devices

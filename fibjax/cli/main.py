@@ -111,7 +111,7 @@ def _resources(args):
 
 # Each verb imports what it needs, so that `--help` and mistakes answer at once.
 def _load(args, overrides):
-  from fibjax.config.settings import load
+  from fibjax.config import load
   return load(args.config, overrides)
 
 

@@ -19,7 +19,7 @@ from fibjax.annotation.regions import (
   save_regions,
   select_regions,
 )
-from fibjax.config.settings import SPLITS
+from fibjax.config import SPLITS
 from fibjax.datasets import flyem, skarberg2021
 from fibjax.datasets.simulated import _simulated, _simulated_regions
 from fibjax.errors import InputError

@@ -8,7 +8,7 @@ from fibjax.annotation.regions import (
   Regions,
   make_regions,
 )
-from fibjax.config.settings import SPLITS
+from fibjax.config import SPLITS
 from fibjax.errors import InputError
 from fibjax.formats import stacks
 from fibjax.simulation import films

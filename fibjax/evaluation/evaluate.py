@@ -8,7 +8,7 @@ import numpy as np
 
 from fibjax.analysis import porosity
 from fibjax.annotation.regions import Regions, region_mask, select_regions
-from fibjax.config.settings import SPLITS
+from fibjax.config import SPLITS
 from fibjax.metrics import calibration, comparison, confusion
 from fibjax.system import files
 from fibjax.volumes import blockwise

@@ -1,7 +1,7 @@
 """TODO fibjax.pipeline.segmenter."""
 from pathlib import Path
 
-from fibjax.config.settings import from_dict
+from fibjax.config import from_dict
 from fibjax.datasets import collect
 from fibjax.errors import InputError
 from fibjax.inference.segment import segment_scores

@@ -9,7 +9,7 @@ from fibjax.annotation.regions import (
   region_mask,
   select_regions,
 )
-from fibjax.config.settings import to_dict
+from fibjax.config import to_dict
 from fibjax.datasets import collect
 from fibjax.errors import InputError
 from fibjax.evaluation import evaluate

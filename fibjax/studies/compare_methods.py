@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from fibjax.analysis import two_point
-from fibjax.config.settings import from_dict, to_dict
+from fibjax.config import from_dict, to_dict
 from fibjax.datasets import collect
 from fibjax.methods import registry
 from fibjax.methods.network import fit

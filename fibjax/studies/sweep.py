@@ -26,7 +26,7 @@ import jax
 import numpy as np
 
 from fibjax import models
-from fibjax.config.settings import from_dict, to_dict
+from fibjax.config import from_dict, to_dict
 from fibjax.errors import InputError
 from fibjax.evaluation import region_scores
 from fibjax.inference import score

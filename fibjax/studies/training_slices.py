@@ -29,7 +29,7 @@ from fibjax.annotation.regions import (
   save_regions,
   select_regions,
 )
-from fibjax.config.settings import from_dict, to_dict
+from fibjax.config import from_dict, to_dict
 from fibjax.datasets import collect, simulated
 from fibjax.errors import InputError
 from fibjax.inference import score

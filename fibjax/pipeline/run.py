@@ -16,7 +16,7 @@ from fibjax.pipeline.stages import claim, prepare, segment_all, write_metrics
 from fibjax.report import page
 from fibjax.system import files
 from fibjax.system.cluster import HERE, Resources
-from fibjax.system.run_folder import no_trace_of_mistakes
+from fibjax.system.run_folder import undo_on_mistake
 from fibjax.training import members_table
 from fibjax.volumes.volume import open_volume
 
@@ -36,7 +36,7 @@ def run(config, folder, resources: Resources = HERE) -> dict:
     InputError: when the workdir is in use or belongs to another config.
   """
   folder = Path(folder)
-  with no_trace_of_mistakes(folder), files.lock(folder):
+  with undo_on_mistake(folder), files.lock(folder):
     claim(config, folder)
     inputs = prepare(config, folder)
     fit(config, inputs, folder)
@@ -58,7 +58,7 @@ def train_only(config, folder, resume: bool) -> dict:
     InputError: when there are checkpoints already and resume is not asked for.
   """
   folder = Path(folder)
-  with no_trace_of_mistakes(folder), files.lock(folder):
+  with undo_on_mistake(folder), files.lock(folder):
     claim(config, folder)
     if registry.is_classical(config):
       registry.open_predictor(config, folder)  # says that there is none

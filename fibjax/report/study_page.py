@@ -45,7 +45,7 @@ def write_study_report(folder) -> Path:
   shown = [study_table(result['table'], kind) for kind in kinds]
   trials = list(dict.fromkeys((row['count'], row['placement'])
                               for row in result['table']))
-  homes = {'{} {}'.format(*trial): run_folder.trial_folder(folder, *trial)
+  homes = {'{} {}'.format(*trial): run_folder.RunFolder(folder).trial(*trial).path
            for trial in trials}
   columns = {name: files.read_columns(home / 'slices.csv')
              for name, home in homes.items()}

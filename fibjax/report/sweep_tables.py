@@ -10,9 +10,15 @@ import numpy as np
 
 from fibjax.errors import InputError
 from fibjax.report import sweep_figures, tables
-from fibjax.report.sweep_figures import HYPERS
 from fibjax.report.tables import DASH
-from fibjax.training.members_table import _SCORES, STATES, Size, best_member, size_name
+from fibjax.training.members_table import (
+  _SCORES,
+  HYPERS,
+  STATES,
+  Size,
+  best_member,
+  size_name,
+)
 
 PAPER_SIZE = (113, 3)  # of the paper's winner
 

@@ -44,7 +44,7 @@ def run_compare(config, folder) -> dict:
   folder = Path(folder).resolve()
   for method in config.compare.methods:
     registry.check_name(method)
-  with run_folder.no_trace_of_mistakes(folder), files.lock(folder):
+  with run_folder.undo_on_mistake(folder), files.lock(folder):
     stages.claim(config, folder)
     strengths = (config.compare.shine_through if config.data.source == 'simulate'
                  else (config.data.shine_through,))

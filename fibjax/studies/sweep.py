@@ -128,7 +128,7 @@ def run_sweep(config, folder, resources: Resources = HERE) -> dict:
       even one member fits the device.
   """
   folder = Path(folder).resolve()  # workers may have another working directory
-  with run_folder.no_trace_of_mistakes(folder), files.lock(folder):
+  with run_folder.undo_on_mistake(folder), files.lock(folder):
     return train_all(config, folder, resources)
 
 

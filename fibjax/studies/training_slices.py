@@ -63,7 +63,7 @@ def run_study(config, folder, resources: Resources = HERE) -> dict:
       that do not fit the stack, or as `sweep.run_sweep`.
   """
   folder = Path(folder).resolve()
-  with run_folder.no_trace_of_mistakes(folder), files.lock(folder):
+  with run_folder.undo_on_mistake(folder), files.lock(folder):
     depth = (config.data.shape_zyx[0] if config.data.source == 'simulate'
              else _open_real(config).shape[0])
     for count, placement in trials_of(config):
@@ -79,7 +79,7 @@ def run_study(config, folder, resources: Resources = HERE) -> dict:
     labels_zyx = _read(labels)
     entropy_z = choose_slices.mean_entropy(_read(scores))
     for count, placement in trials_of(config):
-      home = run_folder.trial_folder(folder, count, placement)
+      home = run_folder.RunFolder(folder).trial(count, placement).path
       if not (home / 'slices.csv').exists():
         chosen = choose_slices.choose_slices(depth, count, placement,
                                       config.study.test_slices, entropy_z)
@@ -241,7 +241,7 @@ def _summarise(config, folder: Path) -> dict:
   """study.json: mean and sd over seeds at the tested slices, and contrasts."""
   tables, found = {}, []
   for count, placement in trials_of(config):
-    path = run_folder.trial_folder(folder, count, placement) / 'slices.csv'
+    path = run_folder.RunFolder(folder).trial(count, placement).path / 'slices.csv'
     with open(path, encoding='utf-8', newline='') as file:
       tables[count, placement] = list(csv.DictReader(file))
   for (count, placement), rows in tables.items():

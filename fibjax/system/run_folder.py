@@ -1,36 +1,189 @@
-"""TODO fibjax.system.run_folder."""
+"""The layout of workdirs: the only place that knows their file names.
+
+A file appears under its name only when it is complete, so a stage whose last file
+exists is finished. Everything a run wrote can be found from its `RunFolder`.
+"""
 import contextlib
+import os
 import shutil
 from pathlib import Path
 
 from fibjax.errors import InputError
 
-# What only work can make again: trainings, scores and segmentations, begun ones too.
-_OF_WORTH = ('checkpoints', 'forest.npz', 'sweep/groups', 'runs/*', 'forest/*',
-             '*scores.ome.zarr*', '*segmentation.ome.zarr*')
+# What only computing can make again: checkpoints, scores and segmentations, partial
+# ones too.
+_EXPENSIVE = ('checkpoints', 'forest.npz', 'sweep/groups', 'runs/*', 'forest/*',
+              '*scores.ome.zarr*', '*segmentation.ome.zarr*')
+
+
+class RunFolder(os.PathLike):
+  """Paths of everything in the workdir of a run.
+
+  Volumes stand in groups, GROUP.ome.zarr/NAME for the volume called NAME. Creating a
+  RunFolder touches no file.
+
+  Attributes:
+    path: the workdir.
+    config, inputs, versions: settings, fingerprints of the user's files, package
+      versions (.json).
+    data: volumes made for the run, one folder each; see `raw` and `truth`.
+    regions: table and masks of the annotated regions.
+    prepared, scores, segmentation: groups of volumes.
+    preprocessing: record of each prepared volume (.json).
+    checkpoints, snapshots, events: of training.
+    epochs: a row per epoch (metrics.csv).
+    forest, forest_rows: trained random forest, and a row per smallest leaf tried.
+    postprocess: tuned sigma and threshold (.json).
+    metrics, porosities: scores on the regions, porosity per region.
+    analysis: physical quantities (.json).
+    report, figures, tables: the page, its images, its tables as Markdown.
+    ensemble, ensemble_weights, results, porosity: of an ensemble.
+    sweep: of a sweep, a `SweepFolder`.
+    compare: row of a comparison of methods, or all of its rows (.json).
+    study, labels, slices: of a study of training slices.
+  """
+
+  def __init__(self, path):
+    path = Path(path)
+    self.path = path
+    self.config = path / 'config.json'
+    self.inputs = path / 'inputs.json'
+    self.versions = path / 'versions.json'
+    self.data = path / 'data'
+    self.regions = path / 'regions'
+    self.prepared = path / 'prepared.ome.zarr'
+    self.preprocessing = path / 'preprocessing.json'
+    self.checkpoints = path / 'checkpoints'
+    self.snapshots = path / 'snapshots'
+    self.events = path / 'events'
+    self.epochs = path / 'metrics.csv'
+    self.forest = path / 'forest.npz'
+    self.forest_rows = path / 'forest.json'
+    self.scores = path / 'scores.ome.zarr'
+    self.postprocess = path / 'postprocess.json'
+    self.segmentation = path / 'segmentation.ome.zarr'
+    self.metrics = path / 'metrics.json'
+    self.porosities = path / 'porosities.csv'
+    self.analysis = path / 'analysis.json'
+    self.report = path / 'report.html'
+    self.figures = path / 'figures'
+    self.tables = path / 'tables.md'
+    self.ensemble = path / 'ensemble.json'
+    self.ensemble_weights = path / 'ensemble'
+    self.results = path / 'results.json'
+    self.porosity = path / 'porosity.json'
+    self.sweep = SweepFolder(path / 'sweep')
+    self.compare = path / 'compare.json'
+    self.study = path / 'study.json'
+    self.labels = path / 'labels.ome.zarr'
+    self.slices = path / 'slices.csv'
+
+  def __fspath__(self) -> str:
+    return str(self.path)
+
+  def raw(self, name: str) -> Path:
+    """Raw volume that was made for the run."""
+    return film_path(self.data / name, 'raw')
+
+  def truth(self, name: str) -> Path:
+    """Ground truth of every voxel of a volume that was made for the run."""
+    return film_path(self.data / name, 'truth')
+
+  def films(self, strength: float) -> 'RunFolder':
+    """Films and regions that all methods of a comparison share at one strength."""
+    return RunFolder(self.path / 'films' / f'{strength:g}')
+
+  def method_run(self, strength: float, method: str) -> 'RunFolder':
+    """Workdir of one method of a comparison."""
+    return RunFolder(self.path / 'runs' / f'{strength:g}' / method)
+
+  def film(self) -> Path:
+    """Simulated stack of a study of training slices."""
+    return self.path / 'film'
+
+  def forest_run(self) -> 'RunFolder':
+    """The forest's part of a study of training slices."""
+    return RunFolder(self.path / 'forest')
+
+  def trial(self, count: int, placement: str) -> 'RunFolder':
+    """Workdir of one trial of a study of training slices."""
+    return RunFolder(self.path / 'trials' / f'{count}-{placement}')
+
+
+class SweepFolder(os.PathLike):
+  """Paths of everything in the sweep/ folder of a workdir.
+
+  Attributes:
+    path: the folder.
+    groups: list of the groups of members (.json); `group` is the folder of one.
+    members: a row per member (members.csv).
+    curves: epochs of the best member (.csv).
+    losses: comparison of losses (.json).
+    best: which member won (.json); `winner` is the workdir of the best of a size.
+    report: the page.
+  """
+
+  def __init__(self, path):
+    path = Path(path)
+    self.path = path
+    self.groups = path / 'groups.json'
+    self.members = path / 'members.csv'
+    self.curves = path / 'curves.csv'
+    self.losses = path / 'losses.json'
+    self.best = path / 'winners' / 'best.json'
+    self.report = path / 'report.html'
+
+  def __fspath__(self) -> str:
+    return str(self.path)
+
+  def group(self, name: str, first: int, last: int) -> 'GroupFolder':
+    """Folder of the members first to last of a size and loss."""
+    return GroupFolder(self.path / 'groups' / name / f'{first:04}-{last:04}')
+
+  def winner(self, name: str) -> RunFolder:
+    """Workdir of the best member of a size and loss."""
+    return RunFolder(self.path / 'winners' / name)
+
+
+class GroupFolder(RunFolder):
+  """A group of members that are trained together: checkpoints/, then their result.
+
+  Attributes:
+    weights: best and average weights of all members.
+    records: seed, settings, rows and state of each member (members.json).
+  """
+
+  def __init__(self, path):
+    super().__init__(path)
+    self.weights = self.path / 'weights'
+    self.records = self.path / 'members.json'
+
+
+def film_path(folder, kind: str) -> Path:
+  """A volume of a film's folder: 'raw', 'truth' or 'annotated'."""
+  return Path(folder) / f'{kind}.ome.zarr'
+
+
+def volume_name(path) -> str:
+  """Name of a volume: its file name without '.ome.zarr'."""
+  return Path(path).name.removesuffix('.ome.zarr')
 
 
 @contextlib.contextmanager
-def no_trace_of_mistakes(folder: Path):
+def undo_on_mistake(folder: Path):
   """Empties a new workdir again when a mistake ends the call before any training.
 
-  The corrected command can then use the same workdir. What took work stays.
+  The corrected command can then use the same workdir. Expensive results stay.
   """
+  folder = Path(folder)
   existed = folder.exists()
   new = not existed or (folder.is_dir() and not any(folder.iterdir()))
   try:
     yield
   except InputError:
-    if new and folder.is_dir() and not any(any(folder.glob(k)) for k in _OF_WORTH):
+    if new and folder.is_dir() and not any(any(folder.glob(k)) for k in _EXPENSIVE):
       for child in folder.iterdir():
         shutil.rmtree(child) if child.is_dir() else child.unlink()
       if not existed:
         folder.rmdir()
     raise
-
-
-
-
-def trial_folder(folder, count: int, placement: str) -> Path:
-  """Workdir of a trial within that of the study."""
-  return Path(folder) / 'trials' / f'{count}-{placement}'

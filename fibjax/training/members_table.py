@@ -8,8 +8,31 @@ from typing import NamedTuple
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.report.sweep_figures import HYPERS
 from fibjax.system import files
+
+
+class Axis(NamedTuple):
+  """A hyper-parameter as it is drawn and listed.
+
+  Attributes:
+    label: what it is.
+    paper: the published value of the paper's winner.
+    digits: decimals to show.
+  """
+  label: str
+  paper: float
+  digits: int
+
+
+HYPERS = {  # columns of members.csv; the published values as in methods.md 1.7
+    'intensity_mean_sd': Axis('intensity mean, sd a', 0.048, 3),
+    'intensity_deviation_sd': Axis('intensity deviation, sd b', 0.056, 3),
+    'log10_learning_rate': Axis('log10 of first learning rate', -2.0, 2),
+    'decay_epochs': Axis('epochs k per decay step', 8.0, 0),
+    'log10_l2': Axis('log10 of weight penalty c', math.log10(4.16e-6), 2),
+    'dropout_dense': Axis('dropout, dense layers', 0.401, 3),
+    'dropout_spatial': Axis('dropout, spatial', 0.195, 3)}
+
 
 FIELDS = ('epoch', 'lr', 'train_loss', 'train_bce', 'train_accuracy', 'val_bce',
           'val_accuracy', 'val_miou', 'grad_norm', 'seconds')

@@ -148,6 +148,33 @@ def new_folder(path):
     raise
 
 
+def share_folder(source, target) -> None:
+  """Makes a folder with the same files as another, unless it exists.
+
+  Files are hard links, or copies where the file system has no links. For folders
+  whose files do not change any more.
+  """
+  if not Path(target).exists():
+    with new_folder(target) as partial:
+      shutil.copytree(source, partial, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source, target) -> None:
+  try:
+    os.link(source, target)
+  except OSError:  # another file system, or one without links
+    shutil.copy2(source, target)
+
+
+def remove(path) -> None:
+  """Deletes a file or a folder, if it exists."""
+  path = Path(path)
+  if path.is_dir():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)
+
+
 def write_versions(workdir) -> None:
   """Records the command and the versions of Python and packages in versions.json."""
   versions = {name: importlib.metadata.version(name) for name in _PACKAGES}

@@ -15,7 +15,9 @@ from fibjax.annotation.regions import (
 from fibjax.errors import InputError
 from fibjax.metrics import confusion
 from fibjax.report import figures, page, preparation, sources, tables
-from fibjax.system.files import read_columns, write_json, write_versions
+from fibjax.system.csv_files import read_columns
+from fibjax.system.files import write_json
+from fibjax.system.provenance import write_versions
 from fibjax.volumes.volume import create_group, create_volume, read_box, write_box
 
 SIZE_NM = (50.0, 10.0, 10.0)

@@ -20,10 +20,10 @@ from fibjax.errors import InputError
 from fibjax.metrics import calibration
 from fibjax.models import Model, make_model
 from fibjax.models import windows as augment
+from fibjax.models.params import hash_params
 from fibjax.models.windows import gather_windows
 from fibjax.system import devices, files, geometry
 from fibjax.system.cluster import HERE, Resources
-from fibjax.system.files import hash_params
 from fibjax.volumes import blockwise
 from fibjax.volumes.blockwise import Steps
 from fibjax.volumes.volume import Volume, open_volume, read_mirrored

@@ -20,6 +20,7 @@ from fibjax.methods.forest import (
   save_forest,
   score_block,
 )
+from fibjax.models import params
 from fibjax.system import files, progress
 from fibjax.system.cluster import Resources
 from fibjax.training import sampling
@@ -82,7 +83,7 @@ def score_volume(forest: Forest, source: Volume, out, resources: Resources) -> V
   """Scores every voxel of a prepared volume; as `infer.score_volume`."""
   arrays = {name: value for name, value in forest._asdict().items()
             if name != 'settings'}
-  fingerprint = {'forest': files.hash_params(arrays), 'settings': forest.settings,
+  fingerprint = {'forest': params.hash_params(arrays), 'settings': forest.settings,
                  'source': files.hash_files(source.path)}
   open_steps = functools.partial(_open_steps, forest, source.path)
   return blockwise.make_volume(out, source, np.float32, open_steps, fingerprint,

@@ -14,7 +14,7 @@ from fibjax.pipeline import measure
 from fibjax.pipeline.segmenter import open_run
 from fibjax.pipeline.stages import claim, prepare, segment_all, write_metrics
 from fibjax.report import page
-from fibjax.system import files
+from fibjax.system import files, run_folder
 from fibjax.system.cluster import HERE, Resources
 from fibjax.system.run_folder import undo_on_mistake
 from fibjax.training import members_table
@@ -36,7 +36,7 @@ def run(config, folder, resources: Resources = HERE) -> dict:
     InputError: when the workdir is in use or belongs to another config.
   """
   folder = Path(folder)
-  with undo_on_mistake(folder), files.lock(folder):
+  with undo_on_mistake(folder), run_folder.lock(folder):
     claim(config, folder)
     inputs = prepare(config, folder)
     fit(config, inputs, folder)
@@ -58,7 +58,7 @@ def train_only(config, folder, resume: bool) -> dict:
     InputError: when there are checkpoints already and resume is not asked for.
   """
   folder = Path(folder)
-  with undo_on_mistake(folder), files.lock(folder):
+  with undo_on_mistake(folder), run_folder.lock(folder):
     claim(config, folder)
     if registry.is_classical(config):
       registry.open_predictor(config, folder)  # says that there is none
@@ -81,7 +81,7 @@ def evaluate_again(folder) -> dict:
   """Writes metrics.json of a run whose segmentation is there, and returns it."""
   config, folder = open_run(folder)
   scored = 'segmentation' if registry.is_classical(config) else 'scores'
-  with files.lock(folder):
+  with run_folder.lock(folder):
     inputs = prepare(config, folder)
     opened = [{name: open_volume(folder / f'{kind}.ome.zarr' / name)
                for name in inputs.prepared} for kind in (scored, 'segmentation')]
@@ -105,11 +105,11 @@ def analyse_again(folder, mvoxel: float | None = None) -> dict:
                      remedy='give --mvoxel')
   group = folder / 'segmentation.ome.zarr'
   names = sorted(path.name for path in group.glob('*')
-                 if path.is_dir() and path.suffix != '.partial')
+                 if path.is_dir() and not files.is_partial(path))
   if not names:
     raise InputError(str(folder), got='no segmentation', expected='a finished run',
                      remedy='run it to its end first')
-  with files.lock(folder):
+  with run_folder.lock(folder):
     (folder / 'analysis.json').unlink(missing_ok=True)
     found = measure.analyse_run(
         mvoxel, {name: open_volume(group / name) for name in names},

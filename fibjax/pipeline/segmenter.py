@@ -7,7 +7,7 @@ from fibjax.errors import InputError
 from fibjax.inference.segment import segment_scores
 from fibjax.methods import registry
 from fibjax.preparation import scaling
-from fibjax.system import files, progress
+from fibjax.system import files, progress, run_folder
 from fibjax.system.cluster import HERE, Resources
 from fibjax.system.run_folder import undo_on_mistake
 from fibjax.volumes.volume import open_volume
@@ -43,7 +43,7 @@ def segment_other(folder, source, out, mode: str,
   raw = open_volume(Path(source).resolve())
   for network in predictor.models if registry.is_network(config) else (None,):
     collect.check_window(str(source), raw.shape, registry.window_zyx(config, network))
-  with undo_on_mistake(Path(out)), files.lock(out) as out:
+  with undo_on_mistake(Path(out)), run_folder.lock(out) as out:
     prepared = out / 'prepared.ome.zarr'
     if not prepared.exists():
       scaling.prepare_volume(raw, prepared, scale=config.prepare.scale,

@@ -19,7 +19,7 @@ from fibjax.methods import classical, registry
 from fibjax.methods.method import Inputs
 from fibjax.methods.network import _trained_regions
 from fibjax.preparation import scaling
-from fibjax.system import files, progress
+from fibjax.system import files, progress, provenance
 from fibjax.system.cluster import HERE, Resources
 from fibjax.training import loss_expression, sampling
 from fibjax.volumes.volume import Volume, create_group, open_volume
@@ -50,14 +50,14 @@ def claim(config, folder: Path) -> None:
   path, content = folder / 'config.json', to_dict(config)
   found, inputs = folder / 'inputs.json', collect.fingerprint(config)
   if path.exists():
-    differing = sorted(files.differences(files.read_json(path), content))
-    differing += sorted(files.differences(files.read_json(found), inputs))
+    differing = sorted(provenance.differences(files.read_json(path), content))
+    differing += sorted(provenance.differences(files.read_json(found), inputs))
     if differing:
       raise InputError(str(folder), got=f'other settings: {"; ".join(differing)}',
                        expected='the settings and files the workdir was made with',
                        remedy='choose another --workdir, or the same settings')
     return
-  files.write_versions(folder)
+  provenance.write_versions(folder)
   files.write_json(found, inputs)
   files.write_json(path, content)
 

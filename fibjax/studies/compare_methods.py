@@ -10,7 +10,6 @@ import concurrent.futures
 import math
 import multiprocessing
 import os
-import resource
 import time
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from fibjax.methods import registry
 from fibjax.methods.network import fit
 from fibjax.pipeline import run, stages
 from fibjax.report import compare_page
-from fibjax.system import files, progress, run_folder
+from fibjax.system import files, memory, progress, run_folder
 from fibjax.volumes.volume import read_box
 
 _THRESHOLDS = ('otsu', 'sauvola', 'threshold_surface')
@@ -44,7 +43,7 @@ def run_compare(config, folder) -> dict:
   folder = Path(folder).resolve()
   for method in config.compare.methods:
     registry.check_name(method)
-  with run_folder.undo_on_mistake(folder), files.lock(folder):
+  with run_folder.undo_on_mistake(folder), run_folder.lock(folder):
     stages.claim(config, folder)
     strengths = (config.compare.shine_through if config.data.source == 'simulate'
                  else (config.data.shine_through,))
@@ -88,6 +87,11 @@ def _in_process(function, *arguments) -> None:
 
 def _measure(content: dict, home: Path, films: Path) -> None:
   """One run on the films, and its row, home/compare.json."""
+  with memory.watch_peak() as peak_bytes:
+    _measure_watched(content, home, films, peak_bytes)
+
+
+def _measure_watched(content: dict, home: Path, films: Path, peak_bytes) -> None:
   config = from_dict(content)
   home.mkdir(parents=True, exist_ok=True)
   for name in ('data', 'regions'):
@@ -114,7 +118,7 @@ def _measure(content: dict, home: Path, films: Path) -> None:
       'z_anisotropy': _mean_anisotropy(segmentations.values()),
       'seconds_training': trained - start,
       'seconds_per_mvoxel': 1e6 * (applied - trained) / voxels,
-      'peak_gib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20})
+      'peak_gib': peak_bytes() / 2 ** 30})
 
 
 def _mean_anisotropy(found) -> float | None:

@@ -52,7 +52,7 @@ def run_ensemble(config, folder, resources: Resources = HERE) -> dict:
     InputError: as `sweep.run_sweep`, or for fewer finished members than wanted.
   """
   folder = Path(folder)
-  with run_folder.undo_on_mistake(folder), files.lock(folder):
+  with run_folder.undo_on_mistake(folder), run_folder.lock(folder):
     sweep.train_all(config, folder, resources)
     choose_members(config, folder)
     predictor = registry.open_predictor(config, folder)

@@ -35,7 +35,7 @@ from fibjax.metrics import comparison
 from fibjax.models import Model
 from fibjax.pipeline import stages
 from fibjax.report import sweep_page
-from fibjax.system import cluster, files, progress, run_folder
+from fibjax.system import cluster, csv_files, files, progress, run_folder
 from fibjax.system.cluster import HERE, Resources
 from fibjax.system.devices import device_memory_bytes, stack
 from fibjax.training import checkpoint, loop, loss_expression, members_table
@@ -128,7 +128,7 @@ def run_sweep(config, folder, resources: Resources = HERE) -> dict:
       even one member fits the device.
   """
   folder = Path(folder).resolve()  # workers may have another working directory
-  with run_folder.undo_on_mistake(folder), files.lock(folder):
+  with run_folder.undo_on_mistake(folder), run_folder.lock(folder):
     return train_all(config, folder, resources)
 
 
@@ -257,8 +257,8 @@ def _write_tables(config, folder: Path, units) -> list[dict]:
   table = [{name: row[name] for name in members_table.COLUMNS}
            for row in _read_members(config, folder, units)]
   if table:
-    files.write_text(folder / 'sweep' / 'members.csv',
-                       files.to_csv(table, members_table.COLUMNS))
+    csv_files.write_csv(folder / 'sweep' / 'members.csv', table,
+                        members_table.COLUMNS)
   return table
 
 
@@ -338,9 +338,9 @@ def _write_winners(config, folder: Path) -> None:
     files.write_json(folder / 'sweep' / 'winners' / 'best.json', {
         'size': size_name(best['n_xy'], best['n_z']), 'loss': best['loss'],
         'member': best['member'], 'seed': best['seed'], 'val_bce': best['val_bce']})
-    files.write_text(folder / 'sweep' / 'curves.csv', files.to_csv(
-        [{name: row[name] for name in sweep_page.CURVES}
-         for row in best['member_json']['rows']], sweep_page.CURVES))
+    csv_files.write_csv(folder / 'sweep' / 'curves.csv', [
+        {name: row[name] for name in sweep_page.CURVES}
+        for row in best['member_json']['rows']], sweep_page.CURVES)
 
 
 def _compare_losses(config, folder: Path) -> None:

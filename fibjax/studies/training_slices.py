@@ -37,7 +37,7 @@ from fibjax.methods import forest_method, method
 from fibjax.pipeline import stages
 from fibjax.report import study_page
 from fibjax.studies import sweep
-from fibjax.system import files, progress, run_folder
+from fibjax.system import csv_files, files, progress, run_folder
 from fibjax.system.cluster import HERE, Resources
 from fibjax.volumes.volume import Volume, new_volume, open_volume, read_box, write_box
 
@@ -63,7 +63,7 @@ def run_study(config, folder, resources: Resources = HERE) -> dict:
       that do not fit the stack, or as `sweep.run_sweep`.
   """
   folder = Path(folder).resolve()
-  with run_folder.undo_on_mistake(folder), files.lock(folder):
+  with run_folder.undo_on_mistake(folder), run_folder.lock(folder):
     depth = (config.data.shape_zyx[0] if config.data.source == 'simulate'
              else _open_real(config).shape[0])
     for count, placement in trials_of(config):
@@ -234,7 +234,7 @@ def _run_trial(config, chosen: list[int], raw: Volume, labels_zyx, truth_zyx,
                   **{name: float(found[name][z]) for name in (*SCORES, 'all_pore')}}
                  for z in range(len(scores_zyx))]
     progress.say(f'{home.name}, seed {member["seed"]}: scored')
-  files.write_text(home / 'slices.csv', files.to_csv(rows, rows[0]))
+  csv_files.write_csv(home / 'slices.csv', rows, rows[0])
 
 
 def _summarise(config, folder: Path) -> dict:

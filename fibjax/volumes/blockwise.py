@@ -8,7 +8,6 @@ then a line per shard. A second call checks the finished shards by their checksu
 makes the rest; the volume gets its final name when it is complete.
 """
 import concurrent.futures
-import ctypes
 import functools
 import json
 import os
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.system import cluster, files, geometry, progress
+from fibjax.system import cluster, files, geometry, memory, progress
 from fibjax.system.cluster import Resources
 from fibjax.system.geometry import Box
 from fibjax.volumes.volume import (
@@ -136,7 +135,7 @@ def _pipeline(steps: Steps, origin: _Origin, target: Volume, boxes):
         if i + 1 < len(boxes):
           ahead = reader.submit(steps.read, boxes[i + 1])
         array_zyx = steps.compute(box, block)
-        _trim_memory()
+        memory.trim()
       finally:  # what was computed before is kept, whatever stops this one
         if behind is not None:
           behind.result()
@@ -144,13 +143,6 @@ def _pipeline(steps: Steps, origin: _Origin, target: Volume, boxes):
       behind = writer.submit(_write, origin, target, box, array_zyx)
     behind.result()
     yield boxes[-1]
-
-
-def _trim_memory() -> None:
-  """Gives freed memory back to the system; glibc keeps more of it with every shard."""
-  library = ctypes.CDLL(None)
-  if hasattr(library, 'malloc_trim'):
-    library.malloc_trim(0)
 
 
 def _write(origin: _Origin, target: Volume, box: Box, array_zyx: np.ndarray) -> None:
@@ -171,7 +163,7 @@ def _make_shard(shared, box: Box) -> None:
   open_steps, origin, target = shared
   steps, volume = _opened(open_steps, target)
   _write(origin, volume, box, steps.compute(box, steps.read(box)))
-  _trim_memory()
+  memory.trim()
 
 
 def _is_whole(target: Volume, start) -> bool:

@@ -18,9 +18,10 @@ from fibjax.errors import InputError
 from fibjax.inference.score import BlockScorer, Scorer
 from fibjax.metrics import calibration
 from fibjax.models import Model
+from fibjax.models.params import hash_params
 from fibjax.models.windows import dihedral as turn
 from fibjax.models.windows import gather_windows, undo_dihedral
-from fibjax.system import devices, files, geometry
+from fibjax.system import devices, geometry
 
 CHANNELS = ('solid', 'entropy', 'mutual_information')  # entropies in nats
 _SMALL_PX = 64  # smaller tiles are mostly margin
@@ -51,7 +52,7 @@ def network_scorer(networks: Sequence[Model], params: Sequence, *,
   return Scorer(
       window_zyx=(n_z, window_px, window_px),
       channels=CHANNELS if len(networks) > 1 else (),
-      fingerprint={'weights': [files.hash_params(weights) for weights in params],
+      fingerprint={'weights': [hash_params(weights) for weights in params],
                    'model': settings, 'mode': mode, 'dihedral': dihedral},
       open=functools.partial(_open, settings, params, dihedral, mode, tile_px))
 

@@ -21,6 +21,7 @@ from fibjax.methods.forest import (
 from fibjax.methods.method import Inputs, Method
 from fibjax.methods.network import merged_regions
 from fibjax.models.facts import FOREST, MethodFacts
+from fibjax.models.params import hash_params
 from fibjax.system import files, geometry, progress
 from fibjax.system.run_folder import RunFolder
 from fibjax.training import sampling
@@ -115,7 +116,7 @@ def forest_scorer(forest: Forest) -> Scorer:
   return Scorer(
       window_zyx=(scale_space.n_slices(forest.settings['feature_set']), 1, 1),
       channels=(),
-      fingerprint={'forest': files.hash_params(arrays), 'settings': forest.settings},
+      fingerprint={'forest': hash_params(arrays), 'settings': forest.settings},
       open=functools.partial(_open_scorer, forest))
 
 

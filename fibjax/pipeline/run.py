@@ -13,7 +13,7 @@ from fibjax.pipeline import measure, stages
 from fibjax.report import page
 from fibjax.system import files
 from fibjax.system.cluster import HERE, Resources
-from fibjax.system.run_folder import RunFolder, undo_on_mistake
+from fibjax.system.run_folder import RunFolder, lock, undo_on_mistake
 from fibjax.volumes.volume import open_volume
 
 
@@ -32,7 +32,7 @@ def run(config, folder, resources: Resources = HERE) -> dict:
     InputError: when the workdir is in use or belongs to another config.
   """
   workdir, method = RunFolder(folder), make_method(config)
-  with undo_on_mistake(workdir), files.lock(workdir):
+  with undo_on_mistake(workdir), lock(workdir):
     stages.record_settings(config, workdir)
     inputs = stages.collect_inputs(config, method, workdir)
     if method.fit is not None:
@@ -63,7 +63,7 @@ def train_only(config, folder, resume: bool) -> dict:
       resume is not set.
   """
   workdir, method = RunFolder(folder), make_method(config)
-  with undo_on_mistake(workdir), files.lock(workdir):
+  with undo_on_mistake(workdir), lock(workdir):
     stages.record_settings(config, workdir)
     check_trained(method, config.model.name)
     if config.train.weights:
@@ -103,7 +103,7 @@ def evaluate_again(folder) -> dict:
   config, workdir = open_run(folder)
   method = make_method(config)
   scored = workdir.scores if method.label is None else workdir.segmentation
-  with files.lock(workdir):
+  with lock(workdir):
     inputs = stages.collect_inputs(config, method, workdir)
     scores, segmentations = ({name: open_volume(group / name)
                               for name in inputs.prepared}
@@ -128,11 +128,11 @@ def analyse_again(folder, mvoxel: float | None = None) -> dict:
     raise InputError('config.analyse.mvoxel', got=0, expected='a size to measure',
                      remedy='give --mvoxel')
   names = sorted(path.name for path in workdir.segmentation.glob('*')
-                 if path.is_dir() and path.suffix != '.partial')
+                 if path.is_dir() and not files.is_partial(path))
   if not names:
     raise InputError(str(workdir.path), got='no segmentation',
                      expected='a finished run', remedy='run it to its end first')
-  with files.lock(workdir):
+  with lock(workdir):
     workdir.analysis.unlink(missing_ok=True)
     quantities = _measure(mvoxel, {name: open_volume(workdir.segmentation / name)
                                    for name in names}, workdir)

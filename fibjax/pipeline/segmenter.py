@@ -20,7 +20,7 @@ from fibjax.pipeline.run import check_trained, open_run
 from fibjax.preparation import scaling
 from fibjax.system import files, progress
 from fibjax.system.cluster import HERE, Resources
-from fibjax.system.run_folder import RunFolder, undo_on_mistake
+from fibjax.system.run_folder import RunFolder, lock, undo_on_mistake
 from fibjax.volumes.volume import open_volume
 
 
@@ -109,7 +109,7 @@ class Segmenter:
     """
     raw = open_volume(Path(source).resolve())
     check_window(str(source), raw.shape, self._window_zyx)
-    with undo_on_mistake(Path(out)), files.lock(out):
+    with undo_on_mistake(Path(out)), lock(out):
       results = RunFolder(out)
       if not results.prepared.exists():
         scaling.prepare_volume(raw, results.prepared, scale=self._prepare.scale,

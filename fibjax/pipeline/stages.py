@@ -20,7 +20,7 @@ from fibjax.inference.score import Scorer, score_volume
 from fibjax.inference.segment import Postprocessing, segment_scores
 from fibjax.methods.method import Inputs, Method
 from fibjax.preparation import scaling
-from fibjax.system import files, progress
+from fibjax.system import files, progress, provenance
 from fibjax.system.cluster import HERE, Resources
 from fibjax.system.devices import device_memory_bytes
 from fibjax.system.run_folder import RunFolder
@@ -45,14 +45,14 @@ def record_settings(config, run: RunFolder) -> None:
   """
   content, inputs = to_dict(config), collect.fingerprint(config.data)
   if run.config.exists():
-    differing = sorted(files.differences(files.read_json(run.config), content))
-    differing += sorted(files.differences(files.read_json(run.inputs), inputs))
+    differing = sorted(provenance.differences(files.read_json(run.config), content))
+    differing += sorted(provenance.differences(files.read_json(run.inputs), inputs))
     if differing:
       raise InputError(str(run.path), got=f'other settings: {"; ".join(differing)}',
                        expected='the settings and files the workdir was made with',
                        remedy='choose another --workdir, or the same settings')
     return
-  files.write_versions(run)
+  provenance.write_versions(run)
   files.write_json(run.inputs, inputs)
   files.write_json(run.config, content)
 

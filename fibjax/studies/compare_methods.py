@@ -9,11 +9,8 @@ and strength.
 import concurrent.futures
 import math
 import multiprocessing
-import threading
 import time
 from pathlib import Path
-
-import psutil
 
 from fibjax.analysis import two_point
 from fibjax.config import from_dict, to_dict
@@ -22,12 +19,11 @@ from fibjax.methods import registry
 from fibjax.models.facts import FOREST, NETWORK, THRESHOLD
 from fibjax.pipeline import run, stages
 from fibjax.report import compare_page
-from fibjax.system import files, progress
-from fibjax.system.run_folder import RunFolder, undo_on_mistake
+from fibjax.system import files, memory, progress
+from fibjax.system.run_folder import RunFolder, lock, undo_on_mistake
 from fibjax.volumes.volume import read_box
 
 _NO_BACKS = 0.95  # mIoU that every method should have without pore-backs (§5)
-_SAMPLING_S = 0.1  # between two readings of the memory
 
 
 def run_compare(config, folder) -> dict:
@@ -48,7 +44,7 @@ def run_compare(config, folder) -> dict:
                else (config.data.shine_through,))
   methods = {name: registry.make_method(_config_of(config, name, strengths[0]))
              for name in config.compare.methods}
-  with undo_on_mistake(workdir), files.lock(workdir):
+  with undo_on_mistake(workdir), lock(workdir):
     stages.record_settings(config, workdir)
     rows = []
     for strength in strengths:
@@ -145,39 +141,13 @@ def _timed(method_run: RunFolder, stage: str, outputs: tuple[Path, ...],
     for path in outputs:
       files.remove(path)
     start = time.monotonic()
-    with _PeakMemory() as peak:
+    with memory.watch_peak() as peak_bytes:
       function()
+      peak = peak_bytes()
     times[stage] = {'seconds': time.monotonic() - start,
-                    'peak_gib': peak.bytes / 2 ** 30}
+                    'peak_gib': peak / 2 ** 30}
     files.write_json(method_run.times, times)
   return times[stage]
-
-
-class _PeakMemory:
-  """The largest resident memory of this process, read every `_SAMPLING_S` seconds.
-
-  The operating system's own peak would count what the parent process held when it
-  started this one.
-  """
-
-  def __init__(self):
-    self.bytes = 0
-    self._stop = threading.Event()
-    self._thread = threading.Thread(target=self._watch, daemon=True)
-
-  def _watch(self):
-    process = psutil.Process()
-    while not self._stop.is_set():
-      self.bytes = max(self.bytes, process.memory_info().rss)
-      self._stop.wait(_SAMPLING_S)
-
-  def __enter__(self):
-    self._thread.start()
-    return self
-
-  def __exit__(self, *error):
-    self._stop.set()
-    self._thread.join()
 
 
 def _mean_anisotropy(volumes) -> float | None:

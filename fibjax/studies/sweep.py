@@ -38,13 +38,14 @@ from fibjax.metrics import comparison
 from fibjax.models import Model
 from fibjax.pipeline import stages
 from fibjax.report import sweep_page
-from fibjax.system import cluster, files, progress
+from fibjax.system import cluster, csv_files, files, progress
 from fibjax.system.cluster import HERE, Resources
 from fibjax.system.devices import device_memory_bytes, stack
 from fibjax.system.run_folder import (
   GroupFolder,
   RunFolder,
   SweepFolder,
+  lock,
   undo_on_mistake,
 )
 from fibjax.training import checkpoint, loop, loss_expression, members_table
@@ -138,7 +139,7 @@ def run_sweep(config, folder, resources: Resources = HERE) -> dict:
       even one member fits the device.
   """
   workdir = RunFolder(Path(folder).resolve())  # workers may have another directory
-  with undo_on_mistake(workdir), files.lock(workdir):
+  with undo_on_mistake(workdir), lock(workdir):
     return train_all(config, workdir, resources)
 
 
@@ -275,7 +276,7 @@ def _write_tables(config, sweep: SweepFolder, units) -> list[dict]:
   table = [{name: row[name] for name in members_table.COLUMNS}
            for row in _read_members(config, sweep, units)]
   if table:
-    files.write_text(sweep.members, files.to_csv(table, members_table.COLUMNS))
+    csv_files.write_csv(sweep.members, table, members_table.COLUMNS)
   return table
 
 
@@ -362,9 +363,9 @@ def _write_winners(config, sweep: SweepFolder) -> None:
     files.write_json(sweep.best, {
         'size': size_name(best['n_xy'], best['n_z']), 'loss': best['loss'],
         'member': best['member'], 'seed': best['seed'], 'val_bce': best['val_bce']})
-    files.write_text(sweep.curves, files.to_csv(
-        [{name: row[name] for name in sweep_page.CURVES}
-         for row in best['record']['rows']], sweep_page.CURVES))
+    csv_files.write_csv(sweep.curves, [{name: row[name] for name in sweep_page.CURVES}
+                                       for row in best['record']['rows']],
+                        sweep_page.CURVES)
 
 
 def _compare_losses(config, workdir: RunFolder) -> None:

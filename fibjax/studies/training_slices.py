@@ -46,9 +46,15 @@ from fibjax.methods.registry import make_method
 from fibjax.pipeline import stages
 from fibjax.report import study_page
 from fibjax.studies import sweep
-from fibjax.system import files, progress
+from fibjax.system import csv_files, files, progress
 from fibjax.system.cluster import HERE, Resources
-from fibjax.system.run_folder import RunFolder, film_path, undo_on_mistake, volume_name
+from fibjax.system.run_folder import (
+  RunFolder,
+  film_path,
+  lock,
+  undo_on_mistake,
+  volume_name,
+)
 from fibjax.volumes.volume import Volume, new_volume, open_volume, read_box, write_box
 
 _SIMULATED = 'raw'  # name of a simulated stack, as of its file
@@ -74,7 +80,7 @@ def run_study(config, folder, resources: Resources = HERE) -> dict:
   """
   workdir = RunFolder(Path(folder).resolve())
   make_method(config)
-  with undo_on_mistake(workdir), files.lock(workdir):
+  with undo_on_mistake(workdir), lock(workdir):
     depth = (config.data.shape_zyx[0] if config.data.source == 'simulate'
              else _open_real(config).shape[0])
     for count, placement in trials_of(config):
@@ -245,7 +251,7 @@ def _run_trial(config, chosen: list[int], raw: Volume, labels_zyx, truth_zyx,
                      for name in (*SCORES, 'all_pore')}}
                  for z in range(len(scores_zyx))]
     progress.say(f'{trial.path.name}, seed {member["seed"]}: scored')
-  files.write_text(trial.slices, files.to_csv(rows, rows[0]))
+  csv_files.write_csv(trial.slices, rows, rows[0])
 
 
 def _summarise(config, workdir: RunFolder) -> dict:

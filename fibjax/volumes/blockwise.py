@@ -11,7 +11,6 @@ second call verifies the finished shards by their checksums and computes the oth
 volume gets its final name when it is complete.
 """
 import concurrent.futures
-import ctypes
 import functools
 import json
 import os
@@ -23,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.system import cluster, files, geometry, progress
+from fibjax.system import cluster, files, geometry, memory, progress
 from fibjax.system.cluster import Resources
 from fibjax.system.geometry import Box
 from fibjax.volumes.volume import (
@@ -153,7 +152,7 @@ def _pipeline(function: BlockFunction, source: _Source, target: Volume, boxes):
         if i + 1 < len(boxes):
           ahead = read(boxes[i + 1])
         array_zyx = function.compute(box, block_zyx)
-        _trim_memory()
+        memory.trim()
       finally:  # the previous shard is kept, whatever stops this one
         if behind is not None:
           behind.result()
@@ -162,13 +161,6 @@ def _pipeline(function: BlockFunction, source: _Source, target: Volume, boxes):
                              array_zyx)
     behind.result()
     yield boxes[-1]
-
-
-def _trim_memory() -> None:
-  """Gives freed memory back to the system; glibc keeps more of it with every shard."""
-  library = ctypes.CDLL(None)
-  if hasattr(library, 'malloc_trim'):
-    library.malloc_trim(0)
 
 
 def _write(source_path: Path, stamp: str, target: Volume, box: Box,
@@ -193,7 +185,7 @@ def _make_shard(shared, box: Box) -> None:
   function, source, target = _open_in_worker(open_function, source_path, target_path)
   array_zyx = function.compute(box, read_mirrored(source, *function.reads(box)))
   _write(source_path, stamp, target, box, array_zyx)
-  _trim_memory()
+  memory.trim()
 
 
 def _is_intact(target: Volume, start) -> bool:

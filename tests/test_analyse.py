@@ -8,7 +8,7 @@ from fibjax.report import figures, page
 from fibjax.report.physics import physics_figure, physics_table
 from fibjax.system import files
 from fibjax.volumes.volume import create_volume, open_volume, write_box
-from tests.test_report import film, make_run, visible_text
+from tests.helpers import film, make_run, visible_text
 
 SIZE = (50., 10., 10.)
 

@@ -15,7 +15,7 @@ from fibjax.models import conv, layers
 from fibjax.models.patch_cnn import Dropout
 from fibjax.training import loop, members_table, sampling, step
 from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
-from tests.test_train import tiny_config
+from tests.helpers import tiny_config
 
 
 def make(name='resunet', base=4, depth=2, norm='group', n_z=1, seed=None):

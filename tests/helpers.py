@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 from fibjax.annotation.regions import make_regions, save_regions
 from fibjax.config import base, validate
 from fibjax.models import make_model
-from fibjax.system.files import write_json, write_versions
+from fibjax.system.files import write_json
+from fibjax.system.provenance import write_versions
 from fibjax.volumes.volume import create_group, create_volume, write_box
 
 ROOT = Path(__file__).parents[1]

@@ -46,7 +46,7 @@ def test_a_film_killed_while_it_was_written_is_made_again(tmp_path, monkeypatch,
 def test_a_film_that_is_there_is_kept(tmp_path):
   simulate(tmp_path)
   before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
-  with pytest.raises(InputError, match=r'raw\.ome\.zarr: got something there already'):
+  with pytest.raises(InputError, match=r'raw\.ome\.zarr: got a path that already exists'):
     simulate(tmp_path, annotator=True)
   assert {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()} == before
 

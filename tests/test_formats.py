@@ -640,7 +640,7 @@ def test_exports_that_cannot_be(tmp_path, monkeypatch):
   refused('OME-Zarr version: got 0.3', stacks.export_stack, volume, tmp_path / 'a.zarr',
           ome_version='0.3')
   (tmp_path / 'b.raw.json').write_text('{}')
-  refused('b.raw.json: got something there already', stacks.export_stack, volume,
+  refused('b.raw.json: got a path that already exists', stacks.export_stack, volume,
           tmp_path / 'b.raw')
   assert (tmp_path / 'b.raw.json').read_text() == '{}'
   floats = make_volume(tmp_path / 'w', noise(np.float64))

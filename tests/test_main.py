@@ -159,7 +159,7 @@ def test_regions_never_overwrite_and_name_every_profile(capsys, tmp_path, stack)
   words = annotated(tmp_path)
   assert main.main(words) == 0
   capsys.readouterr()
-  assert 'something there already' in fails(capsys, *words)
+  assert 'a path that already exists' in fails(capsys, *words)
   with pytest.raises(SystemExit):
     main.main(['regions', 'import', '--help'])
   said = capsys.readouterr().out

@@ -317,7 +317,7 @@ def test_imported_regions_appear_whole_or_not_at_all(tmp_path, monkeypatch):
   assert_same(load_regions(tmp_path / 'out'), made)
   for there in ('out', 't.csv'):
     content = (tmp_path / 't.csv').read_bytes()
-    with pytest.raises(InputError, match=f'{there}: got something there already'):
+    with pytest.raises(InputError, match=f'{there}: got a path that already exists'):
       import_regions(*source, tmp_path / there)
     assert (tmp_path / 't.csv').read_bytes() == content
   with pytest.raises(NotADirectoryError):

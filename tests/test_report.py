@@ -14,7 +14,8 @@ from fibjax.annotation.regions import (
 from fibjax.errors import InputError
 from fibjax.metrics import confusion
 from fibjax.report import figures, page, preparation, sources, tables
-from fibjax.system.files import read_columns, write_json
+from fibjax.system.csv_files import read_columns
+from fibjax.system.files import write_json
 from fibjax.volumes.volume import create_volume, read_box, write_box
 from tests.helpers import example_metrics, film, make_run, split_scores, visible_text
 

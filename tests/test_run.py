@@ -13,7 +13,7 @@ from fibjax.metrics import confusion
 from fibjax.pipeline import run, segmenter
 from fibjax.preparation import scaling
 from fibjax.report import page
-from fibjax.system import files
+from fibjax.system import run_folder
 from fibjax.training import checkpoint
 from fibjax.volumes import blockwise
 from fibjax.volumes import volume as volumes
@@ -125,7 +125,7 @@ def test_other_settings_and_a_second_process_are_refused(finished, tmp_path):
   other = load(f'{DEMO}:tiny', (*TINY, 'train.l2=0.5'))
   with pytest.raises(InputError, match=r'train\.l2 was 4\.16e-06, now 0\.5'):
     run.run(other, folder)
-  with files.lock(folder), pytest.raises(InputError, match='in use'):
+  with run_folder.lock(folder), pytest.raises(InputError, match='in use'):
     run.run(settings, folder)
   with pytest.raises(InputError, match='--resume'):
     run.train_only(settings, folder, resume=False)

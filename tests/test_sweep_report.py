@@ -7,7 +7,7 @@ import pytest
 
 from fibjax.errors import InputError
 from fibjax.report import figures, sweep_figures, sweep_page, sweep_tables, tables
-from fibjax.system import files
+from fibjax.system import csv_files, files
 from fibjax.training import members_table
 from tests.helpers import visible_text
 
@@ -43,7 +43,7 @@ def random_sweep(sizes, n, seed=0):
 
 def write(folder, rows, columns=members_table.COLUMNS, curves=CURVES):
   folder.mkdir(exist_ok=True)
-  text = files.to_csv([{k: row[k] for k in columns} for row in rows], columns)
+  text = csv_files.to_csv([{k: row[k] for k in columns} for row in rows], columns)
   (folder / 'members.csv').write_text(text, encoding='utf-8')
   if curves:
     (folder / 'curves.csv').write_text(curves, encoding='utf-8')

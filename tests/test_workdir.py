@@ -8,7 +8,7 @@ import jax
 import pytest
 
 from fibjax.errors import InputError, check_shape
-from fibjax.system import files
+from fibjax.system import files, provenance, run_folder
 
 
 def test_write_json_leaves_the_old_file_when_it_fails(tmp_path):
@@ -29,7 +29,7 @@ def test_read_json_names_missing_and_damaged_files(tmp_path):
 
 
 def _hold(path, locked, release):
-  with files.lock(path):
+  with run_folder.lock(path):
     locked.set()
     release.wait(30)
 
@@ -40,11 +40,11 @@ def test_a_second_process_is_refused_and_a_dead_one_releases(tmp_path):
   process = context.Process(target=_hold, args=(tmp_path, locked, release))
   process.start()
   assert locked.wait(60)
-  with pytest.raises(InputError, match='in use'), files.lock(tmp_path):
+  with pytest.raises(InputError, match='in use'), run_folder.lock(tmp_path):
     pass
   process.kill()
   process.join()
-  with files.lock(tmp_path):
+  with run_folder.lock(tmp_path):
     pass
 
 
@@ -80,7 +80,7 @@ def test_hashes_follow_content_and_stamps_follow_writing(tmp_path):
 def test_versions_tell_the_command_that_can_be_repeated(tmp_path, monkeypatch):
   monkeypatch.setattr(sys, 'argv', ['/opt/bin/fibjax', 'run',
                                     '--config.train.loss=bce + dice'])
-  files.write_versions(tmp_path)
+  provenance.write_versions(tmp_path)
   found = files.read_json(tmp_path / 'versions.json')
   assert found['command'] == "fibjax run '--config.train.loss=bce + dice'"
   assert found['jax'] == jax.__version__

@@ -24,7 +24,7 @@ import numpy as np
 from fibjax.annotation.regions import propose_positions
 from fibjax.errors import InputError
 from fibjax.metrics.calibration import binary_entropy
-from fibjax.system import files
+from fibjax.system import csv_files, files
 from fibjax.volumes.volume import Volume, read_box
 
 HOW = ('random', 'stratified', 'uncertain')
@@ -98,7 +98,7 @@ def save_places(path, places: list[dict], sizes: Sizes) -> None:
   """
   files.check_absent(path)
   rows = [{**place, **sizes._asdict()} for place in places]
-  files.write_text(path, files.to_csv(rows, COLUMNS + Sizes._fields))
+  csv_files.write_csv(path, rows, COLUMNS + Sizes._fields)
 
 
 def load_places(path) -> tuple[list[dict], Sizes]:

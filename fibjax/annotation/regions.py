@@ -11,7 +11,6 @@ centred on the region. Contexts are half-open boxes in voxels, z, y, x.
 import csv
 import dataclasses
 import io
-import os
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from scipy.sparse.csgraph import connected_components
 from fibjax.errors import InputError
 from fibjax.formats import stacks
 from fibjax.formats.label_codes import PORE, SOLID, UNLABELLED, decode_labels
-from fibjax.system import files
+from fibjax.system import csv_files, files
 
 SPLITS = ('train', 'val', 'test')
 _COLUMNS = ('volume', 'z', 'y', 'x', 'height', 'width', 'split')
@@ -90,14 +89,12 @@ def save_regions(folder, regions: Regions) -> None:
   """Writes regions.csv and masks.npy; the table comes last, so it vouches for both."""
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  partial = folder / 'masks.npy.partial'
-  with open(partial, 'wb') as file:
-    np.save(file, regions.masks_ryx)
-  os.replace(partial, folder / 'masks.npy')
+  with files.whole_file(folder / 'masks.npy') as partial:
+    np.save(partial, regions.masks_ryx)
   rows = zip(regions.volume, regions.z, regions.y, regions.x, regions.heights,
              regions.widths, regions.split, strict=True)
-  files.write_text(folder / 'regions.csv', files.to_csv(
-      [dict(zip(_COLUMNS, row, strict=True)) for row in rows], _COLUMNS))
+  csv_files.write_csv(folder / 'regions.csv', [
+      dict(zip(_COLUMNS, row, strict=True)) for row in rows], _COLUMNS)
 
 
 def load_regions(folder) -> Regions:

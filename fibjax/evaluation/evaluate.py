@@ -10,7 +10,7 @@ from fibjax.analysis import porosity
 from fibjax.annotation.regions import Regions, region_mask, select_regions
 from fibjax.config import SPLITS
 from fibjax.metrics import calibration, comparison, confusion
-from fibjax.system import files
+from fibjax.system import csv_files
 from fibjax.volumes import blockwise
 from fibjax.volumes.volume import Volume, read_box
 
@@ -69,7 +69,7 @@ def evaluate(prepared: dict[str, Volume], regions: Regions, scores: dict[str, Vo
       name: whole_volume(segmentations[name], truths[name]) for name in names}
   table = [{k: v for k, v in row.items() if k not in ('before', 'after')}
            for row in rows]
-  return result, files.to_csv(table, table[0])
+  return result, csv_files.to_csv(table, table[0])
 
 
 def _region_row(regions: Regions, r: int, scores, segmentations) -> dict:

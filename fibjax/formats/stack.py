@@ -12,7 +12,6 @@ Invariants:
 """
 import contextlib
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -253,14 +252,9 @@ def new_file(path):
   """
   path = Path(path)
   files.check_absent(path)
-  partial = path.with_name(path.name + '.partial')
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    yield partial
-    os.replace(partial, path)
+    with files.whole_file(path) as partial:
+      yield partial
   except OSError as error:
     raise InputError(str(path), got=str(error), expected='a file that can be written',
                      remedy='check free space and permissions') from None
-  finally:
-    if partial.exists():
-      partial.unlink()

@@ -73,23 +73,22 @@ def analyse_volume(labels: Volume, mvoxel: float, truth: Volume | None = None) -
 
 
 def analyse_run(mvoxel: float, segmentations: dict[str, Volume],
-                truths: dict[str, Volume | None], folder) -> dict:
-  """Measures all volumes of a run, or goes on: analysis.json.
+                truths: dict[str, Volume | None], out: Path) -> dict:
+  """Measures all volumes of a run, or resumes doing so.
 
   Args:
     mvoxel: largest box, million voxels.
     segmentations: by name.
     truths: by name, None where only regions are known.
-    folder: workdir.
+    out: the run's analysis.json.
 
   Returns:
     The content of analysis.json: name -> as `analyse_volume`.
   """
-  path = Path(folder) / 'analysis.json'
-  found = files.read_json(path) if path.exists() else {}
+  quantities = files.read_json(out) if out.exists() else {}
   for name, labels in segmentations.items():
-    if name not in found:
-      found[name] = analyse_volume(labels, mvoxel, truths[name])
-      files.write_json(path, found)
+    if name not in quantities:
+      quantities[name] = analyse_volume(labels, mvoxel, truths[name])
+      files.write_json(out, quantities)
       progress.say(f'analysed {name}')
-  return found
+  return quantities

@@ -6,7 +6,6 @@ has not made is named on the page. Text from the run is escaped, so a file name 
 contains markup is shown and does nothing. Same folder, same bytes.
 """
 import base64
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ from fibjax.report import (
   sweep_tables,
   tables,
 )
-from fibjax.system import files
+from fibjax.system import csv_files, files
 
 
 class PageFigure(NamedTuple):
@@ -160,7 +159,7 @@ def write_page(folder, template: str, shown_tables, shown_figures, *, notes, fac
   folder = Path(folder)
   (folder / 'figures').mkdir(exist_ok=True)
   for figure in shown_figures:
-    _write_bytes(folder / 'figures' / f'{figure.stem}.png', figure.png)
+    files.write_bytes(folder / 'figures' / f'{figure.stem}.png', figure.png)
   files.write_text(folder / 'tables.md',
                      '\n'.join(tables.to_markdown(t) for t in shown_tables))
   html = _template(template).render(
@@ -181,12 +180,6 @@ def _template(name):
       undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
   environment.filters['png'] = lambda data: base64.b64encode(data).decode('ascii')
   return environment.get_template(name)
-
-
-def _write_bytes(path, content):
-  partial = path.with_name(f'.{path.name}.partial')
-  partial.write_bytes(content)
-  os.replace(partial, path)
 
 
 def _tables(scores, notes) -> list[tables.Table]:
@@ -302,7 +295,7 @@ def _preparation(films, records):
 
 
 def _curves(folder, notes):
-  columns = files.read_columns(folder / 'metrics.csv')
+  columns = csv_files.read_columns(folder / 'metrics.csv')
   if 'epoch' not in columns:
     notes.append('metrics.csv is missing or empty: no training curves.')
     return None
@@ -316,7 +309,7 @@ def _curves(folder, notes):
 
 
 def _porosities(folder):
-  columns = files.read_columns(folder / 'porosities.csv')
+  columns = csv_files.read_columns(folder / 'porosities.csv')
   if not {'volume', 'manual', 'automatic'} <= columns.keys():
     return None
   volume = columns['volume']

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy import ndimage
 
 from fibjax.report import figures, page, sources, tables
-from fibjax.system import files, run_folder
+from fibjax.system import csv_files, files, run_folder
 from fibjax.volumes.volume import open_volume, read_box
 
 # Loss and accuracy that the document printed, (count, placement, slice); section 3.1.
@@ -47,7 +47,7 @@ def write_study_report(folder) -> Path:
                               for row in result['table']))
   homes = {'{} {}'.format(*trial): run_folder.RunFolder(folder).trial(*trial).path
            for trial in trials}
-  columns = {name: files.read_columns(home / 'slices.csv')
+  columns = {name: csv_files.read_columns(home / 'slices.csv')
              for name, home in homes.items()}
   pictures = [_bars(result['table'], trials, kinds[0])]
   pictures += [_curves(columns, kind) for kind in kinds]

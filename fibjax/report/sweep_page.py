@@ -12,7 +12,7 @@ import numpy as np
 from fibjax.errors import InputError
 from fibjax.report import figures, page, sources, sweep_figures, sweep_tables, tables
 from fibjax.report.sweep_figures import HYPERS
-from fibjax.system import files
+from fibjax.system import csv_files, files
 from fibjax.training import members_table
 
 CURVES = ('epoch', 'train_bce', 'val_bce', 'train_accuracy', 'val_accuracy')
@@ -148,7 +148,7 @@ def _size_figures(members, sizes, winner):
 
 
 def _curves(path, members, winner, notes):
-  columns = files.read_columns(path)
+  columns = csv_files.read_columns(path)
   if not columns:
     notes.append('Curves of the selected member: curves.csv is missing or empty.')
     return []

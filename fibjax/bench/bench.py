@@ -30,7 +30,13 @@ from fibjax.system import files
 from fibjax.system.cluster import HERE
 from fibjax.system.devices import map_images, put_everywhere
 from fibjax.training import loss_expression, optim, sampling
-from fibjax.training.step import Hyper, Moment, init_state, train_step
+from fibjax.training.step import (
+  STEP_SETTINGS,
+  StepInputs,
+  init_state,
+  make_hyper,
+  train_step,
+)
 
 _REPEATS = 5
 _GEMM = 4096
@@ -74,7 +80,7 @@ def _training_step(n_xy: int, n_z: int, padding: str, crop_px: int, batch: int):
                                    loss=loss, crop_px=crop_px))
   gather = jax.jit(lambda r, b: gather_windows(
       r.context_ryxc, b.corners_b3, model.window_px))
-  return (functools.partial(step, state, moment(samples, loss), regions),
+  return (functools.partial(step, state, step_inputs(samples, loss), regions),
           functools.partial(gather, regions, samples))
 
 
@@ -89,10 +95,10 @@ def training_data(model, crop_px: int, batch: int):
   return regions, sampling.Samples(jnp.asarray(corners, jnp.int32), jnp.ones(batch))
 
 
-def moment(samples, loss, seed: int = 0) -> Moment:
+def step_inputs(samples, loss, seed: int = 0) -> StepInputs:
   """What a step needs besides its state and the regions."""
-  hyper = Hyper(*(np.float32(0.1),) * 5, np.asarray(loss.factors, np.float32))
-  return Moment(samples, np.uint32(seed), hyper, np.float32(0.01), np.float32(0))
+  hyper = make_hyper(dict.fromkeys(STEP_SETTINGS, 0.1), loss.factors)
+  return StepInputs(samples, np.uint32(seed), hyper, np.float32(0.01), np.float32(0))
 
 
 def gather_share(_: str = '') -> dict[str, float]:

@@ -46,10 +46,10 @@ def members_over_solo(sampling: str, n_xy: int) -> dict[str, float]:
   for count in (1, _MEMBERS):
     states = devices.put_members(
         [jax.device_get(start(np.uint32(k))) for k in range(count)])
-    moments = devices.put_members(
-        [jax.device_get(bench.moment(samples, loss, k)) for k in range(count)])
+    inputs = devices.put_members(
+        [jax.device_get(bench.step_inputs(samples, loss, k)) for k in range(count)])
     functions[count] = functools.partial(
-        devices.map_members(step, count), states, moments,
+        devices.map_members(step, count), states, inputs,
         devices.put_shared(regions, count))
   seconds = bench.median_seconds(functions)
   return {'members_over_solo': _MEMBERS * seconds[1] / seconds[_MEMBERS],

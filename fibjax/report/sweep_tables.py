@@ -12,9 +12,9 @@ from fibjax.errors import InputError
 from fibjax.report import sweep_figures, tables
 from fibjax.report.tables import DASH
 from fibjax.training.members_table import (
-  _SCORES,
   HYPERS,
   STATES,
+  SUMMARISED_COLUMNS,
   Size,
   best_member,
   size_name,
@@ -41,7 +41,7 @@ def sizes_table(members: dict, sizes: list[Size]) -> tables.Table:
   unit_s, unit = sweep_figures.time_unit(longest)
   rows = []
   for s in sizes:
-    best = {k: math.nan if s.best is None else members[k][s.best] for k in _SCORES}
+    best = {k: math.nan if s.best is None else members[k][s.best] for k in SUMMARISED_COLUMNS}
     mark = ' (selected)' if s.best is not None and s.best == winner else ''
     loss = f', {s.loss}' * several
     rows.append((

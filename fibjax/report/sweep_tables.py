@@ -41,7 +41,8 @@ def sizes_table(members: dict, sizes: list[Size]) -> tables.Table:
   unit_s, unit = sweep_figures.time_unit(longest)
   rows = []
   for s in sizes:
-    best = {k: math.nan if s.best is None else members[k][s.best] for k in SUMMARISED_COLUMNS}
+    best = {k: math.nan if s.best is None else members[k][s.best]
+            for k in SUMMARISED_COLUMNS}
     mark = ' (selected)' if s.best is not None and s.best == winner else ''
     loss = f', {s.loss}' * several
     rows.append((

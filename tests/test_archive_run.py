@@ -10,7 +10,7 @@ from fibjax.methods import registry
 from fibjax.pipeline import run
 from fibjax.report import sources
 from tests import tiny_archive
-from tests.test_main import SKARBERG
+from tests.helpers import ROOT
 
 NAMES = ['HPC22', 'HPC30', 'HPC45']
 
@@ -23,7 +23,7 @@ def archive(tmp_path_factory):
 
 
 def load(archive, *more):
-  return config.load(f'{SKARBERG}:tiny', (
+  return config.load(f'{ROOT}/configs/skarberg2021.py:tiny', (
       'data.source=zenodo', f'data.root={archive}', 'split.mode=table', *more))
 
 

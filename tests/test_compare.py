@@ -76,8 +76,9 @@ def test_findings_are_read_off_the_rows():
   assert found['1'] == {'thresholds_overestimate_solid': True,
                         'network_ahead_of_forest_by': pytest.approx(0.10),
                         'forest_ahead_of_best_threshold': True}
-  worse = compare_methods.find([row('otsu', 0., 0.9), row('otsu', 1., 0.6, automatic=0.4),
-                        row('forest', 1., 0.69), row('patch_cnn', 1., 0.6)])
+  worse = compare_methods.find([
+      row('otsu', 0., 0.9), row('otsu', 1., 0.6, automatic=0.4),
+      row('forest', 1., 0.69), row('patch_cnn', 1., 0.6)])
   assert not worse['without_pore_backs']['all_near_1']
   assert worse['1'] == {'thresholds_overestimate_solid': False,
                         'network_ahead_of_forest_by': pytest.approx(-0.09),

@@ -41,7 +41,7 @@ def film(tmp_path_factory):
 
 def score(pairs, film, out, dihedral=False, **options):
   found = score_volume(Predictor(*zip(*pairs, strict=True), dihedral),
-                             film, out, **options)
+                       film, out, **options)
   return read_box(found, (0, 0, 0), found.shape, channel=None)
 
 
@@ -150,7 +150,7 @@ def test_a_second_call_makes_nothing_anew(done):
 def test_an_ensemble_segments_another_volume_as_its_own(done, tmp_path):
   _, folder, _ = done
   out = segmenter.segment_other(folder, folder / 'data' / 'HPC30' / 'raw.ome.zarr',
-                          tmp_path / 'out', 'auto')
+                                tmp_path / 'out', 'auto')
   found, own = (open_volume(path) for path in
                 (out, folder / 'segmentation.ome.zarr' / 'HPC30'))
   np.testing.assert_array_equal(*(read_box(v, (0, 0, 0), v.shape)

@@ -63,7 +63,7 @@ def test_what_is_finished_is_not_made_again(done, tmp_path, monkeypatch):
 def test_another_volume_is_segmented_alike(done, tmp_path):
   settings, folder, _ = done
   out = segmenter.segment_other(folder, folder / 'data' / 'HPC30' / 'raw.ome.zarr',
-                          tmp_path / 'out', 'auto')
+                                tmp_path / 'out', 'auto')
   np.testing.assert_array_equal(read(out), read(folder / 'segmentation.ome.zarr'
                                                 / 'HPC30'))
 

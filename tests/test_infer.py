@@ -5,8 +5,7 @@ import pytest
 from fibjax.errors import InputError
 from fibjax.inference import score
 from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
-from tests.test_dense import random_params
-from tests.test_patch_cnn import oracle, small_model
+from tests.helpers import patch_cnn_logit, random_params, small_model
 
 
 @pytest.fixture(scope='module')
@@ -14,7 +13,7 @@ def film(tmp_path_factory):
   folder = tmp_path_factory.mktemp('film')
   array = np.random.default_rng(0).random((3, 37, 30)).astype(np.float32)
   with new_volume(folder / 'film', array.shape, np.float32, (50., 10., 10.),
-                          shard_zyx=(2, 20, 20)) as volume:
+                  shard_zyx=(2, 20, 20)) as volume:
     write_box(volume, (0, 0, 0), array)
   return array, open_volume(folder / 'film')
 
@@ -43,7 +42,7 @@ def test_dense_scores_equal_the_network_voxel_by_voxel(film, context_model, tmp_
   padded = np.pad(array, ((1, 1), (before, after), (before, after)), 'reflect')
   for z, y, x in [(0, 0, 0), (2, 36, 29), (1, 18, 3), (0, 36, 15), (2, 7, 29)]:
     window = padded[z:z + 3, y:y + model.window_px, x:x + model.window_px]
-    expected = sigmoid(oracle(params, np.moveaxis(window, 0, -1), 'context'))
+    expected = sigmoid(patch_cnn_logit(params, np.moveaxis(window, 0, -1), 'context'))
     assert abs(found[z, y, x] - expected) < 1e-4
   assert open_volume(tmp_path / 's').voxel_size_zyx_nm == (50., 10., 10.)
 
@@ -58,7 +57,7 @@ def test_the_published_network_voxel_by_voxel(film, tmp_path, mode, monkeypatch)
   padded = np.pad(array, ((0, 0), (16, 16), (16, 16)), 'reflect')
   for z, y, x in [(0, 0, 0), (2, 36, 29), (1, 18, 3), (0, 36, 15)]:
     window = padded[z, y:y + 33, x:x + 33, None]
-    assert abs(found[z, y, x] - sigmoid(oracle(params, window, 'same'))) < 1e-4
+    assert abs(found[z, y, x] - sigmoid(patch_cnn_logit(params, window, 'same'))) < 1e-4
 
 
 @pytest.mark.long

@@ -10,90 +10,20 @@ from fibjax.annotation.regions import (
   load_regions,
   make_regions,
   region_mask,
-  save_regions,
 )
 from fibjax.errors import InputError
 from fibjax.metrics import confusion
 from fibjax.report import figures, page, preparation, sources, tables
 from fibjax.system.csv_files import read_columns
 from fibjax.system.files import write_json
-from fibjax.system.provenance import write_versions
-from fibjax.volumes.volume import create_group, create_volume, read_box, write_box
-
-SIZE_NM = (50.0, 10.0, 10.0)
-
-
-def scores(miou, accuracy=0.9, manual=0.25, automatic=0.2625):
-  return {'miou': miou, 'accuracy': accuracy, 'iou_pore': miou, 'iou_solid': miou,
-          'porosity_manual': manual, 'porosity_automatic': automatic, 'n_voxels': 100}
-
-
-def example_metrics(names=('A', 'B')):
-  splits = {s: {'before': scores(0.7), 'after': scores(0.81234)}
-            for s in ('train', 'val', 'test')}
-  return {**splits, 'per_volume': {name: splits for name in names},
-          'postprocess': {'sigma_px': 2.63, 'threshold': 0.402},
-          'whole_volume': {n: {'porosity_automatic': 0.3} for n in names},
-          'threshold_baseline': {names[0]: {'miou': 0.7, 'threshold': 3.0}},
-          'porosity_tests': {names[0]: {
-              'n_regions': 5, 'manual': 0.25, 'automatic': 0.26, 'difference': 0.01,
-              'difference_low': -0.005, 'difference_high': 0.03, 'unpaired_p': 0.77,
-              'paired_p': 1e-9, 'confidence': 0.9}}}
-
-
-def film(seed, shape=(5, 60, 70)):
-  """Returns image, truth and score of a small film."""
-  rng = np.random.default_rng(seed)
-  truth = np.kron(rng.random((shape[0], 6, 7)) > 0.3, np.ones((1, 10, 10))) > 0
-  image = (0.3 + 0.4 * truth + rng.normal(0, 0.05, shape)).astype(np.float32)
-  score = np.clip(truth + rng.normal(0, 0.3, shape), 0, 1).astype(np.float32)
-  return image, truth.astype(np.uint8), score
-
-
-def make_run(folder, names=('HPC22', 'HPC30'), voxel_size=SIZE_NM, with_test=True):
-  """Writes a complete small run."""
-  folder.mkdir()
-  write_json(folder / 'config.json', {
-      'name': 'small', 'seed': 0, 'model': {'name': 'patch_cnn', 'n_xy': 33, 'n_z': 3},
-      'data': {'volumes': []}, 'postprocess': {'min_size_vox': 100}})
-  write_json(folder / 'metrics.json', example_metrics(names))
-  write_json(folder / 'postprocess.json', {'sigma_px': 2.5, 'threshold': 0.41})
-  write_versions(folder)
-  (folder / 'metrics.csv').write_text(
-      'epoch,lr,train_loss,train_accuracy,val_bce,val_accuracy,val_miou\n'
-      '1,0.01,0.6,0.7,0.5,0.75,\n2,0.01,0.4,0.8,0.45,0.8,0.6\n', encoding='utf-8')
-  rows, table = [], ['volume,split,manual,automatic']
-  for group in ('prepared', 'scores', 'segmentation'):
-    create_group(folder / f'{group}.ome.zarr')
-  for i, name in enumerate(names):
-    image, truth, score = film(i)
-    parts = {'prepared': image, 'scores': score,
-             'segmentation': (score > 0.5).astype(np.uint8)}
-    for group, array in parts.items():
-      volume = create_volume(folder / f'{group}.ome.zarr' / name,
-                                           array.shape, array.dtype, voxel_size)
-      write_box(volume, (0, 0, 0), array)
-    for z, split in ((0, 'train'), (1, 'val'), (2, 'test' if with_test else 'val')):
-      mask = truth[z, 5:37, 10:50].copy()
-      mask[:4, :4] = 255
-      rows.append((name, (z, 5, 10), mask, split))
-      table.append(f'"{name}",{split},0.3,0.3{z}')
-  volumes, positions, masks, split = zip(*rows, strict=True)
-  save_regions(folder / 'regions', make_regions(
-      volumes, positions, masks, split))
-  (folder / 'porosities.csv').write_text('\n'.join(table), encoding='utf-8')
-  return folder
+from fibjax.volumes.volume import create_volume, read_box, write_box
+from tests.helpers import example_metrics, film, make_run, split_scores, visible_text
 
 
 @pytest.fixture(scope='module')
 def run(tmp_path_factory):
   folder = make_run(tmp_path_factory.mktemp('runs') / 'complete')
   return folder, page.write_report(folder).read_text(encoding='utf-8')
-
-
-def visible_text(html):
-  body = re.sub(r'<style>.*?</style>', '', html, flags=re.S)
-  return ' '.join(re.sub(r'<[^>]*>', ' ', body).split())
 
 
 def test_comparison_has_the_papers_colours():
@@ -237,7 +167,7 @@ def test_preparation_is_read_from_where_the_record_says(run, tmp_path):
 
 def test_split_tables_hold_the_numbers_of_metrics():
   content = example_metrics()
-  own = {'test': {'after': scores(0.5, 0.6, 0.2, 0.3)}}
+  own = {'test': {'after': split_scores(0.5, 0.6, 0.2, 0.3)}}
   content['per_volume'] = {'A': own, 'B': {}}
   table = tables.split_table(content, 'after')
   assert table.rows[0] == ('A', *['–'] * 8, '0.5000', '0.6000', '20.00', '30.00')
@@ -270,7 +200,7 @@ def test_porosity_table_names_its_interval():
 
 def test_volume_table_shows_truth_only_where_there_is_some():
   content = {'whole_volume': {
-      'A': {'porosity_automatic': 0.31, 'truth': scores(0.8, 0.9, 0.3, 0.31)},
+      'A': {'porosity_automatic': 0.31, 'truth': split_scores(0.8, 0.9, 0.3, 0.31)},
       'B': {'porosity_automatic': 0.2}}}
   table = tables.volume_table(content)
   assert table.rows == (('A', '31.00', '30.00', '+1.00', '0.8000', '0.9000'),

@@ -42,8 +42,9 @@ def scores(tmp_path, monkeypatch):
 def whole(scores_zyx, settings, sigma_px=SIGMA_PX):
   labels_zyx = postprocess.double_threshold(scores_zyx, sigma_px, THRESHOLD,
                                             settings.kernel)
-  return small_objects.remove_small(labels_zyx, settings.min_size_vox, ndim=settings.ndim,
-                              connectivity=settings.connectivity)
+  return small_objects.remove_small(
+      labels_zyx, settings.min_size_vox, ndim=settings.ndim,
+      connectivity=settings.connectivity)
 
 
 def run(scores, out, settings, sigma_px=SIGMA_PX, resources=HERE):

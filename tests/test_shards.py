@@ -113,8 +113,8 @@ SCRIPT = '''
 import functools, sys
 import numpy as np
 from pathlib import Path
-from fibjax.data import ome_zarr
-from fibjax.data import volume as volumes
+from fibjax.volumes import ome_zarr
+from fibjax.volumes import volume as volumes
 from tests.test_shards import make, negate
 ome_zarr.SHARD_ZYX, ome_zarr.CHUNK_ZYX = (2, 8, 8), (1, 4, 4)
 folder = Path(sys.argv[1])
@@ -188,9 +188,9 @@ def test_a_truncated_shard_of_the_source_is_named(film, tmp_path):
 FULL_DISK = '''
 import resource, sys
 from pathlib import Path
-from fibjax.checks import InputError
-from fibjax.data import ome_zarr
-from fibjax.data import volume as volumes
+from fibjax.errors import InputError
+from fibjax.volumes import ome_zarr
+from fibjax.volumes import volume as volumes
 from tests.test_shards import make
 ome_zarr.SHARD_ZYX = (4, 20, 13)  # a shard of 4 kB, then one of 1 kB
 folder = Path(sys.argv[1])

@@ -91,11 +91,11 @@ def test_a_winner_is_the_run_it_would_have_been_alone(swept, tmp_path):
   inputs = stages.prepare(sweep.largest(load()), folder)._replace(
       model=models.make_model(settings.model))
   best = loop.train_and_evaluate(settings, inputs.model,
-                                    *network.put_sides(settings, inputs), tmp_path)
+                                 *network.put_sides(settings, inputs), tmp_path)
   found = members_table.best_row(members_table.read_rows(winner))
   assert best['val_bce'] == pytest.approx(found['val_bce'], abs=1e-5)
   out = segmenter.segment_other(winner, folder / 'data' / 'HPC30' / 'raw.ome.zarr',
-                          tmp_path / 'out', 'auto')
+                                tmp_path / 'out', 'auto')
   assert out.exists()
 
 

@@ -9,6 +9,7 @@ from fibjax.errors import InputError
 from fibjax.report import figures, sweep_figures, sweep_page, sweep_tables, tables
 from fibjax.system import csv_files, files
 from fibjax.training import members_table
+from tests.helpers import visible_text
 
 PAPER_HYPERS = dict(intensity_mean_sd=0.048, intensity_deviation_sd=0.056,
                     log10_learning_rate=-2, decay_epochs=8, log10_l2=-5.5,
@@ -52,11 +53,6 @@ def write(folder, rows, columns=members_table.COLUMNS, curves=CURVES):
 def read(folder):
   members = members_table.read_members(folder / 'members.csv')
   return members, members_table.summarise_sizes(members)
-
-
-def visible_text(html):
-  body = re.sub(r'<style>.*?</style>', '', html, flags=re.S)
-  return ' '.join(re.sub(r'<[^>]*>', ' ', body).split())
 
 
 def test_columns_are_those_agreed_with_the_sweep():

@@ -7,7 +7,7 @@ import pytest
 from fibjax.errors import InputError
 from fibjax.report.viewer import SlicedVolume, add, layers_of, show
 from fibjax.volumes import volume as volumes
-from tests.test_report import make_run
+from tests.helpers import make_run
 
 
 @pytest.fixture(scope='module')

@@ -32,7 +32,7 @@ from fibjax.system import cluster, progress
 from fibjax.system.cluster import Resources
 from fibjax.system.geometry import Box, Index
 from fibjax.volumes import blockwise
-from fibjax.volumes.blockwise import Steps
+from fibjax.volumes.blockwise import BlockFunction
 from fibjax.volumes.volume import Volume, open_volume, read_box, shard_shape
 
 _PHASES = {'pore': 0, 'solid': 1}
@@ -122,7 +122,7 @@ def remove_small_streamed(labels: Volume, out, min_size_vox: int, *, ndim: int,
     resources: where to work.
 
   Raises:
-    InputError: as `remove_small` and `shards.make_volume`, or for labels in shards of
+    InputError: as `remove_small` and `blockwise.map_blocks`, or for labels in shards of
       another shape.
   """
   _check_phases((phase,))
@@ -130,23 +130,24 @@ def remove_small_streamed(labels: Volume, out, min_size_vox: int, *, ndim: int,
                    _check_connectivity(ndim, connectivity))
   # A complete volume is only compared with the fingerprint, which needs no search.
   kept = {} if Path(out).exists() else _find_kept(search, labels, phase, resources)
-  return blockwise.make_volume(out, labels, np.uint8,
-                            functools.partial(_open_steps, search, kept), fingerprint,
-                            f'clean {phase}s', resources)
+  return blockwise.map_blocks(functools.partial(_open_cleaning, search, kept), labels,
+                              out, np.uint8, fingerprint=fingerprint,
+                              title=f'clean {phase}s', resources=resources)
 
 
-def _open_steps(search: _Search, kept: dict[Index, np.ndarray]) -> Steps:
-  labels = open_volume(search.path)
+def _open_cleaning(search: _Search, kept: dict[Index, np.ndarray],
+                   labels: Volume) -> BlockFunction:
   boxes = set(blockwise.shard_boxes(labels))
 
-  def read(box):
+  def reads(box):
     if box not in boxes:  # pieces are known by their numbers in their own box
       raise InputError(str(labels.path), got=f'shards {shard_shape(labels)}',
                        expected='the default shards, as those of the new volume',
                        remedy='write it with shards of the default shape')
-    return _read(search, labels, box)
+    return _with_seam(search, labels, box)
 
   def compute(box, block_zyx):
+    _check_codes(str(labels.path), block_zyx)
     pieces_zyx, count = _find_pieces(block_zyx == search.phase, search.ndim,
                                      search.connectivity)
     small = _count_voxels(pieces_zyx, count) < search.min_size_vox
@@ -155,7 +156,7 @@ def _open_steps(search: _Search, kept: dict[Index, np.ndarray]) -> Steps:
     owned = _owned(box)
     return block_zyx[owned] ^ small[pieces_zyx[owned]]
 
-  return Steps(read, compute)
+  return BlockFunction(reads, compute)
 
 
 def _find_kept(search: _Search, labels: Volume, phase: str,
@@ -248,12 +249,17 @@ def _code_dtype(n_open: int) -> np.dtype:
   return np.min_scalar_type(_OPEN + n_open)
 
 
-def _read(search: _Search, labels: Volume, box: Box) -> np.ndarray:
-  """Labels of a shard and one voxel more at the end of each axis that has one."""
+def _with_seam(search: _Search, labels: Volume, box: Box) -> Box:
+  """A shard's box and one voxel more at the end of each axis that has one."""
   stop = [min(b + 1, n) for b, n in zip(box[1], labels.shape, strict=True)]
   if search.ndim == 2:
     stop[0] = box[1][0]
-  block_zyx = read_box(labels, box[0], stop)
+  return box[0], tuple(stop)
+
+
+def _read(search: _Search, labels: Volume, box: Box) -> np.ndarray:
+  """Labels of a shard with its seam."""
+  block_zyx = read_box(labels, *_with_seam(search, labels, box))
   _check_codes(str(labels.path), block_zyx)
   return block_zyx
 

@@ -98,7 +98,7 @@ def final_name(path) -> str:
 
 @contextlib.contextmanager
 def new_folder(path):
-  """Yields the path of a folder to create, which becomes `path` when the block succeeds.
+  """Yields a folder to fill that becomes `path` when the block succeeds.
 
   Until then it is called `partial_path(path)`; what a killed process left there is
   removed first. After an error nothing is left.
@@ -115,6 +115,33 @@ def new_folder(path):
   except BaseException:
     shutil.rmtree(partial, ignore_errors=True)
     raise
+
+
+def share_folder(source, target) -> None:
+  """Creates a folder with the same files as another, unless it exists.
+
+  Files become hard links, or copies where the file system has none. For folders whose
+  files never change again.
+  """
+  if not Path(target).exists():
+    with new_folder(target) as partial:
+      shutil.copytree(source, partial, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source, target) -> None:
+  try:
+    os.link(source, target)
+  except OSError:  # another file system, or one without links
+    shutil.copy2(source, target)
+
+
+def remove(path) -> None:
+  """Deletes a file or a folder, if it exists."""
+  path = Path(path)
+  if path.is_dir():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)
 
 
 def check_absent(path) -> None:

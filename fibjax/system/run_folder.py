@@ -41,7 +41,8 @@ class RunFolder(os.PathLike):
     report, figures, tables: the page, its images, its tables as Markdown.
     ensemble, ensemble_weights, results, porosity: of an ensemble.
     sweep: of a sweep, a `SweepFolder`.
-    compare: row of a comparison of methods, or all of its rows (.json).
+    compare, times: row of a method in a comparison, or all rows; its time and memory
+      (.json).
     study, labels, slices: of a study of training slices.
   """
 
@@ -76,6 +77,7 @@ class RunFolder(os.PathLike):
     self.porosity = path / 'porosity.json'
     self.sweep = SweepFolder(path / 'sweep')
     self.compare = path / 'compare.json'
+    self.times = path / 'times.json'
     self.study = path / 'study.json'
     self.labels = path / 'labels.ome.zarr'
     self.slices = path / 'slices.csv'

@@ -42,6 +42,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
   return lower[matches[0]] if matches else None
 
 
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+  """"did you mean 'xyz'?" with the nearest known word; '' when none is similar."""
+  similar = nearest(word, known)
+  return f'did you mean {similar!r}?' if similar else ''
+
+
 def unknown(name: str, got, known: Iterable, remedy: str = 'choose one of these'
             ) -> InputError:
   """The error for a word that is not among the known ones; suggests the nearest.
@@ -53,9 +59,8 @@ def unknown(name: str, got, known: Iterable, remedy: str = 'choose one of these'
     remedy: what the user can do where no known word is similar.
   """
   known = [str(k) for k in known]
-  similar = nearest(got, known)
   return InputError(name, got=repr(got), expected=f'one of {", ".join(known)}',
-                    remedy=f'did you mean {similar!r}?' if similar else remedy)
+                    remedy=did_you_mean(got, known) or remedy)
 
 
 def check_shape(name: str, array, shape: tuple) -> None:

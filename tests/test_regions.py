@@ -22,8 +22,8 @@ from fibjax.annotation.regions import (
   select_regions,
 )
 from fibjax.errors import InputError
-from fibjax.system import files
 from fibjax.formats import label_codes
+from fibjax.system import files
 
 SHAPE = (200, 2247, 3372)
 

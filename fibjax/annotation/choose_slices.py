@@ -9,7 +9,7 @@ that train a network, which is judged on others. Arrays are [z, y, x]; labels 0 
 import numpy as np
 from scipy import ndimage
 
-from fibjax.errors import InputError, check_shape
+from fibjax.errors import InputError, check_shape, unknown
 from fibjax.simulation import annotator
 
 PLACEMENTS = ('initial', 'distributed', 'uncertain')
@@ -52,8 +52,7 @@ def choose_slices(depth: int, count: int, placement: str, test_slices=(),
   elif placement == 'uncertain':
     chosen = _most_uncertain(np.asarray(uncertainty_z), count, spacing / 2, test_slices)
   else:
-    raise InputError('config.study.placements', got=repr(placement),
-                     expected=f'one of {PLACEMENTS}', remedy='choose one of these')
+    raise unknown('config.study.placements', placement, PLACEMENTS)
   both = sorted(set(chosen) & set(test_slices))
   if both:
     raise InputError('config.study.test_slices', got=f'slices {both} in training, too',

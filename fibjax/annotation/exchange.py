@@ -27,7 +27,7 @@ from fibjax.annotation.experts import inter_expert_miou, staple
 from fibjax.annotation.frame import BLANK, FRAME, LEAST_MARGIN_PX, MARK
 from fibjax.annotation.proposals import Sizes
 from fibjax.annotation.regions import Regions, make_regions, region_mask, save_regions
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.formats import stacks, tiff
 from fibjax.formats.label_codes import UNLABELLED, decode_labels
 from fibjax.metrics import confusion
@@ -268,9 +268,8 @@ def _check_export(named, places, sizes: Sizes, experts) -> None:
   for k, place in enumerate(places):
     name = place['volume']
     if name not in named:
-      raise InputError(f'place {k}', got=f'volume {name}',
-                       expected=f'one of {", ".join(sorted(named))}',
-                       remedy='give that volume too, or correct the table')
+      raise unknown(f'place {k}: volume', name, sorted(named),
+                    'give that volume too, or correct the table')
     shape = named[name].shape
     start = [place[axis] for axis in 'zyx']
     size = (1, sizes.region_px, sizes.region_px)

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.formats import stacks
 from fibjax.formats.label_codes import PORE, SOLID, UNLABELLED, decode_labels
 from fibjax.system import csv_files, files
@@ -148,9 +148,8 @@ def check_regions(regions: Regions, shapes: Mapping, window_zyx=None) -> None:
   """
   for name in sorted(set(regions.volume)):
     if name not in shapes:
-      raise InputError(f'region {regions.volume.index(name)}', got=f'volume {name}',
-                       expected=f'one of {", ".join(sorted(shapes))}',
-                       remedy='correct the name or add the volume')
+      raise unknown(f'region {regions.volume.index(name)}: volume', name,
+                    sorted(shapes), 'correct the name or add the volume')
     if window_zyx and any(w > n for w, n in zip(window_zyx, shapes[name], strict=True)):
       raise InputError(f'volume {name}',
                        got=f'shape {tuple(shapes[name])}, window {tuple(window_zyx)}',

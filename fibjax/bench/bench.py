@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fibjax.config import base
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.inference import score
 from fibjax.methods import scale_space
 from fibjax.methods.forest import fit_forest, score_block
@@ -277,10 +277,9 @@ def main(out=None, only: str | None = None, peer: str = '') -> dict[str, float]:
     InputError: for an unknown group, a peer that is not installed, a bad out.
   """
   chosen = only.split(',') if only else list(GROUPS)
-  unknown = sorted(set(chosen) - set(GROUPS))
-  if unknown:
-    raise InputError('--only', got=', '.join(unknown), expected=', '.join(GROUPS),
-                     remedy='name groups of figures')
+  for name in chosen:
+    if name not in GROUPS:
+      raise unknown('--only', name, GROUPS, 'name groups of figures')
   if peer and importlib.util.find_spec(peer) is None:
     raise InputError(f'--peer {peer}', got='a package that is not installed',
                      expected='it beside fibjax', remedy='pip install -e .[torch]')

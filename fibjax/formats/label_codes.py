@@ -9,7 +9,7 @@ highest (its documentation, ignore_label.md); PoreSpy's images are True in the p
 """
 import numpy as np
 
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 
 PORE, SOLID, UNLABELLED = 0, 1, 255
 # Code in a file -> label. Anything else in a file is an error.
@@ -69,9 +69,8 @@ def encode_labels(labels, profile: str, name: str = 'labels') -> np.ndarray:
 
 def _codes(profile: str) -> dict[int, int]:
   if profile not in LABEL_PROFILES:
-    raise InputError('label profile', got=repr(profile),
-                     expected=f'one of {", ".join(LABEL_PROFILES)}',
-                     remedy='name the tool the masks come from or go to')
+    raise unknown('label profile', profile, LABEL_PROFILES,
+                  'name the program that the masks come from or go to')
   return LABEL_PROFILES[profile]
 
 

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.metrics import confusion
 
 KERNELS = ('matlab', 'scipy4sigma')
@@ -56,8 +56,7 @@ class Tuning(NamedTuple):
 
 def _radius_px(sigma_px, kernel):
   if kernel not in KERNELS:
-    raise InputError('kernel', got=repr(kernel), expected=f'one of {KERNELS}',
-                     remedy='use matlab, the published one')
+    raise unknown('kernel', kernel, KERNELS, 'use matlab, the published one')
   if not (math.isfinite(sigma_px) and sigma_px >= 0):
     raise InputError('sigma_px', got=sigma_px, expected='a number of at least 0',
                      remedy='0 switches the smoothing off')

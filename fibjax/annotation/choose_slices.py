@@ -10,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from fibjax.errors import InputError, check_shape, unknown
+from fibjax.metrics.labels import UNLABELLED
 from fibjax.simulation import annotator
 
 PLACEMENTS = ('initial', 'distributed', 'uncertain')
@@ -108,7 +109,7 @@ def paint(truth_zyx: np.ndarray, slices, share: float, seed: int, patch_px: int 
     painted_yx = np.kron(chosen.reshape(rows, columns),
                          np.ones((patch_px, patch_px), bool))
     painted_yx = painted_yx[:drawn_yx.shape[0], :drawn_yx.shape[1]]
-    masks.append(np.where(painted_yx, drawn_yx, 255).astype(np.uint8))
+    masks.append(np.where(painted_yx, drawn_yx, UNLABELLED).astype(np.uint8))
   masks_nyx = np.stack(masks)
   for code, name in ((0, 'pore'), (1, 'solid')):
     if not (masks_nyx == code).any():
@@ -207,5 +208,5 @@ def hold_out_squares(labels_yx: np.ndarray, share: float, side_px: int, seed
             for k in sorted(drawn)]
   kept_yx = labels_yx.copy()
   for y, x in places:
-    kept_yx[y:y + side_px, x:x + side_px] = 255
+    kept_yx[y:y + side_px, x:x + side_px] = UNLABELLED
   return kept_yx, places

@@ -29,8 +29,9 @@ from fibjax.annotation.proposals import Sizes
 from fibjax.annotation.regions import Regions, make_regions, region_mask, save_regions
 from fibjax.errors import InputError, unknown
 from fibjax.formats import stacks, tiff
-from fibjax.formats.label_codes import UNLABELLED, decode_labels
+from fibjax.formats.label_codes import decode_labels
 from fibjax.metrics import confusion
+from fibjax.metrics.labels import UNLABELLED
 from fibjax.system.files import (
   check_absent,
   hash_files,

@@ -14,7 +14,8 @@ import numpy as np
 
 from fibjax.annotation.proposals import Sizes
 from fibjax.errors import InputError
-from fibjax.formats.label_codes import LABEL_PROFILES, UNLABELLED
+from fibjax.formats.label_codes import LABEL_PROFILES
+from fibjax.metrics.labels import UNLABELLED
 
 BLANK, FRAME, MARK = 0, 128, 192
 LEAST_MARGIN_PX = 8  # around the core

@@ -20,7 +20,8 @@ from scipy.sparse.csgraph import connected_components
 
 from fibjax.errors import InputError, unknown
 from fibjax.formats import stacks
-from fibjax.formats.label_codes import PORE, SOLID, UNLABELLED, decode_labels
+from fibjax.formats.label_codes import decode_labels
+from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
 from fibjax.system import csv_files, files
 
 SPLITS = ('train', 'val', 'test')
@@ -67,9 +68,9 @@ def make_regions(volume, positions_r3, masks, split=None) -> Regions:
     raise InputError('regions', got=f'{len(positions)} rows and {n} masks',
                      expected='one mask per row',
                      remedy='correct the table or the masks')
-  unknown = sorted(set(split) - {*SPLITS, ''})
-  if unknown:
-    raise InputError('regions: split', got=unknown,
+  others = sorted(set(split) - {*SPLITS, ''})
+  if others:
+    raise InputError('regions: split', got=others,
                      expected='train, val, test or empty', remedy='correct the column')
   heights = np.array([m.shape[0] for m in masks], int)
   widths = np.array([m.shape[1] for m in masks], int)

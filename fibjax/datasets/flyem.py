@@ -16,7 +16,8 @@ from scipy import ndimage
 from fibjax.annotation.regions import Regions, make_regions
 from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError
-from fibjax.formats import label_codes, stacks
+from fibjax.formats import stacks
+from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
 from fibjax.volumes.volume import Volume, new_volume, open_volume, write_box
 
 NAME = 'flyem'
@@ -78,8 +79,8 @@ def boundary_labels(bodies_zyx: np.ndarray) -> np.ndarray:
     edge[1:] |= differ
     edge[:-1] |= differ
   boundary_zyx = ndimage.binary_dilation(edge_zyx, np.ones((1, 3, 3), bool))
-  labels_zyx = np.where(boundary_zyx, label_codes.PORE, label_codes.SOLID)
-  return np.where(bodies_zyx == 0, label_codes.UNLABELLED, labels_zyx).astype(np.uint8)
+  labels_zyx = np.where(boundary_zyx, PORE, SOLID)
+  return np.where(bodies_zyx == 0, UNLABELLED, labels_zyx).astype(np.uint8)
 
 
 def _open_flyem(request: Request) -> dict[str, Volume]:

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fibjax.annotation.regions import Regions, concatenate_regions, make_regions
-from fibjax.config import SPLITS
+from fibjax.annotation.regions import SPLITS, Regions, concatenate_regions, make_regions
 from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError
 from fibjax.formats import stacks

@@ -10,8 +10,8 @@ highest (its documentation, ignore_label.md); PoreSpy's images are True in the p
 import numpy as np
 
 from fibjax.errors import InputError, unknown
+from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
 
-PORE, SOLID, UNLABELLED = 0, 1, 255
 # Code in a file -> label. Anything else in a file is an error.
 LABEL_PROFILES = {
     'fibjax': {0: PORE, 1: SOLID, 255: UNLABELLED},

@@ -17,6 +17,7 @@ from scipy import ndimage
 
 from fibjax.errors import InputError, unknown
 from fibjax.metrics import confusion
+from fibjax.metrics.labels import UNLABELLED
 
 KERNELS = ('matlab', 'scipy4sigma')
 _SIGMA_STEP_PX = 0.5
@@ -221,7 +222,7 @@ def _region_counts(region, sigma_px, thresholds, kernel):
   top, left = max(y - pad, 0), max(x - pad, 0)
   tile = region.score_yx[top:y + h + pad, left:x + w + pad]
   inside = np.s_[y - top:y - top + h, x - left:x - left + w]
-  valid, solid = region.mask_yx != confusion.UNLABELLED, region.mask_yx == 1
+  valid, solid = region.mask_yx != UNLABELLED, region.mask_yx == 1
   n, n_solid = np.count_nonzero(valid), np.count_nonzero(solid)
   smoothed = smooth(tile, sigma_px, kernel)
   counts = np.empty((len(thresholds), 2, 2), np.int64)

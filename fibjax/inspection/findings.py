@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from fibjax.formats.label_codes import LABEL_PROFILES, PORE, SOLID
+from fibjax.formats.label_codes import LABEL_PROFILES
 from fibjax.inspection.statistics import Statistics
+from fibjax.metrics.labels import PORE, SOLID
 
 _SIGMAS = 6.0
 _AROUND = 11              # slices that a slice is compared with

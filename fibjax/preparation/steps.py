@@ -144,7 +144,10 @@ def _kind(name):
 def _known(name, key) -> Parameter:
   known = _kind(name).parameters
   if key not in known:
-    raise unknown(f'step {name}: parameter', key, known or ('none',))
+    if not known:
+      raise InputError(f'step {name}', got=f'parameter {key!r}',
+                       expected='no parameter', remedy='leave it out')
+    raise unknown(f'step {name}: parameter', key, known)
   return known[key]
 
 

@@ -30,6 +30,7 @@ from fibjax.inference.score import Scorer, score_array
 from fibjax.methods import network
 from fibjax.methods.method import Inputs
 from fibjax.methods.registry import make_method
+from fibjax.metrics.labels import UNLABELLED
 from fibjax.pipeline import stages
 from fibjax.pipeline.run import open_run
 from fibjax.preparation import scaling
@@ -159,9 +160,9 @@ def volume_porosity(label, inputs: Inputs, segmentation: Volume, name: str,
   for r in range(len(regions.volume)):
     mask_yx = region_mask(regions, r)
     height, width = mask_yx.shape
-    if (mask_yx != 255).any():
-      manual.append(np.mean(mask_yx[mask_yx != 255] == 0))
-      automatic.append((labels_mryx[:, r, :height, :width][:, mask_yx != 255] == 0
+    if (mask_yx != UNLABELLED).any():
+      manual.append(np.mean(mask_yx[mask_yx != UNLABELLED] == 0))
+      automatic.append((labels_mryx[:, r, :height, :width][:, mask_yx != UNLABELLED] == 0
                         ).mean(1))
       slices.append(int(regions.z[r]))
   bias = None

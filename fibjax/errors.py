@@ -35,11 +35,11 @@ def _rebuild(name: str, line: str) -> InputError:
   return error
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-  """The known word that is most like a misspelt one; None when none is similar."""
+def nearest(word: str, known: Iterable[str]) -> str:
+  """The known word that is most like a misspelt one, '' when none is similar."""
   lower = {str(k).lower(): str(k) for k in known}
   matches = difflib.get_close_matches(str(word).lower(), lower, n=1)
-  return lower[matches[0]] if matches else None
+  return lower[matches[0]] if matches else ''
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -92,7 +92,7 @@ def test_the_nearest_known_word_is_suggested():
   known = ('patch_cnn', 'resunet', 'unet', 'forest')
   assert nearest('resnet', known) == 'resunet'
   assert nearest('FORREST', known) == 'forest'
-  assert nearest('zzz', known) is None
+  assert nearest('zzz', known) == ''
   assert str(unknown('method', 'forrest', known)) == (
       "method: got 'forrest', expected one of patch_cnn, resunet, unet, forest; "
       "did you mean 'forest'?")

@@ -76,8 +76,11 @@ def parser() -> argparse.ArgumentParser:
   sub.add_argument('--seed', type=int, default=1000)
   sub.add_argument('--out', required=True, type=Path, help='JSON file')
   sub = verb('bench', 'speed figures as JSON', _bench)
-  sub.add_argument('--out', type=Path)
+  sub.add_argument('--out', type=Path, help='file that keeps every finished group; '
+                   'the same command resumes')
   sub.add_argument('--only', help='comma-separated names of groups of figures')
+  sub.add_argument('--restart', action='store_true',
+                   help='measure again what --out has already')
   sub.add_argument('--peer', choices=('torch',), default='',
                    help='compare with another framework, if installed')
   return top
@@ -191,7 +194,7 @@ def _coverage(args, _):
 
 def _bench(args, _):
   from fibjax.bench import bench
-  bench.main(args.out, args.only, args.peer)
+  bench.main(args.out, args.only, args.peer, args.restart)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -229,6 +232,7 @@ def _next_step(verb: str) -> str:
           'sweep': 'the same command goes on from here',
           'ensemble': 'the same command goes on from here',
           'segment': 'the same command goes on from here',
+          'bench': 'the same command resumes if it has --out',
           'train': 'the same command with --resume goes on from here'}.get(
               verb, 'nothing half-written is left')
 

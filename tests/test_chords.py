@@ -111,4 +111,4 @@ def test_mean_of_a_boolean_model():
 
 def test_another_phase_is_refused():
   with pytest.raises(InputError, match='pore or solid'):
-    chords.find_chords(np.zeros((2, 2, 2)), SIZE, 'water')
+    chords.find_chords(np.zeros((2, 2, 2), np.uint8), SIZE, 'water')

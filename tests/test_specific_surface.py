@@ -89,4 +89,4 @@ def test_plane_counts_for_lines_across_it_alone():
 
 def test_short_axis_is_refused():
   with pytest.raises(InputError, match='3 voxels'):
-    specific_surface.specific_surface(np.zeros((2, 9, 9)), ANISOTROPIC)
+    specific_surface.specific_surface(np.zeros((2, 9, 9), np.uint8), ANISOTROPIC)

@@ -28,7 +28,7 @@ from fibjax.annotation.frame import BLANK, FRAME, LEAST_MARGIN_PX, MARK
 from fibjax.annotation.proposals import Sizes
 from fibjax.annotation.regions import Regions, make_regions, region_mask, save_regions
 from fibjax.errors import InputError, unknown
-from fibjax.formats import stacks, tiff
+from fibjax.formats import label_images, tiff
 from fibjax.formats.label_codes import decode_labels
 from fibjax.metrics import confusion
 from fibjax.metrics.labels import UNLABELLED
@@ -130,7 +130,7 @@ def import_annotations(folder, profile: str, out) -> dict:
 
   Args:
     folder: of `export_regions`.
-    profile: key of labels.LABEL_PROFILES, the same for all experts.
+    profile: key of label_codes.LABEL_CODES, the same for all experts.
     out: folder to make: regions.csv and masks.npy, and annotation.json with what is
       returned, the expert, file and hash of each row, and the hashes of the volumes.
 
@@ -338,7 +338,7 @@ def _label_files(folder: Path, manifest) -> dict[str, list[Path | None]]:
 
 def _read_core(file: Path, sizes: Sizes, profile: str, name: str):
   """Labels of the core and the voxels painted on the frame; None when untouched."""
-  mask_zyx = stacks.read_masks(file)
+  mask_zyx = label_images.read_masks(file)
   if mask_zyx.ndim == 2 and sizes.context_slices == 1:
     mask_zyx = mask_zyx[None]
   core_yx, n_over = frame.cut_core(mask_zyx, sizes, profile, name)

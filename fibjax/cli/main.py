@@ -24,7 +24,8 @@ class _Parser(argparse.ArgumentParser):
                      if wrong[1] in (action.dest, action.metavar))
       suggestion = did_you_mean(wrong[2], choices)
       message = f'unknown {wrong[1].lower()} {wrong[2]!r}' + (
-          f'; {suggestion}' if suggestion else f', expected one of {", ".join(choices)}')
+          f'; {suggestion}' if suggestion else
+          f', expected one of {", ".join(choices)}')
     self.exit(2, f'fibjax: {message}; see {self.prog} --help\n')
 
 

@@ -160,9 +160,10 @@ def volume_porosity(label, inputs: Inputs, segmentation: Volume, name: str,
   for r in range(len(regions.volume)):
     mask_yx = region_mask(regions, r)
     height, width = mask_yx.shape
-    if (mask_yx != UNLABELLED).any():
-      manual.append(np.mean(mask_yx[mask_yx != UNLABELLED] == 0))
-      automatic.append((labels_mryx[:, r, :height, :width][:, mask_yx != UNLABELLED] == 0
+    labelled_yx = mask_yx != UNLABELLED
+    if labelled_yx.any():
+      manual.append(np.mean(mask_yx[labelled_yx] == 0))
+      automatic.append((labels_mryx[:, r, :height, :width][:, labelled_yx] == 0
                         ).mean(1))
       slices.append(int(regions.z[r]))
   bias = None

@@ -25,7 +25,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.annotation.regions import SPLITS, Regions, concatenate_regions, make_regions
+from fibjax.annotation.regions import Regions, concatenate_regions, make_regions
+from fibjax.config import SPLITS
 from fibjax.datasets import unzip
 from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError

@@ -4,6 +4,7 @@ Every message is one line that names the thing, what was got, what was expected 
 the remedy; the command prints it as it is and exits with status 2. Anything else
 that escapes is a defect of fibjax and keeps its traceback.
 """
+import difflib
 
 
 class InputError(ValueError):
@@ -31,6 +32,11 @@ def _rebuild(name: str, line: str) -> InputError:
   error = InputError.__new__(InputError, line)
   error.args, error.name = (line,), name
   return error
+
+
+def nearest(word: str, known) -> str:
+  """The known word that a misspelt one most likely means, '' when none is close."""
+  return next(iter(difflib.get_close_matches(word, list(known), 1)), '')
 
 
 def check_shape(name: str, array, shape: tuple) -> None:

@@ -10,7 +10,8 @@ import pytest
 from fibjax import models
 from fibjax.config import load, validate
 from fibjax.errors import InputError
-from fibjax.inference import score
+from fibjax.inference.network_scorer import network_scorer
+from fibjax.inference.score import score_volume
 from fibjax.models import Dropout, conv, layers
 from fibjax.models.model import STATISTICS
 from fibjax.training import loop, members_table, sampling, step
@@ -71,9 +72,9 @@ def test_tiles_have_no_seams(name, norm, tmp_path):
   with new_volume(tmp_path / 'v', array.shape, np.float32, None) as made:
     write_box(made, (0, 0, 0), array)
   source = open_volume(tmp_path / 'v')
-  predictor = score.Predictor((model,), (params,))
   whole, tiled = (read_box(
-      score.score_volume(predictor, source, tmp_path / str(tile), tile_px=tile),
+      score_volume(network_scorer([model], [params], tile_px=tile), source,
+                   tmp_path / str(tile)),
       (0, 0, 0), array.shape) for tile in (0, 32))
   np.testing.assert_allclose(tiled, whole, atol=1e-5)
   m = model.before_px

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from fibjax.config import base
-from fibjax.inference.score import make_score_fn
+from fibjax.inference.network_scorer import make_score_fn
 from fibjax.models import make_model
 from fibjax.system import devices
 

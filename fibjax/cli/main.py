@@ -22,8 +22,9 @@ class _Parser(argparse.ArgumentParser):
     if wrong:
       choices = next(action.choices for action in self._actions
                      if wrong[1] in (action.dest, action.metavar))
-      message = (f'unknown {wrong[1]} {wrong[2]!r}'
-                 f'{_suggestion(nearest(wrong[2], choices))}')
+      word = nearest(wrong[2], choices)
+      message = f'unknown {wrong[1].lower()} {wrong[2]!r}' + (
+          _suggestion(word) if word else f', expected one of {", ".join(choices)}')
     self.exit(2, f'fibjax: {message}; see {self.prog} --help\n')
 
 

@@ -26,7 +26,7 @@ from fibjax.annotation.regions import (
 from fibjax.errors import InputError
 from fibjax.evaluation import evaluate, region_scores
 from fibjax.inference import postprocess
-from fibjax.inference.score import Scorer, score_array
+from fibjax.inference.score import BlockScorer, Scorer, score_array
 from fibjax.methods import network
 from fibjax.methods.method import Inputs
 from fibjax.methods.registry import make_method
@@ -245,13 +245,25 @@ def check_coverage(folder, preset: str, shape_zyx, films: int, seed: int) -> dic
   how = stages.postprocessing(config.postprocess, files.read_json(workdir.postprocess))
   make_film, porosity = coverage.free_films(preset, shape_zyx,
                                             artefacts=config.data.artefacts)
+  return coverage.coverage_experiment(
+      functools.partial(label_film, members, how, config.prepare), make_film, porosity,
+      seed=seed, n_films=films)
 
-  def label_film(image_zyx: np.ndarray) -> np.ndarray:
-    """[m, z, y, x] labels of each member."""
-    image_zyx = scaling.scale_image(image_zyx, scale=config.prepare.scale,
-                                    gradient=config.prepare.gradient)
-    return np.stack([_threshold(score_array(member, image_zyx), how)
-                     for member in members])
 
-  return coverage.coverage_experiment(label_film, make_film, porosity, seed=seed,
-                                      n_films=films)
+def label_film(members: list[BlockScorer], how, prepare,
+               image_zyx: np.ndarray) -> np.ndarray:
+  """Labels a film in memory by each member, without the removal of small objects.
+
+  Args:
+    members: opened scorers.
+    how: post-processing.
+    prepare: config.prepare.
+    image_zyx: [z, y, x] grey values as acquired.
+
+  Returns:
+    [m, z, y, x] uint8 labels.
+  """
+  image_zyx = scaling.scale_image(image_zyx, scale=prepare.scale,
+                                  gradient=prepare.gradient)
+  return np.stack([_threshold(score_array(member, image_zyx), how)
+                   for member in members])

@@ -134,7 +134,7 @@ def _official_regions(request: Request, volumes: dict[str, Volume]) -> Regions:
   return import_archive(request.data.root, request.run.data)
 
 
-SOURCE = Source(_open_samples, _official_regions)
+SOURCE = Source(_open_samples, _official_regions, is_published=True)
 
 
 def check_download(path) -> None:

@@ -76,8 +76,9 @@ def test_findings_are_read_off_the_rows():
   assert found['1'] == {'thresholds_overestimate_solid': True,
                         'network_ahead_of_forest_by': pytest.approx(0.10),
                         'forest_ahead_of_best_threshold': True}
-  worse = compare_methods.find([row('otsu', 0., 0.9), row('otsu', 1., 0.6, automatic=0.4),
-                        row('forest', 1., 0.69), row('patch_cnn', 1., 0.6)])
+  worse = compare_methods.find([
+      row('otsu', 0., 0.9), row('otsu', 1., 0.6, automatic=0.4),
+      row('forest', 1., 0.69), row('patch_cnn', 1., 0.6)])
   assert not worse['without_pore_backs']['all_near_1']
   assert worse['1'] == {'thresholds_overestimate_solid': False,
                         'network_ahead_of_forest_by': pytest.approx(-0.09),
@@ -89,7 +90,7 @@ def test_the_table_shows_what_there_is():
       'accuracy': 0.9, 'z_anisotropy': 0.123, 'seconds_training': 12.3,
       'seconds_per_mvoxel': 3.456, 'peak_gib': 1.2}
   truth = {'method': 'truth', 'shine_through': 1., 'z_anisotropy': -0.01}
-  table = compare_page.compare_table([truth, full])
+  table = compare_page.compare_table([truth, full], {'forest': 'random forest'})
   assert table.rows[0][:4] == ('truth', '1', '–', '–')
   assert table.rows[1] == ('random forest', '1', '0.750', '0.750', '0.900', '5.00',
                            '+0.123', '12', '3.46', '1.20')

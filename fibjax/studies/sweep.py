@@ -339,8 +339,8 @@ def _write_winners(config, folder: Path) -> None:
         'size': size_name(best['n_xy'], best['n_z']), 'loss': best['loss'],
         'member': best['member'], 'seed': best['seed'], 'val_bce': best['val_bce']})
     files.write_text(folder / 'sweep' / 'curves.csv', files.to_csv(
-        [{name: row[name] for name in sweep_page.CURVES}
-         for row in best['member_json']['rows']], sweep_page.CURVES))
+        [{name: row[name] for name in members_table.CURVES}
+         for row in best['member_json']['rows']], members_table.CURVES))
 
 
 def _compare_losses(config, folder: Path) -> None:

@@ -41,6 +41,7 @@ class RunFolder(os.PathLike):
     sweep: of a sweep, a `SweepFolder`.
     compare: row of a comparison of methods, or all of its rows (.json).
     study, labels, slices: of a study of training slices.
+    seed_scores: of a trial of such a study, a score volume for each seed.
   """
 
   def __init__(self, path):
@@ -77,6 +78,7 @@ class RunFolder(os.PathLike):
     self.study = path / 'study.json'
     self.labels = path / 'labels.ome.zarr'
     self.slices = path / 'slices.csv'
+    self.seed_scores = path / 'scores'
 
   def __fspath__(self) -> str:
     return str(self.path)

@@ -37,6 +37,9 @@ HYPERS = {  # columns of members.csv; the published values as in methods.md 1.7
 FIELDS = ('epoch', 'lr', 'train_loss', 'train_bce', 'train_accuracy', 'val_bce',
           'val_accuracy', 'val_miou', 'grad_norm', 'seconds')
 
+# columns of curves.csv, the epochs of a sweep's best member
+CURVES = ('epoch', 'train_bce', 'val_bce', 'train_accuracy', 'val_accuracy')
+
 
 def best_row(rows: list[dict]) -> dict:
   """The row with the lowest validation BCE."""
@@ -203,8 +206,3 @@ def summarise_sizes(members: dict) -> list[Size]:
         {k: float(v.mean()) if n else math.nan for k, v in values.items()},
         {k: float(v.std(ddof=1)) if n > 1 else math.nan for k, v in values.items()}))
   return sizes
-
-
-def size_name(n_xy, n_z) -> str:
-  """Writes a size, e.g. 113 × 113 × 3."""
-  return f'{n_xy:g} × {n_xy:g} × {n_z:g}'

@@ -83,7 +83,7 @@ def test_the_table_has_the_numbers_and_their_errors(tmp_path):
                               f'{100 * ((1 - phi) / phi - 1):+.1f}')
   pore, solid = (content['found']['chords'][phase]['z']['corrected_nm']
                  for phase in ('pore', 'solid'))
-  assert rows['pore chord, nm z'][:2] == (f'{pore:.0f}', f'{solid:.0f}')
+  assert rows['pore chord along z, nm'][:2] == (f'{pore:.0f}', f'{solid:.0f}')
   content['found']['transport']['y']['converged'] = False
   assert 'along y' in physics_table('A', content).note
   assert figures.to_png(physics_figure('a$b_$', content))

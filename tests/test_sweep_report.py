@@ -325,15 +325,15 @@ def test_sizes_are_slices_where_there_is_no_neighbourhood(tmp_path):
                    [row | {'n_z': 7} for row in rows])
   text = report_text(folder, NETWORK_FACTS._replace(has_neighbourhood=False))
   assert '33' not in text.replace('0.33', '') and 'n_xy' not in text
-  for expected in ('7 slices, member 0', 'jaccard at 7 slices', 'members of 7 slices',
+  for expected in ('7 slices, member 0', 'jaccard at 7 slices', 'members (7 slices)',
                    'n_z, slices'):
     assert expected in text
   single = write(tmp_path / 'single', [member(33, 1, 0, 0.3, 0.7)])
   text = report_text(single, NETWORK_FACTS._replace(has_neighbourhood=False))
-  assert '1 slice (selected)' in text and "paper's 36 sizes" not in text
+  assert '1 slice (selected)' in text and '36 sizes.' not in text
   assert 'Figure 3 of the paper' not in text
   text = report_text(single)
-  assert 'Figure 3 of the paper' in text and "35 of the paper's 36 sizes" in text
+  assert 'Figure 3 of the paper' in text and '36 sizes.' in text
 
 
 def compared(loss, mious, against):

@@ -250,6 +250,8 @@ def curves_figure(curves: dict) -> Figure:
     ax.grid(color='0.9', linewidth=0.6)
     ax.spines[['top', 'right']].set_visible(False)
     ax.xaxis.get_major_locator().set_params(integer=True)
+    if len(epoch) == 1:
+      ax.set_xticks(epoch)
     if ax.get_legend_handles_labels()[0]:
       ax.legend(loc='best', frameon=True, edgecolor='none', framealpha=0.85)
   return figure

@@ -137,7 +137,20 @@ def _template(name):
       loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
       undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
   environment.filters['png'] = lambda data: base64.b64encode(data).decode('ascii')
+  environment.filters['unbroken'] = _unbroken
+  environment.filters['with_unit'] = _with_unit
   return environment.get_template(name)
+
+
+def _unbroken(text: str) -> str:
+  """Lets the lines of a cell break only before an interval in brackets."""
+  return text.replace(' ', '\N{NO-BREAK SPACE}').replace('\N{NO-BREAK SPACE}[', ' [')
+
+
+def _with_unit(heading: str) -> str:
+  """Keeps the unit of a heading on the line of its last word."""
+  return heading.replace(', ', ',\N{NO-BREAK SPACE}').replace(
+      ' %', '\N{NO-BREAK SPACE}%')
 
 
 def _write_bytes(path, content):
@@ -290,8 +303,8 @@ def _regions(films, regions, notes):
       'From left to right: image; labels (pore green, solid red); score, the '
       'probability of solid, from black (pore) through green (undecided) to white '
       '(solid); segmentation; comparison of labels and segmentation (Figure 8 of the '
-      'paper). The regions shown are those of median accuracy: '
-      + '; '.join(place for _, place in panels) + '.',
+      'paper). Shown is the region of median accuracy of each volume ('
+      + '; '.join(place for _, place in panels) + ').',
       figures.regions_figure([panel for panel, _ in panels]))
 
 

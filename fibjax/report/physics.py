@@ -12,15 +12,16 @@ from fibjax.report.tables import Table, number
 _NAMES = {
     'porosity': ('porosity', 3), 'pore_size.mean_nm': ('pore size, mean, nm', 0),
     'pore_size.median_nm': ('pore size, median, nm', 0),
-    'pore_size.p10_nm': ('pore size, 10 % below, nm', 0),
-    'pore_size.p90_nm': ('pore size, 90 % below, nm', 0),
+    'pore_size.p10_nm': ('pore size, 10th percentile, nm', 0),
+    'pore_size.p90_nm': ('pore size, 90th percentile, nm', 0),
     'specific_surface.per_um': ('specific surface, 1/µm', 2),
     'euler_per_um3': ('Euler number, 1/µm³', 2)}
 _PER_AXIS = {
-    'chords.pore': ('pore chord, nm', 0), 'chords.solid': ('solid chord, nm', 0),
-    'percolation': ('pore connected along', 3),
-    'transport.{}.relative_diffusivity': ('effective diffusivity / free', 3),
-    'transport.{}.tortuosity': ('tortuosity', 2)}
+    'chords.pore.{}': ('pore chord along {}, nm', 0),
+    'chords.solid.{}': ('solid chord along {}, nm', 0),
+    'percolation.{}': ('pore connected along {}', 3),
+    'transport.{}.relative_diffusivity': ('effective / free diffusivity along {}', 3),
+    'transport.{}.tortuosity': ('tortuosity along {}', 2)}
 _LABELS = {'found': 'segmentation', 'truth': 'truth'}
 
 
@@ -70,8 +71,7 @@ def _quantities():
     yield path, label, digits
   for path, (label, digits) in _PER_AXIS.items():
     for axis in 'zyx':
-      yield (path.format(axis) if '{}' in path else f'{path}.{axis}',
-             f'{label} {axis}', digits)
+      yield path.format(axis), label.format(axis), digits
 
 
 def _value(quantities: dict, path: str):

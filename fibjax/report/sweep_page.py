@@ -185,8 +185,8 @@ def _curves(path, members, winner, notes):
   if not math.isclose(lowest, expected, rel_tol=1e-3):
     notes.append('Verified curves of the selected member: the lowest cross-entropy is '
                  f'{tables.number(lowest)} in {path.name} and '
-                 f'{tables.number(expected)} in members.csv, so the curves may be those '
-                 'of another member.')
+                 f'{tables.number(expected)} in members.csv, so the curves may be of '
+                 'another member.')
   return [page.page_figure('curves', 'Training of the selected member.',
                            f'Loss and accuracy {page.CURVES_CAPTION}',
                            figures.curves_figure(columns))]
@@ -207,7 +207,7 @@ def _hypers(members, sizes, winner, has_neighbourhood):
       None if winner is None else int(np.flatnonzero(rows == winner)[0]))
   return page.page_figure(
       'hyper_parameters',
-      f'Hyper-parameters of the members of {size_label(n_xy, n_z, has_neighbourhood)}.',
-      'One point per member. All hyper-parameters vary together, so a trend in one '
-      'panel may be due to another. Crosses above the axes: members that diverged.',
+      f'Hyper-parameters of the members ({size_label(n_xy, n_z, has_neighbourhood)}).',
+      'One point per member. Where several hyper-parameters vary, a trend in one panel '
+      'may be due to another. Crosses above the axes: members that diverged.',
       figure)

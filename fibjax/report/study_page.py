@@ -183,6 +183,7 @@ def _panels_figure(panels: dict[str, np.ndarray]) -> Figure:
 
 def _highlights(contrasts: dict) -> list[tuple[str, str]]:
   """Writes the contrasts of study.json as (name, difference with its interval)."""
-  return [(f'{name.replace(" - ", " − ")} (accuracy away from the top, {kind})',
+  kinds = {'corrected': 'corrected labels', 'truth': 'ground truth'}
+  return [(f'{name.replace(" - ", " − ")} (accuracy away from the top, {kinds[kind]})',
            tables.difference(interval['mean'], interval['low'], interval['high'], 3))
           for kind, by_name in contrasts.items() for name, interval in by_name.items()]

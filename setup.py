@@ -35,6 +35,8 @@ setup(
         'jinja2>=3.1',
         'scikit-learn>=1.5',
         'scikit-image>=0.24',
+        'filelock>=3.15',
+        'psutil>=5.9',
         'tqdm>=4.66',
         'tensorboardX>=2.6',
     ],

@@ -35,11 +35,17 @@ def _rebuild(name: str, line: str) -> InputError:
   return error
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-  """The known word that is most like a misspelt one; None when none is similar."""
+def nearest(word: str, known: Iterable[str]) -> str:
+  """The known word that is most like a misspelt one, '' when none is similar."""
   lower = {str(k).lower(): str(k) for k in known}
   matches = difflib.get_close_matches(str(word).lower(), lower, n=1)
-  return lower[matches[0]] if matches else None
+  return lower[matches[0]] if matches else ''
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+  """"did you mean 'xyz'?" with the nearest known word; '' when none is similar."""
+  similar = nearest(word, known)
+  return f'did you mean {similar!r}?' if similar else ''
 
 
 def unknown(name: str, got, known: Iterable, remedy: str = 'choose one of these'
@@ -53,9 +59,8 @@ def unknown(name: str, got, known: Iterable, remedy: str = 'choose one of these'
     remedy: what the user can do where no known word is similar.
   """
   known = [str(k) for k in known]
-  similar = nearest(got, known)
   return InputError(name, got=repr(got), expected=f'one of {", ".join(known)}',
-                    remedy=f'did you mean {similar!r}?' if similar else remedy)
+                    remedy=did_you_mean(got, known) or remedy)
 
 
 def check_shape(name: str, array, shape: tuple) -> None:

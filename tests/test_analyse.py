@@ -2,13 +2,13 @@
 import numpy as np
 import pytest
 
-from fibjax.analysis.physics import analyse, compare
+from fibjax.analysis.physics import analyse, central_box, compare
 from fibjax.pipeline import measure
 from fibjax.report import figures, page
 from fibjax.report.physics import physics_figure, physics_table
 from fibjax.system import files
 from fibjax.volumes.volume import create_volume, open_volume, write_box
-from tests.report_files import NETWORK_FACTS, film, make_run, visible_text
+from tests.helpers import NETWORK_FACTS, film, make_run, visible_text
 
 SIZE = (50., 10., 10.)
 
@@ -24,7 +24,7 @@ def store(path, array, size=SIZE):
     ((100, 500, 500), 25_000, ((45, 225, 225), (55, 275, 275))),  # 500 nm each
     ((4, 500, 500), 4 * 900, ((0, 235, 235), (4, 265, 265)))])  # z is shorter than that
 def test_the_box_has_equal_edges_and_at_most_so_many_voxels(shape, voxels, expected):
-  assert measure.central_box(shape, SIZE, voxels) == expected
+  assert central_box(shape, SIZE, voxels) == expected
 
 
 def test_a_volume_is_measured_in_its_box_beside_the_truth(tmp_path):

@@ -214,7 +214,7 @@ def film(tmp_path_factory):
   places += [(10, 20, 40)]
   masks = [simulated.truth_zyx[z, y:y + 80, x:x + 80] for z, y, x in places]
   table = make_regions(('HPC30',) * len(places), places, masks,
-                                     ['train'] * 6 + ['val'])
+                       ['train'] * 6 + ['val'])
   return {'HPC30': open_volume(path)}, simulated.truth_zyx, table
 
 
@@ -227,7 +227,7 @@ def sample(opened, table, feature_set, split, fraction):
 
 def read_block(volume, start, stop):
   return read_mirrored(volume, np.subtract(start, SLICES_AND_MARGIN),
-                               np.add(stop, SLICES_AND_MARGIN))
+                       np.add(stop, SLICES_AND_MARGIN))
 
 
 def test_sampled_features_are_those_of_the_volume(film, monkeypatch):

@@ -11,7 +11,7 @@ from fibjax.models import empty_params, make_model
 from fibjax.training import checkpoint, members_table, sampling
 from fibjax.training import step as train
 from fibjax.training.loop import Member, load_states, train_members
-from tests.test_train import bright_is_solid, tiny_config
+from tests.helpers import bright_is_solid, tiny_config
 
 CREW = [Member(5, {'intensity_mean_sd': 0.03, 'intensity_deviation_sd': 0.05,
                    'l2': 1e-6, 'dropout_dense': 0.1, 'dropout_spatial': 0.3,

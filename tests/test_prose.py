@@ -5,7 +5,7 @@ from fibjax.config import base, to_dict
 from fibjax.models import facts
 from fibjax.preparation import steps
 from fibjax.report import prose
-from tests.report_files import NETWORK_FACTS
+from tests.helpers import NETWORK_FACTS
 
 VERSIONS = {'fibjax': '9.9', 'jax': '1.2.3'}
 METRICS = {'test': {'after': {'n_voxels': 1234, 'miou': 0.8765, 'accuracy': 0.95,

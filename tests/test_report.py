@@ -11,15 +11,16 @@ from fibjax.errors import InputError
 from fibjax.metrics import confusion
 from fibjax.models.facts import FOREST
 from fibjax.report import figures, page, preparation, sources, tables
-from fibjax.system.files import read_columns, write_json
+from fibjax.system.csv_files import read_columns
+from fibjax.system.files import write_json
 from fibjax.system.run_folder import RunFolder
 from fibjax.volumes.volume import create_volume, read_box, write_box
-from tests.report_files import (
+from tests.helpers import (
   NETWORK_FACTS,
   example_metrics,
   film,
   make_run,
-  scores,
+  split_scores,
   visible_text,
 )
 
@@ -175,7 +176,7 @@ def test_preparation_is_read_from_where_the_record_says(run, tmp_path):
 
 def test_split_tables_hold_the_numbers_of_metrics():
   content = example_metrics()
-  own = {'test': {'after': scores(0.5, 0.6, 0.2, 0.3)}}
+  own = {'test': {'after': split_scores(0.5, 0.6, 0.2, 0.3)}}
   content['per_volume'] = {'A': own, 'B': {}}
   table = tables.split_table(content, 'after')
   assert table.rows[0] == ('A', *['–'] * 8, '0.5000', '0.6000', '20.00', '30.00')
@@ -208,7 +209,7 @@ def test_porosity_table_names_its_interval():
 
 def test_volume_table_shows_truth_only_where_there_is_some():
   content = {'whole_volume': {
-      'A': {'porosity_automatic': 0.31, 'truth': scores(0.8, 0.9, 0.3, 0.31)},
+      'A': {'porosity_automatic': 0.31, 'truth': split_scores(0.8, 0.9, 0.3, 0.31)},
       'B': {'porosity_automatic': 0.2}}}
   table = tables.volume_table(content)
   assert table.rows == (('A', '31.00', '30.00', '+1.00', '0.8000', '0.9000'),

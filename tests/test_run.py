@@ -13,7 +13,7 @@ from fibjax.metrics import confusion
 from fibjax.pipeline import run, segmenter
 from fibjax.preparation import scaling
 from fibjax.report import page
-from fibjax.system import files
+from fibjax.system import run_folder
 from fibjax.training import checkpoint
 from fibjax.volumes import blockwise
 from fibjax.volumes import volume as volumes
@@ -55,8 +55,8 @@ STAGES = (
     (region_tables, 'save_regions', 1, False), (volumes, 'write_box', 1, True),
     (scaling, 'prepare_volume', 1, True), (checkpoint, 'save', 2, False),
     (blockwise, '_write', 1, False), (postprocess, 'tune', 1, False),
-    (small_objects, 'remove_small_streamed', 2, False), (confusion, 'summarise', 3, False),
-    (page, 'write_report', 1, False))
+    (small_objects, 'remove_small_streamed', 2, False),
+    (confusion, 'summarise', 3, False), (page, 'write_report', 1, False))
 
 
 @pytest.mark.long
@@ -104,7 +104,7 @@ def test_a_finished_run_has_what_the_design_promises(finished):
 def test_metrics_are_pooled_over_the_regions(finished):
   _, folder, result = finished
   regions = region_tables.select_regions(region_tables.load_regions(folder / 'regions'),
-                                 split='test')
+                                         split='test')
   labels = volumes.open_volume(folder / 'segmentation.ome.zarr' / 'HPC30')
   counts = np.zeros((2, 2), int)
   for r in range(len(regions.volume)):
@@ -125,7 +125,7 @@ def test_other_settings_and_a_second_process_are_refused(finished, tmp_path):
   other = load(f'{DEMO}:tiny', (*TINY, 'train.l2=0.5'))
   with pytest.raises(InputError, match=r'train\.l2 was 4\.16e-06, now 0\.5'):
     run.run(other, folder)
-  with files.lock(folder), pytest.raises(InputError, match='in use'):
+  with run_folder.lock(folder), pytest.raises(InputError, match='in use'):
     run.run(settings, folder)
   with pytest.raises(InputError, match='--resume'):
     run.train_only(settings, folder, resume=False)
@@ -151,7 +151,7 @@ def test_regions_without_a_label_have_no_porosity(tmp_path):
   regions = region_tables.make_regions(('a',), [(0, 0, 0)],
                                        [np.full((4, 4), 255, np.uint8)], ('test',))
   row = evaluate._region_row(regions, 0, {'a': volumes.open_volume(tmp_path / 'a')},
-                        {'a': volumes.open_volume(tmp_path / 'b')})
+                             {'a': volumes.open_volume(tmp_path / 'b')})
   assert row['manual'] is None and row['automatic'] is None
 
 
@@ -174,7 +174,7 @@ def test_intervals_of_the_scores_come_from_drawing_regions():
 def test_the_reliability_is_that_of_the_test_regions(finished):
   settings, folder, result = finished
   regions = region_tables.select_regions(region_tables.load_regions(folder / 'regions'),
-                                 split='test')
+                                         split='test')
   found = result['reliability']
   labelled = regions.masks_ryx != 255
   assert sum(found['count_b']) == found['n_voxels'] == labelled.sum()

@@ -4,8 +4,9 @@ import pytest
 
 from fibjax.analysis import specific_surface, two_point
 from fibjax.errors import InputError
-from fibjax.simulation import formulas, structure
+from fibjax.simulation import structure
 from fibjax.simulation.fields import Spectrum
+from tests import formulas
 
 ANISOTROPIC = (50., 10., 10.)
 
@@ -89,4 +90,4 @@ def test_plane_counts_for_lines_across_it_alone():
 
 def test_short_axis_is_refused():
   with pytest.raises(InputError, match='3 voxels'):
-    specific_surface.specific_surface(np.zeros((2, 9, 9)), ANISOTROPIC)
+    specific_surface.specific_surface(np.zeros((2, 9, 9), np.uint8), ANISOTROPIC)

@@ -87,9 +87,10 @@ def test_labels_corrected_by_hand_are_used_and_checked(done, tmp_path):
                     f'--out={exported}']) == 0
   assert main.main(['import', str(exported), f'--out={corrected}',
                     '--voxel_size_nm=30,10,10']) == 0
-  segmentation = open_volume(folder / 'forest' / 'segmentation.ome.zarr' / 'raw')
+  segmentation = open_volume(folder / 'forest' / 'segmentation.ome.zarr'
+                             / 'raw')
   labels = training_slices._correct(load(f'{CONFIG}:tiny', (
-      f'study.labels={corrected}',)), segmentation, None, tmp_path)
+      f'study.labels={corrected}',)), segmentation, None, tmp_path / 'none')
   np.testing.assert_array_equal(
       read_box(labels, (0, 0, 0), labels.shape),
       read_box(segmentation, (0, 0, 0), segmentation.shape))
@@ -101,7 +102,7 @@ def test_labels_corrected_by_hand_are_used_and_checked(done, tmp_path):
       write_box(made, (0, 0, 0), array)
     with pytest.raises(InputError, match='config.study.labels'):
       training_slices._correct(load(f'{CONFIG}:tiny', (
-          f'study.labels={tmp_path / name}',)), segmentation, None, tmp_path)
+          f'study.labels={tmp_path / name}',)), segmentation, None, tmp_path / 'none')
 
 
 @pytest.mark.long
@@ -153,10 +154,11 @@ def test_the_interaction_is_a_difference_of_differences():
   reach = 4.302653 * 0.01 / 3 ** 0.5
   assert interaction['low'] == pytest.approx(0.06 - reach, abs=1e-6)
   assert interaction['high'] == pytest.approx(0.06 + reach, abs=1e-6)
-  few = training_slices.contrasts(made_tables({5: (0., 0.)}), 'truth', (0, 10))
-  assert list(few) == ['distributed - initial, 5 slices']
-  one_seed = made_tables({5: (0.,), 20: (0.,)})
-  assert training_slices.contrasts(one_seed, 'truth', (0, 10)) == {}
+  tables = made_tables({5: (0., 0.)})
+  assert list(training_slices.contrasts(tables, 'truth', (0, 10))) == [
+      'distributed - initial, 5 slices']
+  tables = made_tables({5: (0.,), 20: (0.,)})
+  assert training_slices.contrasts(tables, 'truth', (0, 10)) == {}
 
 
 def test_every_placement_is_compared_with_every_other():

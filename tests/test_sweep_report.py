@@ -7,10 +7,10 @@ import pytest
 
 from fibjax.errors import InputError
 from fibjax.report import figures, sweep_figures, sweep_page, sweep_tables, tables
-from fibjax.system import files
+from fibjax.system import csv_files, files
 from fibjax.system.run_folder import RunFolder
 from fibjax.training import members_table
-from tests.report_files import NETWORK_FACTS, visible_text
+from tests.helpers import NETWORK_FACTS, visible_text
 
 PAPER_HYPERS = dict(intensity_mean_sd=0.048, intensity_deviation_sd=0.056,
                     log10_learning_rate=-2, decay_epochs=8, log10_l2=-5.5,
@@ -45,7 +45,7 @@ def random_sweep(sizes, n, seed=0):
 def write(folder, rows, columns=members_table.COLUMNS, curves=CURVES):
   sweep = RunFolder(folder).sweep
   sweep.path.mkdir(parents=True, exist_ok=True)
-  text = files.to_csv([{k: row[k] for k in columns} for row in rows], columns)
+  text = csv_files.to_csv([{k: row[k] for k in columns} for row in rows], columns)
   sweep.members.write_text(text, encoding='utf-8')
   if curves:
     sweep.curves.write_text(curves, encoding='utf-8')

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fibjax.config import base, validate
+from fibjax.config import base
 from fibjax.errors import InputError
 from fibjax.models import make_model
 from fibjax.training import checkpoint, loop, loss_expression, optim, sampling
@@ -21,27 +21,7 @@ from fibjax.training.step import (
   summarise,
   train_step,
 )
-
-
-def tiny_config(**changes):
-  settings = base()
-  settings.model.update(n_xy=33, n_z=1, padding='same', standardise=False)
-  settings.train.update(sampling='patch', voxel_fraction=0.1, batch=16, epochs=3,
-                        optimizer='sgd', momentum=0.9, log10_learning_rate=-3.,
-                        schedule='steps')
-  settings.train.update(**changes)
-  validate(settings)
-  return settings
-
-
-def bright_is_solid(count=4, side=24, margin=16, seed=0):
-  """Regions whose voxels are solid where a smooth image is bright, plus noise."""
-  random = np.random.default_rng(seed)
-  coarse = random.normal(size=(count, 8, 8))
-  image = np.kron(coarse, np.ones((7, 7)))[:, :side + 2 * margin, :side + 2 * margin]
-  masks = (image[:, margin:-margin, margin:-margin] > 0).astype(np.uint8)
-  noisy = 0.5 + 0.2 * image + 0.05 * random.normal(size=image.shape)
-  return noisy[..., None].astype(np.float32), masks
+from tests.helpers import bright_is_solid, tiny_config
 
 
 @pytest.fixture(scope='module')

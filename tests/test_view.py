@@ -8,7 +8,7 @@ from fibjax.errors import InputError
 from fibjax.report import viewer
 from fibjax.report.viewer import SlicedVolume, add, layers_of, show
 from fibjax.volumes.volume import create_volume, read_box, write_box
-from tests.report_files import make_run
+from tests.helpers import make_run
 
 
 @pytest.fixture(scope='module')

@@ -14,9 +14,11 @@ import numpy as np
 from scipy import ndimage
 
 from fibjax.annotation.regions import Regions, make_regions
+from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError
-from fibjax.formats import label_codes, stacks
-from fibjax.volumes.volume import new_volume, open_volume, write_box
+from fibjax.formats import label_images, stacks
+from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
+from fibjax.volumes.volume import Volume, new_volume, open_volume, write_box
 
 NAME = 'flyem'
 _GREY, _BODIES = 'gray_z180_y250_x250_u8.tif', 'bodies_z180_y250_x250_u16.tif'
@@ -40,7 +42,7 @@ def load_flyem(root, out_dir) -> Regions:
     InputError: when a file is missing or damaged, or the two differ in shape.
   """
   root, out_dir = Path(root), Path(out_dir)
-  bodies_zyx = stacks.read_masks(root / _BODIES)
+  bodies_zyx = label_images.read_masks(root / _BODIES)
   truth_zyx = boundary_labels(bodies_zyx)
   raw_path, truth_path = out_dir / 'raw.ome.zarr', out_dir / 'truth.ome.zarr'
   raw = open_volume(raw_path) if raw_path.exists() else stacks.import_stack(
@@ -77,5 +79,19 @@ def boundary_labels(bodies_zyx: np.ndarray) -> np.ndarray:
     edge[1:] |= differ
     edge[:-1] |= differ
   boundary_zyx = ndimage.binary_dilation(edge_zyx, np.ones((1, 3, 3), bool))
-  labels_zyx = np.where(boundary_zyx, label_codes.PORE, label_codes.SOLID)
-  return np.where(bodies_zyx == 0, label_codes.UNLABELLED, labels_zyx).astype(np.uint8)
+  labels_zyx = np.where(boundary_zyx, PORE, SOLID)
+  return np.where(bodies_zyx == 0, UNLABELLED, labels_zyx).astype(np.uint8)
+
+
+def _open_flyem(request: Request) -> dict[str, Volume]:
+  raw = request.run.raw(NAME)
+  load_flyem(request.data.root, raw.parent)
+  return {NAME: open_volume(raw)}
+
+
+def _flyem_regions(request: Request, volumes: dict[str, Volume]) -> Regions:
+  del volumes
+  return load_flyem(request.data.root, request.run.raw(NAME).parent)
+
+
+SOURCE = Source(_open_flyem, _flyem_regions)

@@ -25,8 +25,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.annotation.regions import SPLITS, Regions, concatenate_regions, make_regions
+from fibjax.annotation.regions import (
+  SPLITS,
+  Regions,
+  concatenate_regions,
+  make_regions,
+)
 from fibjax.datasets import unzip
+from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError
 from fibjax.formats import label_codes, npy, stacks
 from fibjax.system import progress
@@ -115,6 +121,20 @@ def open_imported(out) -> dict[str, Volume]:
   paths = {name: _volume_path(out, name) for name in SAMPLES}
   return {name: open_volume(path) for name, path in paths.items()
           if path.exists()}
+
+
+def _open_samples(request: Request) -> dict[str, Volume]:
+  if not request.has_regions:
+    import_archive(request.data.root, request.run.data)
+  return open_imported(request.run.data)
+
+
+def _official_regions(request: Request, volumes: dict[str, Volume]) -> Regions:
+  del volumes
+  return import_archive(request.data.root, request.run.data)
+
+
+SOURCE = Source(_open_samples, _official_regions)
 
 
 def check_download(path) -> None:

@@ -20,9 +20,7 @@ alternating), which would need scikit-learn's private classes rebuilt from the f
 """
 import functools
 import json
-import os
 import zipfile
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -34,7 +32,7 @@ from sklearn.ensemble import RandomForestClassifier
 from fibjax.errors import InputError, check_shape
 from fibjax.methods import scale_space
 from fibjax.metrics import confusion
-from fibjax.system import devices, progress
+from fibjax.system import devices, files, progress
 
 MIN_LEAVES = (1, 5, 20, 50, 100)
 _CHUNK = 16384  # voxels at once on CPU: their features and a tree stay in the cache
@@ -165,12 +163,8 @@ def score_block(forest: Forest, block_zyx: np.ndarray) -> np.ndarray:
 
 def save_forest(path, forest: Forest) -> None:
   """Writes a forest as one npz; it appears whole or not."""
-  path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + '.partial')
-  with open(partial, 'wb') as file:
-    np.savez(file, **{**forest._asdict(), 'settings': json.dumps(forest.settings)})
-  os.replace(partial, path)
+  with files.whole_file(path) as partial:
+    np.savez(partial, **{**forest._asdict(), 'settings': json.dumps(forest.settings)})
 
 
 def load_forest(path) -> Forest:

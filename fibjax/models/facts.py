@@ -27,6 +27,18 @@ def no_rules(config) -> Iterable[Rule]:
   return ()
 
 
+def no_weights(config) -> Rule:
+  """train.weights must be empty: for a method that cannot load published weights."""
+  weights = config.train.weights
+  return Rule('train.weights', weights, not weights, f"'' for a {config.model.name}")
+
+
+def no_sizes(config) -> Rule:
+  """sweep.sizes must be empty: for a method without a neighbourhood of n_xy pixels."""
+  sizes = config.sweep.sizes
+  return Rule('sweep.sizes', sizes, not sizes, f'() for a {config.model.name}')
+
+
 class MethodFacts(NamedTuple):
   """Plain facts about a method.
 

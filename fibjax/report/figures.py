@@ -16,7 +16,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
-from fibjax.metrics.confusion import UNLABELLED
+from fibjax.metrics.labels import UNLABELLED
 
 SCORE_COLOURS = LinearSegmentedColormap.from_list(
     'score', [(0.0, 'black'), (0.5, '#00ff00'), (1.0, 'white')])

@@ -6,7 +6,6 @@ yet are listed on the page. Text from the run is escaped, so markup in a file na
 shown as text. The same workdir gives the same bytes.
 """
 import base64
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,7 +25,7 @@ from fibjax.report import (
   sweep_tables,
   tables,
 )
-from fibjax.system import files
+from fibjax.system import csv_files, files
 from fibjax.system.run_folder import RunFolder
 
 
@@ -120,7 +119,7 @@ def write_page(folder, template: str, page_tables, page_figures, *, notes, highl
   workdir = workdir or written.path.resolve().name
   written.figures.mkdir(exist_ok=True)
   for figure in page_figures:
-    _write_bytes(written.figures / f'{figure.stem}.png', figure.png)
+    files.write_bytes(written.figures / f'{figure.stem}.png', figure.png)
   files.write_text(written.tables,
                    '\n'.join(tables.to_markdown(table) for table in page_tables))
   html = _template(template).render(
@@ -151,12 +150,6 @@ def _with_unit(heading: str) -> str:
   """Keeps the unit of a heading on the line of its last word."""
   return heading.replace(', ', ',\N{NO-BREAK SPACE}').replace(
       ' %', '\N{NO-BREAK SPACE}%')
-
-
-def _write_bytes(path, content):
-  partial = path.with_name(f'.{path.name}.partial')
-  partial.write_bytes(content)
-  os.replace(partial, path)
 
 
 def _flatten(content, prefix='') -> list[tuple[str, str]]:
@@ -266,7 +259,7 @@ CURVES_CAPTION = (
 
 
 def _curves(run, notes):
-  columns = files.read_columns(run.epochs)
+  columns = csv_files.read_columns(run.epochs)
   if 'epoch' not in columns:
     notes.append(f'{run.epochs.name} is missing or empty: no training curves.')
     return None
@@ -275,7 +268,7 @@ def _curves(run, notes):
 
 
 def _porosities(run):
-  columns = files.read_columns(run.porosities)
+  columns = csv_files.read_columns(run.porosities)
   if not {'volume', 'manual', 'automatic'} <= columns.keys():
     return None
   volume = columns['volume']

@@ -8,13 +8,13 @@ only: a simulated film with the name of a sample is not that sample.
 """
 import jax
 
-from fibjax import models
-from fibjax.models import patch_cnn
+from fibjax.models import patch_network
+from fibjax.models.model import SIZES_Z, count_weights
+from fibjax.models.patch_cnn import SIZES_XY
 from fibjax.report import tables
 from fibjax.report.tables import Table
 
 SAMPLES = ('HPC22', 'HPC30', 'HPC45')
-SIZES_XY, SIZES_Z = patch_cnn.SIZES_XY, patch_cnn.SIZES_Z  # n_xy in pixels, n_z slices
 WEIGHTS = {  # Table 1: n_xy -> numbers of weights for SIZES_Z
     33: (225041, 225329, 225617, 225905, 226193, 226481),
     49: (276241, 276529, 276817, 277105, 277393, 277681),
@@ -61,9 +61,8 @@ def published_tables(metrics: dict, counts: dict) -> list[Table]:
 def count_networks() -> dict[tuple[int, int], int]:
   """Counts the weights of our zero-padded network of each size (n_xy, n_z)."""
   def count(n_xy, n_z):
-    network = models.make_model({'name': 'patch_cnn', 'padding': 'same', 'n_xy': n_xy,
-                                 'n_z': n_z})
-    return models.count_weights(jax.eval_shape(network.init, jax.random.key(0)))
+    network = patch_network.build({'padding': 'same', 'n_xy': n_xy, 'n_z': n_z})
+    return count_weights(jax.eval_shape(network.init, jax.random.key(0)))
 
   return {(n_xy, n_z): count(n_xy, n_z) for n_xy in SIZES_XY for n_z in SIZES_Z}
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from fibjax.models.facts import MethodFacts
 from fibjax.report import figures, page, prose, sources, tables
-from fibjax.system import files
+from fibjax.system import csv_files, files
 from fibjax.system.run_folder import RunFolder, film_path
 from fibjax.volumes.volume import open_volume, read_box
 
@@ -53,7 +53,7 @@ def write_study_report(folder, facts: MethodFacts) -> Path:
   label_kinds = list(dict.fromkeys(row['against'] for row in rows))
   trials = list(dict.fromkeys((row['count'], row['placement']) for row in rows))
   trial_runs = {'{} {}'.format(*trial): run.trial(*trial) for trial in trials}
-  columns = {name: files.read_columns(trial.slices)
+  columns = {name: csv_files.read_columns(trial.slices)
              for name, trial in trial_runs.items()}
   page_figures = [_bars(rows, trials, label_kinds[0])]
   page_figures += [_curves(columns, kind) for kind in label_kinds]

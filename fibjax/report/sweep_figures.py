@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fibjax.errors import InputError
+from fibjax.models.model import SIZES_Z
 from fibjax.report.figures import COLOURS, MARKERS, styled
-from fibjax.report.published import SIZES_Z
 from fibjax.training.members_table import HYPERS
 
 _BAR = {'capsize': 2, 'elinewidth': 0.8, 'capthick': 0.8, 'markersize': 4}

@@ -23,7 +23,7 @@ from fibjax.report import (
   tables,
 )
 from fibjax.report.sweep_tables import size_label
-from fibjax.system import files
+from fibjax.system import csv_files, files
 from fibjax.system.run_folder import RunFolder
 from fibjax.training import members_table
 from fibjax.training.members_table import HYPERS
@@ -175,7 +175,7 @@ def _size_figures(members, sizes, winner):
 
 
 def _curves(path, members, winner, notes):
-  columns = files.read_columns(path)
+  columns = csv_files.read_columns(path)
   if not columns:
     notes.append(f'Curves of the selected member: {path.name} is missing or empty.')
     return []

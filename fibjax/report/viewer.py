@@ -12,11 +12,13 @@ import numpy as np
 
 from fibjax.annotation.regions import select_regions
 from fibjax.errors import InputError
+from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
 from fibjax.report import sources
 from fibjax.system.run_folder import RunFolder, volume_name
 from fibjax.volumes.volume import Volume, open_volume, read_box
 
-_LABEL_COLOURS = {0: (0., 0.75, 0., 1.), 1: (0.9, 0., 0., 1.), None: (0., 0., 0., 0.)}
+_LABEL_COLOURS = {PORE: (0., 0.75, 0., 1.), SOLID: (0.9, 0., 0., 1.),
+                  None: (0., 0., 0., 0.)}
 
 
 class Layer(NamedTuple):
@@ -143,7 +145,7 @@ def _placed(volume) -> dict:
 
 def _is_binary(volume) -> bool:
   first = read_box(volume, (0, 0, 0), (1, *volume.shape[1:]))
-  return set(np.unique(first).tolist()) <= {0, 1, 255}
+  return set(np.unique(first).tolist()) <= {PORE, SOLID, UNLABELLED}
 
 
 def _rectangles(film, regions, visible) -> list[Layer]:

@@ -10,7 +10,6 @@ it is alone.
 import collections
 import functools
 import itertools
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -20,6 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from fibjax.system import memory
 
 _AXIS = 'device'
 
@@ -190,10 +191,9 @@ def _mesh(devices: list) -> Mesh:
 
 
 
-
 def device_memory_bytes() -> int:
-  """Memory of the first device; on CPU the machine's."""
+  """Memory of the first device; on CPU that of the machine."""
   statistics = jax.local_devices()[0].memory_stats()
   if statistics and 'bytes_limit' in statistics:
     return statistics['bytes_limit']
-  return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+  return memory.total_bytes()

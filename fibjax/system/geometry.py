@@ -46,3 +46,10 @@ def mirror_indices(start: int, stop: int, size: int) -> np.ndarray:
   period = 2 * (size - 1)
   folded = np.arange(start, stop) % period
   return np.minimum(folded, period - folded)
+
+
+def mirrored(array_zyx: np.ndarray, start: Index, stop: Index) -> np.ndarray:
+  """The box [start, stop) of an array, mirrored at its faces where it leaves it."""
+  indices = (mirror_indices(a, b, size)
+             for a, b, size in zip(start, stop, array_zyx.shape, strict=True))
+  return array_zyx[np.ix_(*indices)]

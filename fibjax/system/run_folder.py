@@ -8,6 +8,8 @@ import os
 import shutil
 from pathlib import Path
 
+import filelock
+
 from fibjax.errors import InputError
 
 # What only computing can make again: checkpoints, scores and segmentations, partial
@@ -39,7 +41,8 @@ class RunFolder(os.PathLike):
     report, figures, tables: the page, its images, its tables as Markdown.
     ensemble, ensemble_weights, results, porosity: of an ensemble.
     sweep: of a sweep, a `SweepFolder`.
-    compare: row of a comparison of methods, or all of its rows (.json).
+    compare, times: row of a method in a comparison, or all rows; its time and memory
+      (.json).
     study, labels, slices: of a study of training slices.
     seed_scores: of a trial of such a study, a score volume for each seed.
   """
@@ -75,6 +78,7 @@ class RunFolder(os.PathLike):
     self.porosity = path / 'porosity.json'
     self.sweep = SweepFolder(path / 'sweep')
     self.compare = path / 'compare.json'
+    self.times = path / 'times.json'
     self.study = path / 'study.json'
     self.labels = path / 'labels.ome.zarr'
     self.slices = path / 'slices.csv'
@@ -159,6 +163,31 @@ class GroupFolder(RunFolder):
     super().__init__(path)
     self.weights = self.path / 'weights'
     self.records = self.path / 'members.json'
+
+
+@contextlib.contextmanager
+def lock(workdir):
+  """Reserves a workdir for this process and yields its path; creates it if missing.
+
+  The operating system releases the lock when the process ends, however it ends, so a
+  killed run does not block its workdir.
+
+  Raises:
+    InputError: when another process, or another caller in this one, has the workdir.
+  """
+  workdir = Path(workdir)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    held = filelock.FileLock(workdir / '.lock', timeout=0).acquire()
+  except filelock.Timeout:
+    raise InputError(str(workdir), got='a workdir in use by another process',
+                     expected='one run per workdir',
+                     remedy='wait for it or choose another --workdir') from None
+  except OSError as error:
+    raise InputError(str(workdir), got=str(error), expected='a folder to write to',
+                     remedy='choose another --workdir') from None
+  with held:
+    yield workdir
 
 
 def film_path(folder, kind: str) -> Path:

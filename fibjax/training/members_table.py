@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.system import files
+from fibjax.system import csv_files
 
 
 class Axis(NamedTuple):
@@ -48,7 +48,7 @@ def best_row(rows: list[dict]) -> dict:
 
 def write_rows(folder: Path, rows: list[dict]) -> None:
   """Writes metrics.csv."""
-  files.write_text(folder / 'metrics.csv', files.to_csv(rows, FIELDS))
+  csv_files.write_csv(folder / 'metrics.csv', rows, FIELDS)
 
 
 def read_rows(folder) -> list[dict]:
@@ -112,7 +112,7 @@ def read_members(path) -> dict[str, np.ndarray]:
   if not path.is_file():
     raise InputError(str(path), got='no such file', expected='the members of a sweep',
                      remedy='check --workdir, or run the sweep first')
-  columns = files.read_columns(path)
+  columns = csv_files.read_columns(path)
   if not columns:
     raise InputError(str(path), got='no rows', expected='one row per member',
                      remedy='run the sweep first')

@@ -144,8 +144,8 @@ def train_step(state: TrainState, moment: Moment, regions: DeviceRegions, *,
   report['grad_norm'] = optim.global_norm(gradients)
   params, opt_state = optimizer.update(gradients, state.opt_state, state.params,
                                        learning_rate)
-  if model.follow is not None:
-    params = model.follow(params, images, dropout)
+  if model.update_statistics is not None:
+    params = model.update_statistics(params, images, dropout)
   alive = state.alive & jnp.isfinite(report['loss'] + report['grad_norm'])
   new = state._replace(step=state.step + 1, params=params, opt_state=opt_state)
   new = jax.tree.map(functools.partial(jnp.where, alive), new, state)

@@ -26,6 +26,7 @@ import tensorstore as ts
 
 from fibjax.errors import InputError
 from fibjax.system import files, geometry
+from fibjax.system.run_folder import volume_name
 from fibjax.volumes import ome_zarr
 from fibjax.volumes.voxel_size import UNITS_NM, check_voxel_size
 
@@ -131,8 +132,7 @@ def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
       'store_data_equal_to_fill_value': fill_value is None,
       'fill_missing_data_reads': fill_value is not None}
   ome = ome_zarr.image_attributes(
-      path.name.removesuffix('.partial').removesuffix('.ome.zarr'), size, _LEVEL,
-      channels)
+      volume_name(files.final_name(path)), size, _LEVEL, channels)
   with store_errors(path, 'choose a folder that can be written'):
     store = open_array(path / _LEVEL, 'zarr3', settings, create=True)
     files.write_json(path / 'zarr.json', ome_zarr.group(ome=ome, fibjax=own))
@@ -166,7 +166,7 @@ def create_group(path) -> Path:
   """
   path = Path(path)
   rests = list(path.iterdir()) if path.is_dir() else []
-  if any(not rest.name.startswith('.zarr.json.') for rest in rests):
+  if any(not files.is_temporary(rest, path / 'zarr.json') for rest in rests):
     if 'ome' in _read_json_group(path):
       raise InputError(str(path), got='a volume', expected='a group of volumes',
                        remedy='choose another path')
@@ -303,7 +303,7 @@ def _read_group(path) -> tuple[dict, dict]:
   ome, own = attributes.get('ome'), attributes.get('fibjax', {})
   # Their level, an array, tells volumes in a group from a damaged volume's own array.
   members = sorted(array.parents[1].name for array in path.glob(f'*/{_LEVEL}/zarr.json')
-                   if array.parents[1].suffix != '.partial')
+                   if not files.is_partial(array.parents[1]))
   if ome is None and members:
     raise InputError(str(path), got=f'a group with {", ".join(members)}',
                      expected='a volume',

@@ -179,7 +179,7 @@ def _curves(path, members, winner, notes):
   if not columns:
     notes.append(f'Curves of the selected member: {path.name} is missing or empty.')
     return []
-  members_table.check_columns(path, columns, members_table.CURVES)
+  members_table.check_columns(path, columns, members_table.CURVE_COLUMNS)
   bce, expected = columns['val_bce'], members['val_bce'][winner]
   lowest = np.nanmin(bce) if np.isfinite(bce).any() else math.nan
   if not math.isclose(lowest, expected, rel_tol=1e-3):

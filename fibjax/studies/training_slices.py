@@ -79,7 +79,7 @@ def run_study(config, folder, resources: Resources = HERE) -> dict:
       that do not fit the stack, or as `sweep.run_sweep`.
   """
   workdir = RunFolder(Path(folder).resolve())
-  make_method(config)
+  method = make_method(config)
   with undo_on_mistake(workdir), lock(workdir):
     is_simulated = collect.find_source(config.data).is_simulated
     depth = (config.data.shape_zyx[0] if is_simulated
@@ -103,7 +103,7 @@ def run_study(config, folder, resources: Resources = HERE) -> dict:
         _run_trial(config, chosen, raw, labels_zyx, truth_zyx, workdir, trial,
                    resources)
     result = _summarise(config, workdir)
-    study_page.write_study_report(workdir)
+    study_page.write_study_report(workdir, method.facts)
     return result
 
 

@@ -285,7 +285,7 @@ def test_what_else_is_refused(exported, tmp_path, break_it, said):
   break_it(folder)
   with pytest.raises(InputError, match=said):
     exchange.import_annotations(folder, 'napari', tmp_path / 'r')
-  with pytest.raises(InputError, match='label profile'):
+  with pytest.raises(InputError, match='label codes'):
     exchange.import_annotations(folder, 'unknown', tmp_path / 'r')
   assert not (tmp_path / 'r').exists()
 

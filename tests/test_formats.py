@@ -25,6 +25,9 @@ from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 from tests import foreign_files
 from tests.foreign_files import LIARS, SIZE_NM, WRITERS
 
+# mrcfile 1.5.4, which writes the test files, sets the dtype of its header in place.
+pytestmark = pytest.mark.filterwarnings(
+    'ignore:Setting the dtype on a NumPy array:DeprecationWarning')
 SHAPE = (11, 13, 17)
 ORDERS = [''.join(p) for p in itertools.permutations('zyx')]
 EXPORTS = ('.tif', '.h5', '.mat', '.mrc', '.npy', '.raw', '.ome.zarr', '.4.ome.zarr')
@@ -77,9 +80,9 @@ def test_files_of_other_writers(tmp_path, suffix, dtype):
 
 @pytest.mark.parametrize('axes', ORDERS)
 @pytest.mark.parametrize('suffix, write', [
-    ('.h5', lambda p, a: h5py.File(p, 'w').create_dataset('d', data=a)),
-    ('.h5', lambda p, a: h5py.File(p, 'w').create_dataset(
-        'd', data=a, chunks=(2, 3, 4), compression='gzip')),
+    ('.h5', foreign_files.write_h5),
+    ('.h5', lambda p, a: foreign_files.write_h5(p, a, chunks=(2, 3, 4),
+                                                compression='gzip')),
     ('.mat', lambda p, a: scipy.io.savemat(p, {'d': a}, do_compression=True)),
     ('.mat', lambda p, a: foreign_files.write_mat73(p, a.transpose(2, 0, 1), None)),
     ('.mrc', lambda p, a: mrcfile.new(p, a).close()), ('.npy', np.save),
@@ -801,9 +804,9 @@ def test_options_of_arrays(tmp_path):
   np.testing.assert_array_equal(
       stacks.read_stack(out, label_codes='fiji').image_zyx, truth)
   out = stacks.write_stack(tmp_path / 'b.h5', truth == 1, dataset='pores')
-  back = h5py.File(out)['pores']
-  assert back.dtype == np.uint8
-  np.testing.assert_array_equal(back, truth)
+  with h5py.File(out) as file:
+    assert file['pores'].dtype == np.uint8
+    np.testing.assert_array_equal(file['pores'], truth)
   foreign_files.write_tif(tmp_path / 'c.tif', array)
   assert stacks.read_stack(tmp_path / 'c.tif').voxel_size_zyx_nm == SIZE_NM
   assert stacks.read_stack(tmp_path / 'c.tif', voxel_size_zyx_nm=(1, 2, 3)
@@ -933,7 +936,7 @@ def test_empty_folders(tmp_path):
 
 
 @pytest.mark.parametrize('write', [
-    lambda p, a: h5py.File(p.with_suffix('.h5'), 'w').create_dataset('d', data=a),
+    lambda p, a: foreign_files.write_h5(p.with_suffix('.h5'), a),
     lambda p, a: np.save(p.with_suffix('.npy'), a),
     lambda p, a: foreign_files.write_raw(p.with_suffix('.raw'), a),
     lambda p, a: scipy.io.savemat(p.with_suffix('.mat'), {'d': a, 'axes': 'zyx'})])

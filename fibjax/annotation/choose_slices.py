@@ -56,7 +56,7 @@ def choose_slices(depth: int, count: int, placement: str, test_slices=(),
                      remedy=f'did you mean {guess}?' if guess else 'correct it')
   both = sorted(set(chosen) & set(test_slices))
   if both:
-    raise InputError('config.study.test_slices', got=f'slices {both} in training as well',
+    raise InputError('config.study.test_slices', got=f'slices {both} in training too',
                      expected='slices that are not trained on',
                      remedy=f'choose other test slices, or another count than {count}')
   return chosen

@@ -6,9 +6,9 @@ from fibjax import models
 from fibjax.annotation.regions import load_regions
 from fibjax.config import settings as config
 from fibjax.errors import InputError
-from fibjax.methods import registry
 from fibjax.pipeline import run
 from fibjax.report import sources
+from fibjax.training import stored
 from tests import tiny_archive
 from tests.helpers import ROOT
 
@@ -56,7 +56,7 @@ def test_the_authors_weights_serve_without_a_training(archive, tmp_path):
   tiny_archive.write_weights(file, params)
   folder = tmp_path / 'w'
   run.run(settings, folder)
-  (found,) = registry.open_predictor(settings, folder).params
+  found = stored.load_best(model, settings.train, folder)
   for layer, part in params.items():
     for name, value in part.items():
       np.testing.assert_array_equal(np.squeeze(found[layer][name]), np.squeeze(value))

@@ -23,7 +23,7 @@ def read(folder, kind):
 
 @pytest.mark.parametrize('call', [1, 2, 3])
 def test_a_film_killed_while_it_was_written_is_made_again(tmp_path, monkeypatch, call):
-  original, kinds = volumes.new_volume, []
+  original, kinds = simulated.new_volume, []
 
   def dying(path, *args, **options):
     kinds.append(path.name)
@@ -31,7 +31,7 @@ def test_a_film_killed_while_it_was_written_is_made_again(tmp_path, monkeypatch,
       raise KeyboardInterrupt
     return original(path, *args, **options)
   with monkeypatch.context() as patch:
-    patch.setattr(volumes, 'new_volume', dying)
+    patch.setattr(simulated, 'new_volume', dying)
     with pytest.raises(KeyboardInterrupt):
       simulate(tmp_path, annotator=True)
   assert kinds == ['annotated.ome.zarr', 'truth.ome.zarr', 'raw.ome.zarr'][:call]
@@ -46,7 +46,7 @@ def test_a_film_killed_while_it_was_written_is_made_again(tmp_path, monkeypatch,
 def test_a_film_that_is_there_is_kept(tmp_path):
   simulate(tmp_path)
   before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
-  with pytest.raises(InputError, match=r'raw\.ome\.zarr: got a path that already exists'):
+  with pytest.raises(InputError, match=r'raw\.ome\.zarr: got a path that already'):
     simulate(tmp_path, annotator=True)
   assert {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()} == before
 

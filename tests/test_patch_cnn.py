@@ -9,7 +9,9 @@ from ml_collections import ConfigDict
 
 from fibjax.errors import InputError
 from fibjax.models import Dropout, count_weights, make_model
-from fibjax.models.patch_cnn import SIZES_XY, SIZES_Z, drop
+from fibjax.models.dropout import drop
+from fibjax.models.model import SIZES_Z
+from fibjax.models.patch_cnn import SIZES_XY
 from tests.helpers import patch_cnn_logit, small_model
 
 TABLES = Path(__file__).parents[1] / 'third_party' / 'skarberg2021' / 'tables.json'

@@ -90,7 +90,7 @@ def test_labels_corrected_by_hand_are_used_and_checked(done, tmp_path):
   segmentation = open_volume(folder / 'forest' / 'segmentation.ome.zarr'
                              / 'raw')
   labels = training_slices._correct(load(f'{CONFIG}:tiny', (
-      f'study.labels={corrected}',)), segmentation, None, tmp_path)
+      f'study.labels={corrected}',)), segmentation, None, tmp_path / 'none')
   np.testing.assert_array_equal(
       read_box(labels, (0, 0, 0), labels.shape),
       read_box(segmentation, (0, 0, 0), segmentation.shape))
@@ -102,7 +102,7 @@ def test_labels_corrected_by_hand_are_used_and_checked(done, tmp_path):
       write_box(made, (0, 0, 0), array)
     with pytest.raises(InputError, match='config.study.labels'):
       training_slices._correct(load(f'{CONFIG}:tiny', (
-          f'study.labels={tmp_path / name}',)), segmentation, None, tmp_path)
+          f'study.labels={tmp_path / name}',)), segmentation, None, tmp_path / 'none')
 
 
 @pytest.mark.long

@@ -55,7 +55,7 @@ def measure(labels_zyx, voxel_size_zyx_nm, *, mvoxel: float | None = 4.0,
     >>> import fibjax
     >>> film = fibjax.simulate_film('HPC45', (8, 40, 40), seed=0)
     >>> result = fibjax.measure(film.truth_zyx, film.voxel_size_zyx_nm, flow_axes='')
-    >>> result['stop_zyx'], result['transport']  # flow_axes='z' solves diffusion along z
+    >>> result['stop_zyx'], result['transport']  # flow_axes='z' would solve diffusion
     ([8, 40, 40], {})
     >>> 0 < result['porosity'] < 1 and result['pore_size']['mean_nm'] > 10
     True

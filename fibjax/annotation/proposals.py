@@ -21,7 +21,7 @@ import numpy as np
 
 from fibjax.annotation.regions import context_offset
 from fibjax.annotation.sizes import PAPER_SIZES, Sizes
-from fibjax.errors import InputError, nearest
+from fibjax.errors import InputError, unknown
 from fibjax.metrics.calibration import binary_entropy
 from fibjax.system import csv_files, files
 from fibjax.system.run_folder import volume_name
@@ -59,9 +59,7 @@ def propose(volume: Volume, count: int, how: str, *, seed: int = 0,
   if seed < 0:
     raise InputError('seed', got=seed, expected='at least 0', remedy='correct it')
   if how not in HOW:
-    guess = nearest(str(how), HOW)
-    raise InputError('how', got=repr(how), expected=f'one of {", ".join(HOW)}',
-                     remedy=f'did you mean {guess}?' if guess else 'correct it')
+    raise unknown('how', how, HOW)
   _check_room(volume.shape, sizes)
   if how == 'random':
     places = _draw(volume.shape, count, sizes, seed)

@@ -17,7 +17,8 @@ from flax import linen as nn
 from jax import lax
 
 from fibjax.models import conv
-from fibjax.models.patch_cnn import CONTEXT_PX, HIDDEN, WIDTHS, Dropout, drop
+from fibjax.models.dropout import Dropout, drop
+from fibjax.models.patch_cnn import CONTEXT_PX, HIDDEN, WIDTHS
 
 STRIDE = 2 ** len(WIDTHS)  # pixels between two cells of the dense layers
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.errors import InputError, nearest
+from fibjax.errors import unknown
 from fibjax.simulation.fields import smooth_noise
 
 
@@ -75,10 +75,8 @@ def choose_artefacts(artefacts: str | Artefacts) -> Artefacts:
   if isinstance(artefacts, Artefacts):
     return artefacts
   if artefacts not in ARTEFACTS:
-    guess = nearest(str(artefacts).lower(), ARTEFACTS)
-    raise InputError('artefacts', got=repr(artefacts), expected=' | '.join(ARTEFACTS),
-                     remedy=f'did you mean {guess}?' if guess else
-                     'name a level or pass Artefacts(...)')
+    raise unknown('artefacts', artefacts, ARTEFACTS,
+                  'name a level or pass Artefacts(...)')
   return ARTEFACTS[artefacts]
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.errors import InputError, nearest
+from fibjax.errors import InputError, unknown
 from fibjax.simulation import microscope, structure
 from fibjax.simulation.artefacts import (
   Artefacts,
@@ -116,10 +116,7 @@ def find_preset(preset: str | FilmPreset) -> FilmPreset:
   if isinstance(preset, FilmPreset):
     return preset
   if preset not in PRESETS:
-    guess = nearest(str(preset).upper(), PRESETS)
-    raise InputError('preset', got=repr(preset), expected=' | '.join(PRESETS),
-                     remedy=f'did you mean {guess}?' if guess else
-                     'name a preset or pass a FilmPreset')
+    raise unknown('preset', preset, PRESETS, 'name a preset or pass a FilmPreset')
   return PRESETS[preset]
 
 

@@ -26,14 +26,14 @@ from fibjax.annotation.regions import (
 from fibjax.errors import InputError
 from fibjax.evaluation import evaluate, region_scores
 from fibjax.inference import postprocess
-from fibjax.inference.score import Scorer, score_array
+from fibjax.inference.score import BlockScorer, Scorer, score_array
 from fibjax.methods import network
 from fibjax.methods.method import Inputs
 from fibjax.methods.registry import make_method
+from fibjax.metrics.labels import UNLABELLED
 from fibjax.pipeline import stages
-from fibjax.pipeline.run import open_run
+from fibjax.pipeline.run import open_run, write_report
 from fibjax.preparation import scaling
-from fibjax.report import page
 from fibjax.studies import coverage, sweep
 from fibjax.system import files, progress
 from fibjax.system.cluster import HERE, Resources
@@ -75,7 +75,7 @@ def run_ensemble(config, folder, resources: Resources = HERE) -> dict:
       measure(config, inputs, segmentations, workdir)
     if not workdir.metrics.exists():
       stages.write_metrics(config.data.seed, inputs, scores, segmentations, workdir)
-    page.write_report(workdir, method.facts)
+    write_report(config, workdir)
     return files.read_json(workdir.results)
 
 
@@ -159,9 +159,10 @@ def volume_porosity(label, inputs: Inputs, segmentation: Volume, name: str,
   for r in range(len(regions.volume)):
     mask_yx = region_mask(regions, r)
     height, width = mask_yx.shape
-    if (mask_yx != 255).any():
-      manual.append(np.mean(mask_yx[mask_yx != 255] == 0))
-      automatic.append((labels_mryx[:, r, :height, :width][:, mask_yx != 255] == 0
+    labelled_yx = mask_yx != UNLABELLED
+    if labelled_yx.any():
+      manual.append(np.mean(mask_yx[labelled_yx] == 0))
+      automatic.append((labels_mryx[:, r, :height, :width][:, labelled_yx] == 0
                         ).mean(1))
       slices.append(int(regions.z[r]))
   bias = None
@@ -245,13 +246,25 @@ def check_coverage(folder, preset: str, shape_zyx, films: int, seed: int) -> dic
   how = stages.postprocessing(config.postprocess, files.read_json(workdir.postprocess))
   make_film, porosity = coverage.free_films(preset, shape_zyx,
                                             artefacts=config.data.artefacts)
+  return coverage.coverage_experiment(
+      functools.partial(label_film, members, how, config.prepare), make_film, porosity,
+      seed=seed, n_films=films)
 
-  def label_film(image_zyx: np.ndarray) -> np.ndarray:
-    """[m, z, y, x] labels of each member."""
-    image_zyx = scaling.scale_image(image_zyx, scale=config.prepare.scale,
-                                    gradient=config.prepare.gradient)
-    return np.stack([_threshold(score_array(member, image_zyx), how)
-                     for member in members])
 
-  return coverage.coverage_experiment(label_film, make_film, porosity, seed=seed,
-                                      n_films=films)
+def label_film(members: list[BlockScorer], how, prepare,
+               image_zyx: np.ndarray) -> np.ndarray:
+  """Labels a film in memory by each member, without the removal of small objects.
+
+  Args:
+    members: opened scorers.
+    how: post-processing.
+    prepare: config.prepare.
+    image_zyx: [z, y, x] grey values as acquired.
+
+  Returns:
+    [m, z, y, x] uint8 labels.
+  """
+  image_zyx = scaling.scale_image(image_zyx, scale=prepare.scale,
+                                  gradient=prepare.gradient)
+  return np.stack([_threshold(score_array(member, image_zyx), how)
+                   for member in members])

@@ -137,14 +137,16 @@ def _open_target(partial: Path, manifest: Path, source: Volume, dtype,
   return target, done
 
 
+def _read_block(function: BlockFunction, source: Volume, box: Box) -> np.ndarray:
+  return read_mirrored(source, *function.reads(box))
+
+
 def _pipeline(function: BlockFunction, source: _Source, target: Volume, boxes):
   """Yields each box when it is written; reads ahead and writes behind."""
   with (concurrent.futures.ThreadPoolExecutor(1) as reader,
         concurrent.futures.ThreadPoolExecutor(1) as writer):
 
-    def read(box):
-      return reader.submit(read_mirrored, source.volume, *function.reads(box))
-
+    read = functools.partial(reader.submit, _read_block, function, source.volume)
     ahead, behind = read(boxes[0]), None
     for i, box in enumerate(boxes):
       try:
@@ -183,7 +185,7 @@ def _make_shard(shared, box: Box) -> None:
   """One shard from reading to writing, in a worker."""
   open_function, source_path, stamp, target_path = shared
   function, source, target = _open_in_worker(open_function, source_path, target_path)
-  array_zyx = function.compute(box, read_mirrored(source, *function.reads(box)))
+  array_zyx = function.compute(box, _read_block(function, source, box))
   _write(source_path, stamp, target, box, array_zyx)
   memory.trim()
 

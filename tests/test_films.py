@@ -174,9 +174,10 @@ def test_bad_input_is_named(change, name):
 
 
 def test_the_nearest_name_is_suggested():
-  for change, guess in (({'preset': 'HPC3'}, 'HPC30'), ({'preset': 'mem80'}, 'MEM80'),
-                        ({'artefacts': 'Mild'}, 'mild'), ({'artefacts': 'reel'}, 'real')):
-    with pytest.raises(InputError, match=f'did you mean {guess}[?]'):
+  for change, guess in (
+      ({'preset': 'HPC3'}, 'HPC30'), ({'preset': 'mem80'}, 'MEM80'),
+      ({'artefacts': 'Mild'}, 'mild'), ({'artefacts': 'reel'}, 'real')):
+    with pytest.raises(InputError, match=f"did you mean '{guess}'[?]"):
       simulate_film(**{'preset': 'HPC30', 'shape_zyx': SMALL, 'seed': 0, **change})
   with pytest.raises(InputError, match='name a preset'):
     simulate_film('membrane', SMALL, 0)

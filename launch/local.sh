@@ -3,6 +3,6 @@
 # of this machine: the members of a sweep or an ensemble are spread over them, e.g.
 #   bash launch/local.sh sweep --config=configs/skarberg2021.py:sweep \
 #     --config.data.root=DIR --workdir=workdirs/search
-# The same command again goes on where it was stopped.
+# Run the same command again to resume.
 source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 exec .venv/bin/fibjax "$@"

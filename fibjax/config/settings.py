@@ -40,18 +40,18 @@ def base() -> ConfigDict:
       gradient=True,  # remove the linear gradient along image rows (§1.2)
   )
   config.model = create(
-      name='patch_cnn',  # | 'resunet' | 'unet' | 'forest' | one of classical.METHODS
+      name='patch_cnn',  # one of METHODS (fibjax/methods/registry.py)
       n_z=3,  # slices seen: 1, 3, 5, 7, 9, 11
-      # name = 'patch_cnn'
+      # the sliding-window network
       n_xy=33,  # neighbourhood in pixels: 33, 49, 65, 81, 97, 113
       padding='context',  # 'context' | 'same' (zeros, the published network)
-      # name = 'resunet', 'unet'
+      # U-Nets
       base=16,  # channels at full resolution; doubled with every halving of it
       depth=3,  # halvings of the resolution
       norm='group',  # 'group' | 'batch' | 'none' (layers.py)
       standardise=True,  # input by mean and sd of the training images; paper: False
   )
-  config.forest = create(  # random forest (section 2); train.voxel_fraction of voxels
+  config.forest = create(  # random forest (§2); train.voxel_fraction of voxels
       features='F1',  # 'F1': smoothed slices | 'F2': and derivatives | 'F3': and steps
       trees=100,
       min_leaves=(1, 5, 20, 50, 100),  # smallest leaves to choose from
@@ -64,7 +64,7 @@ def base() -> ConfigDict:
       dihedral=False,  # average over the 8 symmetries of the square; 8 times the work
   )
   config.compare = create(
-      methods=(),  # values of model.name; fibjax run compares them on the same films
+      methods=(),  # values of model.name, for `fibjax compare`
       shine_through=(0.0, 0.5, 1.0),  # of the films
   )
   config.study = _study()
@@ -80,7 +80,7 @@ def base() -> ConfigDict:
 
 def _data() -> ConfigDict:
   return create(
-      source='volumes',  # 'volumes' | 'simulate' | 'flyem' | 'zenodo'
+      source='volumes',  # one of SOURCES (fibjax/datasets/collect.py)
       seed=0,  # of films, regions, splits, and which voxels validate
       # source = 'volumes': volumes made by `fibjax import` and their region folders
       volumes=(),
@@ -144,7 +144,7 @@ def _sweep() -> ConfigDict:
 
 def _study() -> ConfigDict:
   return create(
-      counts=(),  # numbers of training slices; fibjax run then does the study (§3)
+      counts=(),  # numbers of training slices, for `fibjax study` (§3)
       placements=('initial', 'distributed'),  # | 'uncertain'
       test_slices=(47, 434, 598),
       painted=8,  # partly painted slices that train the forest

@@ -32,9 +32,8 @@ from fibjax.methods.method import Inputs
 from fibjax.methods.registry import make_method
 from fibjax.metrics.labels import UNLABELLED
 from fibjax.pipeline import stages
-from fibjax.pipeline.run import open_run
+from fibjax.pipeline.run import open_run, write_report
 from fibjax.preparation import scaling
-from fibjax.report import page
 from fibjax.studies import coverage, sweep
 from fibjax.system import files, progress
 from fibjax.system.cluster import HERE, Resources
@@ -76,7 +75,7 @@ def run_ensemble(config, folder, resources: Resources = HERE) -> dict:
       measure(config, inputs, segmentations, workdir)
     if not workdir.metrics.exists():
       stages.write_metrics(config.data.seed, inputs, scores, segmentations, workdir)
-    page.write_report(workdir, method.facts)
+    write_report(config, workdir)
     return files.read_json(workdir.results)
 
 
@@ -160,9 +159,10 @@ def volume_porosity(label, inputs: Inputs, segmentation: Volume, name: str,
   for r in range(len(regions.volume)):
     mask_yx = region_mask(regions, r)
     height, width = mask_yx.shape
-    if (mask_yx != UNLABELLED).any():
-      manual.append(np.mean(mask_yx[mask_yx != UNLABELLED] == 0))
-      automatic.append((labels_mryx[:, r, :height, :width][:, mask_yx != UNLABELLED] == 0
+    labelled_yx = mask_yx != UNLABELLED
+    if labelled_yx.any():
+      manual.append(np.mean(mask_yx[labelled_yx] == 0))
+      automatic.append((labels_mryx[:, r, :height, :width][:, labelled_yx] == 0
                         ).mean(1))
       slices.append(int(regions.z[r]))
   bias = None

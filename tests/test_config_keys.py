@@ -13,7 +13,7 @@ SECTIONS = {frozenset(section): name for name, section in base().items()
             if isinstance(section, ConfigDict)} | {frozenset(base()): ''}
 
 
-class Stop(Exception):
+class StopError(Exception):
   """Ends a job whose remaining stages read nothing new."""
 
 
@@ -82,7 +82,7 @@ def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
   from fibjax.studies import compare_methods, ensemble, training_slices
 
   def stop(*_):
-    raise Stop
+    raise StopError
   # An ensemble is a sweep and all stages of the main job.
   ensemble.run_ensemble(load(f'{CONFIGS / "demo.py"}:ensemble_tiny', (
       'train.epochs=1', 'data.shape_zyx=16,112,112', 'data.regions_per_volume=6')),
@@ -90,12 +90,12 @@ def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
   print(sorted(set(names()) - reads))
   # A study reads the settings of its trials before the first of them.
   monkeypatch.setattr(training_slices, '_run_trial', stop)
-  with pytest.raises(Stop):
+  with pytest.raises(StopError):
     training_slices.run_study(load(f'{CONFIGS / "membrane.py"}:tiny'),
                               tmp_path / 'study')
   print(sorted(set(names()) - reads))
   monkeypatch.setattr(compare_methods, '_in_process', stop)
-  with pytest.raises(Stop):
+  with pytest.raises(StopError):
     compare_methods.run_compare(load(f'{CONFIGS / "compare.py"}:tiny'),
                                 tmp_path / 'compare')
   print(sorted(set(names()) - reads))
@@ -104,7 +104,7 @@ def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
       run.run(load(str(CONFIGS / 'demo.py'), (f'data.source={source}', *override)),
               tmp_path / source)
   monkeypatch.setattr('fibjax.methods.network.fit', stop)
-  with pytest.raises(Stop):
+  with pytest.raises(StopError):
     run.train_only(load(f'{CONFIGS / "demo.py"}:tiny', ('model.name=unet',)),
                    tmp_path / 'unet', False)
   assert not set(names()) - reads

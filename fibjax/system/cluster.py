@@ -77,13 +77,14 @@ def run_units(function: Callable, shared: Any, units: list,
         yield futures.pop(future), future.result()
     except distributed.scheduler.KilledWorker as error:
       raise InputError('the workers', got=f'{error.task}: {_TRIES + 1} of them died',
-                       expected='workers that survive', remedy='look at their logs; with '
-                       'too little memory lower --memory_gb') from None
+                       expected='workers that survive',
+                       remedy='look at their logs; where memory ran out, lower '
+                       '--memory_gb') from None
     except (OSError, TimeoutError, distributed.CancelledError) as error:
       raise InputError(resources.scheduler or 'the workers', got=f'a lost connection '
                        f'({type(error).__name__})', expected='a running scheduler',
-                       remedy='finished units are kept: start it and run the command again'
-                       ) from None
+                       remedy='finished units are kept: start it, then run the command '
+                       'again') from None
     finally:
       with contextlib.suppress(Exception):  # the scheduler may be gone
         client.cancel(list(futures))

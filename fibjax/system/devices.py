@@ -3,14 +3,13 @@
 `map_images` gives every device one image at a time. `map_members` runs one function for
 many members of a sweep or ensemble (a member is a seed with its hyper-parameters).
 
-Members are spread in one of two ways, and a member's numbers equal those of its solo
-run in both:
+Members are spread in one of two ways:
 * Several devices, or one that is not a CPU: members are stacked to arrays
   [device, local member, ..], padded with copies of the last member, and one program is
   pmapped over the devices. On a CPU it is unrolled over the local members, elsewhere it
   loops over them.
-* One CPU device: a list of members, each of which runs the very program of a solo run,
-  two at a time in threads. There this is faster than vmap, a loop or an unrolled program
+* One CPU device: a list of members, each of which runs the program of a solo run, two
+  at a time in threads. There this is faster than vmap, a loop or an unrolled program
   (2026-11), and every bit is that of the solo run.
 """
 import collections

@@ -76,6 +76,11 @@ def names():
       yield key
 
 
+SMALL = ('data.shape_zyx=8,96,96', 'data.regions_per_volume=6', 'model.n_z=1',
+         'train.epochs=1', 'train.steps_per_epoch=1', 'train.val_windows=1',
+         'train.augment=dihedral', 'analyse.mvoxel=0')
+
+
 @pytest.mark.long
 def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
   from fibjax.pipeline import run
@@ -83,28 +88,29 @@ def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
 
   def stop(*_):
     raise StopError
-  # An ensemble is a sweep and all stages of the main job.
-  ensemble.run_ensemble(load(f'{CONFIGS / "demo.py"}:ensemble_tiny', (
-      'train.epochs=1', 'data.shape_zyx=16,112,112', 'data.regions_per_volume=6')),
-                        tmp_path / 'ensemble')
-  print(sorted(set(names()) - reads))
-  # A study reads the settings of its trials before the first of them.
+  # An ensemble is a sweep and all stages of the main job but the measurements.
+  monkeypatch.setattr(ensemble, 'write_report', stop)
+  with pytest.raises(StopError):
+    ensemble.run_ensemble(load(f'{CONFIGS / "demo.py"}:ensemble_tiny', SMALL),
+                          tmp_path / 'ensemble')
+  with pytest.raises(InputError, match='analyse.mvoxel'):
+    run.analyse_again(tmp_path / 'ensemble')
+  # A study reads what it says of trials before the first of them.
   monkeypatch.setattr(training_slices, '_run_trial', stop)
   with pytest.raises(StopError):
-    training_slices.run_study(load(f'{CONFIGS / "membrane.py"}:tiny'),
-                              tmp_path / 'study')
-  print(sorted(set(names()) - reads))
-  monkeypatch.setattr(compare_methods, '_in_process', stop)
+    training_slices.run_study(load(f'{CONFIGS / "membrane.py"}:tiny', (
+        'data.shape_zyx=40,48,48', 'forest.features=F1')), tmp_path / 'study')
+  monkeypatch.setattr(compare_methods, '_measure_once', stop)
   with pytest.raises(StopError):
-    compare_methods.run_compare(load(f'{CONFIGS / "compare.py"}:tiny'),
-                                tmp_path / 'compare')
-  print(sorted(set(names()) - reads))
-  for source, override in (('volumes', ()), ('flyem', ('data.root=nowhere',))):
+    compare_methods.run_compare(load(f'{CONFIGS / "compare.py"}:tiny', (
+        'data.shape_zyx=16,96,96',)), tmp_path / 'compare')
+  # Sources whose files are missing, and a U-Net up to its training.
+  for source in ('data.source=volumes', 'data.source=flyem'):
     with pytest.raises(InputError):
-      run.run(load(str(CONFIGS / 'demo.py'), (f'data.source={source}', *override)),
-              tmp_path / source)
-  monkeypatch.setattr('fibjax.methods.network.fit', stop)
+      run.train_only(load(str(CONFIGS / 'demo.py'), (source, 'data.root=nowhere')),
+                     tmp_path / source, False)
+  monkeypatch.setattr('fibjax.training.loop.train_members', stop)
   with pytest.raises(StopError):
     run.train_only(load(f'{CONFIGS / "demo.py"}:tiny', ('model.name=unet',)),
                    tmp_path / 'unet', False)
-  assert not set(names()) - reads
+  assert set(names()) - reads == set()

@@ -230,7 +230,7 @@ def read_block(volume, start, stop):
                        np.add(stop, SLICES_AND_MARGIN))
 
 
-def test_sampled_features_are_those_of_the_volume(film, monkeypatch):
+def test_sampled_features_are_those_of_the_volume(film):
   opened, _, table = film
   volume = opened['HPC30']
   whole = scale_space.compute_features(read_block(volume, (0, 0, 0), volume.shape),
@@ -240,8 +240,7 @@ def test_sampled_features_are_those_of_the_volume(film, monkeypatch):
   z, y, x = (axis[voxels_n3[:, 0]] for axis in (table.z, table.y, table.x))
   expected = whole[z, y + voxels_n3[:, 1], x + voxels_n3[:, 2]]
   for side in (512, 30):  # a region at once, and by tiles of which the last overlap
-    monkeypatch.setattr(scale_space, '_SAMPLED_PX', side)
-    found = scale_space.sample_features(opened, table, voxels_n3, 'F3')
+    found = scale_space.sample_features(opened, table, voxels_n3, 'F3', side)
     np.testing.assert_array_equal(found, expected)
   none_nf = scale_space.sample_features(opened, table, voxels_n3[:0], 'F3')
   assert none_nf.shape == (0, 74)
@@ -258,24 +257,24 @@ def test_nan_in_a_volume_names_the_region(film, monkeypatch):
 
 
 @pytest.mark.parametrize('feature_set', ['F2', 'F3'])  # F1 is in both
-def test_a_score_does_not_depend_on_the_block(film, feature_set, monkeypatch):
+def test_a_score_does_not_depend_on_the_block(film, feature_set):
   opened, _, table = film
   train = sample(opened, table, feature_set, 'train', 0.03)
   forest, _ = fit(train, train, feature_set, trees=5)
-  monkeypatch.setattr(forests, '_CHUNK', 1000)  # tiles in parts, the last overlap
-  forests._score_fn.cache_clear()
-  whole = forests.score_block(forest, read_block(opened['HPC30'], (2, 0, 0),
-                                                 (12, 90, 70)))
+
+  def score(start, stop):  # tiles in parts, of which the last overlap
+    return forests.score_block(forest, read_block(opened['HPC30'], start, stop),
+                               chunk=1000)
+
+  whole = score((2, 0, 0), (12, 90, 70))
   assert whole.shape == (10, 90, 70) and whole.dtype == np.float32
   for start, stop in (((2, 0, 0), (3, 90, 70)), ((5, 13, 22), (8, 80, 41))):
-    part = forests.score_block(forest, read_block(opened['HPC30'], start, stop))
-    np.testing.assert_array_equal(part, whole[tuple(
+    np.testing.assert_array_equal(score(start, stop), whole[tuple(
         slice(a - o, b - o) for a, b, o in zip(start, stop, (2, 0, 0), strict=True))])
   features = scale_space.compute_features(
       read_block(opened['HPC30'], (6, 0, 0), (7, 90, 70)), feature_set)
   np.testing.assert_array_equal(
       whole[4].reshape(-1), forests.predict(forest, features.reshape(90 * 70, -1)))
-  forests._score_fn.cache_clear()
 
 
 def test_the_forest_beats_the_best_threshold_on_other_slices(film):

@@ -4,7 +4,7 @@ import pytest
 
 from fibjax import models
 from fibjax.annotation.regions import load_regions
-from fibjax.config import settings as config
+from fibjax import config
 from fibjax.errors import InputError
 from fibjax.pipeline import run
 from fibjax.report import sources

@@ -14,8 +14,9 @@ from fibjax.methods import (
   thresholds,
   watershed,
 )
-from fibjax.methods import morphological_profile as profiles
 from fibjax.methods.morphological_profile import (
+  _carry_back,
+  _last_occurrences,
   morphological_profile,
   threshold_backpropagation,
 )
@@ -379,13 +380,13 @@ def test_profile_methods_find_where_a_wall_begins_and_ends(method):
 def test_occurrences_are_carried_back_to_the_first_failure():
   column_z = np.array([0.2, 1.0, 0.5, 0.95, 0.93, 1.0, 0.1, 0.1], np.float32)
   smooth_zyx = column_z[:, None, None]
-  last_zyx = profiles._last_occurrences(smooth_zyx, 0.25, 0.5)
+  last_zyx = _last_occurrences(smooth_zyx, 0.25, 0.5)
   assert np.flatnonzero(last_zyx).tolist() == [1, 5]
-  grey_zyx = profiles._carry_back(smooth_zyx, last_zyx, 0.9)
+  grey_zyx = _carry_back(smooth_zyx, last_zyx, 0.9)
   np.testing.assert_allclose(grey_zyx.ravel(), [0, 1, 0, 1, 1, 1, 0, 0])
   # A fall over two slices counts, one over three does not; the last slice is bright.
   column_z = np.array([1.0, 0.8, 0.6, 0.6, 1.0, 0.9, 0.8, 0.7], np.float32)
-  last_zyx = profiles._last_occurrences(column_z[:, None, None], 0.25, 0.5)
+  last_zyx = _last_occurrences(column_z[:, None, None], 0.25, 0.5)
   assert np.flatnonzero(last_zyx).tolist() == [0, 7]
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from fibjax import models
-from fibjax.config import settings as config
+from fibjax import config
 from fibjax.errors import InputError
 from fibjax.methods import network
 from fibjax.methods.registry import make_method

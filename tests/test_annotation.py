@@ -17,7 +17,7 @@ from fibjax.annotation.regions import (
   region_mask,
 )
 from fibjax.errors import InputError
-from fibjax.formats.label_codes import LABEL_PROFILES
+from fibjax.formats.label_codes import LABEL_CODES
 from fibjax.metrics.calibration import binary_entropy
 from fibjax.simulation import films
 from fibjax.simulation.annotator import Annotator, annotate
@@ -120,7 +120,7 @@ def test_images_are_cut_from_the_volume_and_labels_are_framed(film, exported):
 
 
 def test_the_frame_is_no_label_code_and_the_same_in_no_other_orientation():
-  used = {code for codes in LABEL_PROFILES.values() for code in codes}
+  used = {code for codes in LABEL_CODES.values() for code in codes}
   assert not used & {frame.FRAME, frame.MARK}
   for sizes in (SMALL, Sizes(), Sizes(17, 40, 1), Sizes(64, 81, 3)):
     blank = frame.blank_label(sizes)

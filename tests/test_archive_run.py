@@ -8,6 +8,7 @@ from fibjax import config
 from fibjax.errors import InputError
 from fibjax.pipeline import run
 from fibjax.report import sources
+from fibjax.training import loop
 from tests import tiny_archive
 from tests.helpers import ROOT
 

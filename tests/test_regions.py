@@ -20,10 +20,10 @@ from fibjax.annotation.regions import (
   region_mask,
   save_regions,
   select_regions,
-  workdir,
 )
 from fibjax.errors import InputError
 from fibjax.formats import label_codes
+from fibjax.system import files
 
 SHAPE = (200, 2247, 3372)
 
@@ -305,7 +305,7 @@ def test_imported_regions_appear_whole_or_not_at_all(tmp_path, monkeypatch):
   def full(path, text):
     raise OSError('no space left')
   with monkeypatch.context() as patch:
-    patch.setattr(workdir, 'write_text', full)
+    patch.setattr(files, 'write_text', full)
     with pytest.raises(OSError, match='no space left'):
       import_regions(*source, tmp_path / 'out')
   assert set(tmp_path.iterdir()) == before

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fibjax.annotation.regions import propose_positions
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.metrics.calibration import binary_entropy
 from fibjax.system import csv_files, files
 from fibjax.volumes.volume import Volume, read_box
@@ -77,8 +77,7 @@ def propose(volume: Volume, count: int, how: str, *, seed: int = 0,
   if seed < 0:
     raise InputError('seed', got=seed, expected='at least 0', remedy='correct it')
   if how not in HOW:
-    raise InputError('how', got=repr(how), expected=f'one of {", ".join(HOW)}',
-                     remedy='correct it')
+    raise unknown('how', how, HOW)
   _check_room(volume.shape, sizes)
   if how == 'random':
     places = _draw(volume.shape, count, sizes, seed)

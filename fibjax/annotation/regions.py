@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
-from fibjax.errors import InputError
-from fibjax.formats import stacks
-from fibjax.formats.label_codes import PORE, SOLID, UNLABELLED, decode_labels
+from fibjax.errors import InputError, unknown
+from fibjax.formats import label_images
+from fibjax.formats.label_codes import decode_labels
+from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
 from fibjax.system import csv_files, files
 
 SPLITS = ('train', 'val', 'test')
@@ -67,9 +68,9 @@ def make_regions(volume, positions_r3, masks, split=None) -> Regions:
     raise InputError('regions', got=f'{len(positions)} rows and {n} masks',
                      expected='one mask per row',
                      remedy='correct the table or the masks')
-  unknown = sorted(set(split) - {*SPLITS, ''})
-  if unknown:
-    raise InputError('regions: split', got=unknown,
+  others = sorted(set(split) - {*SPLITS, ''})
+  if others:
+    raise InputError('regions: split', got=others,
                      expected='train, val, test or empty', remedy='correct the column')
   heights = np.array([m.shape[0] for m in masks], int)
   widths = np.array([m.shape[1] for m in masks], int)
@@ -108,7 +109,7 @@ def load_regions(folder) -> Regions:
   rows = _read_csv(name)
   volume, positions, split = _parse(rows, name)
   sizes = _integers(rows, ('height', 'width'), name)
-  masks_ryx = stacks.read_masks(folder / 'masks.npy')
+  masks_ryx = label_images.read_masks(folder / 'masks.npy')
   if (masks_ryx.ndim != 3 or masks_ryx.dtype != np.uint8 or len(masks_ryx) != len(rows)
       or (sizes < 1).any() or (sizes > masks_ryx.shape[1:]).any()):
     raise InputError(str(folder / 'masks.npy'),
@@ -148,9 +149,8 @@ def check_regions(regions: Regions, shapes: Mapping, window_zyx=None) -> None:
   """
   for name in sorted(set(regions.volume)):
     if name not in shapes:
-      raise InputError(f'region {regions.volume.index(name)}', got=f'volume {name}',
-                       expected=f'one of {", ".join(sorted(shapes))}',
-                       remedy='correct the name or add the volume')
+      raise unknown(f'region {regions.volume.index(name)}: volume', name,
+                    sorted(shapes), 'correct the name or add the volume')
     if window_zyx and any(w > n for w, n in zip(window_zyx, shapes[name], strict=True)):
       raise InputError(f'volume {name}',
                        got=f'shape {tuple(shapes[name])}, window {tuple(window_zyx)}',
@@ -263,7 +263,7 @@ def import_masks(table, masks, profile: str) -> Regions:
       from 0) and optionally split and mask (file name inside the folder `masks`).
     masks: file (2-D/3-D TIFF, PNG, npy) or folder with one file per region, taken in
       natural order unless the table names them.
-    profile: key of labels.LABEL_PROFILES.
+    profile: key of label_codes.LABEL_CODES.
 
   Raises:
     InputError: for a bad table, a mask too many or too few, or unknown codes.
@@ -274,9 +274,9 @@ def import_masks(table, masks, profile: str) -> Regions:
   volume, positions, split = _parse(rows, name)
   if rows and all(row.get('mask') for row in rows):
     images = [image for row in rows
-              for image in stacks.read_mask_list(Path(masks) / row['mask'])]
+              for image in label_images.read_mask_list(Path(masks) / row['mask'])]
   else:
-    images = stacks.read_mask_list(masks)
+    images = label_images.read_mask_list(masks)
   if len(images) != len(rows):
     raise InputError(str(masks), got=f'{len(images)} masks',
                      expected=f'{len(rows)}, one per row of {name}',

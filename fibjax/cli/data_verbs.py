@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 from fibjax.errors import InputError
-from fibjax.formats.label_codes import LABEL_PROFILES
+from fibjax.formats.label_codes import LABEL_CODES
 
-_PROFILES = ', '.join(LABEL_PROFILES)
+_PROFILES = ', '.join(LABEL_CODES)
 
 
 def numbers(kind, count: int):
@@ -143,7 +143,7 @@ def _import(args, _):
     return
   volume = stacks.import_stack(args.source, args.out, dataset=args.dataset,
                                voxel_size_zyx_nm=args.voxel_size_nm, axes=args.axes,
-                               profile=args.profile)
+                               label_codes=args.profile)
   print(json.dumps({'volume': str(volume.path), 'shape_zyx': volume.shape,
                     'dtype': str(volume.dtype),
                     'voxel_size_zyx_nm': volume.voxel_size_zyx_nm}))
@@ -153,7 +153,7 @@ def _export(args, _):
   from fibjax.formats import stacks
   from fibjax.volumes.volume import open_volume
   print(stacks.export_stack(open_volume(args.volume), args.out,
-                            profile=args.profile, dataset=args.dataset,
+                            label_codes=args.profile, dataset=args.dataset,
                             ome_version=args.ome_version))
 
 

@@ -1,13 +1,17 @@
-"""What values settings may have, alone and beside each other (config.py)."""
+"""Rules for the values of settings, alone and in combination."""
+from fibjax.errors import did_you_mean
 
 _SIZES = tuple(f'{16 * n + 1}x{n_z}' for n_z in range(1, 12, 2) for n in range(2, 8))
 
 
 def rules(config):
-  """Yields (key, value, holds, expectation) for every setting with a rule."""
+  """Yields (key, value, whether the rule holds, expectation) of every rule."""
   def one_of(section, key, known):
     value = config[section][key]
-    return f'{section}.{key}', value, value in known, f'one of {known}'
+    expected = f'one of {", ".join(map(str, known))}'
+    if similar := did_you_mean(value, map(str, known)):
+      expected += f'; {similar}'
+    return f'{section}.{key}', value, value in known, expected
 
   def within(section, key, low, high):
     value = config[section][key]

@@ -15,9 +15,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
 from fibjax.config import rules
-from fibjax.errors import InputError
+from fibjax.errors import InputError, did_you_mean, nearest, unknown
 
-SPLITS = ('train', 'val', 'test')
 # Type of the members of every setting that is a tuple.
 _TUPLES = {'volumes': str, 'regions': str, 'presets': str, 'shape_zyx': int,
            'fractions': (int, float), 'sizes': str, 'losses': str, 'halving': int,
@@ -219,9 +218,8 @@ def _read_file(path: Path, variant: str) -> ConfigDict:
 
 
 def unknown_variant(variant: str, known: tuple[str, ...]) -> InputError:
-  """The error an experiment file raises for a variant it does not have."""
-  return InputError('--config variant', got=repr(variant), expected=f'one of {known}',
-                    remedy='write FILE or FILE:VARIANT')
+  """Builds the error that an experiment file raises for a variant it lacks."""
+  return unknown('--config variant', variant, known, 'write FILE or FILE:VARIANT')
 
 
 def _override(config: ConfigDict, override: str) -> None:
@@ -234,13 +232,35 @@ def _override(config: ConfigDict, override: str) -> None:
       break
     node = node[parent]
   if not isinstance(node, ConfigDict) or leaf not in node:
-    known = sorted(node.keys()) if isinstance(node, ConfigDict) else sorted(config)
-    raise InputError(f'--config.{key}', got='an unknown key',
-                     expected=f'one of {", ".join(known)}', remedy='check the spelling')
+    raise _unknown_key(config, key)
   if not equals or isinstance(node[leaf], ConfigDict):
     raise InputError(f'--config.{key}', got=repr(override), expected='KEY=VALUE',
                      remedy=f'write --config.{key}=VALUE for a single setting')
   node[leaf] = _parse(key, text, node[leaf], leaf)
+
+
+def _unknown_key(config: ConfigDict, key: str) -> InputError:
+  """The error for a key that no setting has: what its section offers."""
+  node, prefix, keys = config, '', _all_keys(config)
+  for name in key.split('.'):
+    if not isinstance(node, ConfigDict) or name not in node:
+      break
+    node, prefix = node[name], f'{prefix}{name}.'
+  known = sorted(node if isinstance(node, ConfigDict) else config)
+  # A key whose section is right is compared within it first: 'train.epoch' is nearer to
+  # 'train.epochs' than to any key elsewhere.
+  similar = nearest(key, [k for k in keys if k.startswith(prefix)]) or nearest(key, keys)
+  return InputError(f'--config.{key}', got='an unknown key',
+                    expected=f'one of {", ".join(known)}',
+                    remedy=f'did you mean --config.{similar}?' if similar else
+                    'check the spelling')
+
+
+def _all_keys(config: ConfigDict, prefix: str = '') -> list[str]:
+  """Dotted names of all settings."""
+  return [name for key, value in config.items()
+          for name in (_all_keys(value, f'{prefix}{key}.')
+                       if isinstance(value, ConfigDict) else (f'{prefix}{key}',))]
 
 
 def _parse(key: str, text: str, default, leaf: str):
@@ -286,7 +306,8 @@ def validate(config: ConfigDict) -> None:
 def _schema_problems(config, schema, prefix: str):
   for key in sorted(set(config) | set(schema)):
     if key not in schema:
-      yield f'unknown key {prefix}{key}'
+      similar = did_you_mean(key, schema)
+      yield f'unknown key {prefix}{key}' + (f' ({similar})' if similar else '')
     elif key not in config:
       yield f'missing key {prefix}{key}'
     elif isinstance(schema[key], ConfigDict):

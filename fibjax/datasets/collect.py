@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from fibjax.annotation.regions import (
+  SPLITS,
   Regions,
   assign_splits,
   check_regions,
@@ -18,7 +19,6 @@ from fibjax.annotation.regions import (
   save_regions,
   select_regions,
 )
-from fibjax.config import SPLITS
 from fibjax.datasets import flyem, simulated, skarberg2021
 from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError

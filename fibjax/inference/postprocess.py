@@ -15,8 +15,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.metrics import confusion
+from fibjax.metrics.labels import UNLABELLED
 
 KERNELS = ('matlab', 'scipy4sigma')
 _SIGMA_STEP_PX = 0.5
@@ -56,8 +57,7 @@ class Tuning(NamedTuple):
 
 def _radius_px(sigma_px, kernel):
   if kernel not in KERNELS:
-    raise InputError('kernel', got=repr(kernel), expected=f'one of {KERNELS}',
-                     remedy='use matlab, the published one')
+    raise unknown('kernel', kernel, KERNELS, 'use matlab, the published one')
   if not (math.isfinite(sigma_px) and sigma_px >= 0):
     raise InputError('sigma_px', got=sigma_px, expected='a number of at least 0',
                      remedy='0 switches the smoothing off')
@@ -222,7 +222,7 @@ def _region_counts(region, sigma_px, thresholds, kernel):
   top, left = max(y - pad, 0), max(x - pad, 0)
   tile = region.score_yx[top:y + h + pad, left:x + w + pad]
   inside = np.s_[y - top:y - top + h, x - left:x - left + w]
-  valid, solid = region.mask_yx != confusion.UNLABELLED, region.mask_yx == 1
+  valid, solid = region.mask_yx != UNLABELLED, region.mask_yx == 1
   n, n_solid = np.count_nonzero(valid), np.count_nonzero(solid)
   smoothed = smooth(tile, sigma_px, kernel)
   counts = np.empty((len(thresholds), 2, 2), np.int64)

@@ -16,6 +16,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from fibjax.metrics.labels import UNLABELLED
+
 SCORE_COLOURS = LinearSegmentedColormap.from_list(
     'score', [(0.0, 'black'), (0.5, '#00ff00'), (1.0, 'white')])
 PORE_RGB, SOLID_RGB = (0.0, 0.75, 0.0), (0.9, 0.0, 0.0)
@@ -285,7 +287,7 @@ def regions_figure(panels: list[RegionPanel]) -> Figure:
   for ax in axes[-2]:
     ax.set_xlabel(unit(panels[-1].voxel_size_yx_nm))
   _draw_keys(figure, axes[-1], score,
-             has_unlabelled=any((p.mask_yx == 255).any() for p in panels))
+             has_unlabelled=any((p.mask_yx == UNLABELLED).any() for p in panels))
   return figure
 
 

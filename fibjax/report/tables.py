@@ -7,7 +7,9 @@ Tables 2 and 3. What a run has not measured is shown as a dash.
 """
 from typing import NamedTuple
 
-SPLITS = {'train': 'Training', 'val': 'Validation', 'test': 'Test'}
+from fibjax.annotation import regions
+
+SPLITS = dict(zip(regions.SPLITS, ('Training', 'Validation', 'Test'), strict=True))
 DASH = '\N{EN DASH}'
 COMBINED = 'Combined'
 

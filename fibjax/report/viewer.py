@@ -12,6 +12,7 @@ import numpy as np
 
 from fibjax.annotation.regions import select_regions
 from fibjax.errors import InputError
+from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
 from fibjax.report import sources
 from fibjax.volumes.volume import Volume, open_volume, read_box
 
@@ -138,7 +139,7 @@ def _placed(volume) -> dict:
 
 def _is_binary(volume) -> bool:
   first = read_box(volume, (0, 0, 0), (1, *volume.shape[1:]))
-  return set(np.unique(first).tolist()) <= {0, 1, 255}
+  return set(np.unique(first).tolist()) <= {PORE, SOLID, UNLABELLED}
 
 
 def _rectangles(film, regions, visible) -> list[Layer]:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.errors import InputError
+from fibjax.errors import unknown
 from fibjax.simulation.fields import smooth_noise
 
 
@@ -75,8 +75,8 @@ def choose_artefacts(artefacts: str | Artefacts) -> Artefacts:
   if isinstance(artefacts, Artefacts):
     return artefacts
   if artefacts not in ARTEFACTS:
-    raise InputError('artefacts', got=repr(artefacts), expected=' | '.join(ARTEFACTS),
-                     remedy='name a level or pass Artefacts(...)')
+    raise unknown('artefacts', artefacts, ARTEFACTS,
+                  'name a level or pass Artefacts(...)')
   return ARTEFACTS[artefacts]
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.simulation import formulas, microscope, structure
 from fibjax.simulation.artefacts import (
   Artefacts,
@@ -109,8 +109,7 @@ def find_preset(preset: str | FilmPreset) -> FilmPreset:
   if isinstance(preset, FilmPreset):
     return preset
   if preset not in PRESETS:
-    raise InputError('preset', got=repr(preset), expected=' | '.join(PRESETS),
-                     remedy='name a preset or pass a FilmPreset')
+    raise unknown('preset', preset, PRESETS, 'name a preset or pass a FilmPreset')
   return PRESETS[preset]
 
 

@@ -30,6 +30,7 @@ from fibjax.inference.score import BlockScorer, Scorer, score_array
 from fibjax.methods import network
 from fibjax.methods.method import Inputs
 from fibjax.methods.registry import make_method
+from fibjax.metrics.labels import UNLABELLED
 from fibjax.pipeline import stages
 from fibjax.pipeline.run import open_run
 from fibjax.preparation import scaling
@@ -158,9 +159,10 @@ def volume_porosity(label, inputs: Inputs, segmentation: Volume, name: str,
   for r in range(len(regions.volume)):
     mask_yx = region_mask(regions, r)
     height, width = mask_yx.shape
-    if (mask_yx != 255).any():
-      manual.append(np.mean(mask_yx[mask_yx != 255] == 0))
-      automatic.append((labels_mryx[:, r, :height, :width][:, mask_yx != 255] == 0
+    labelled_yx = mask_yx != UNLABELLED
+    if labelled_yx.any():
+      manual.append(np.mean(mask_yx[labelled_yx] == 0))
+      automatic.append((labels_mryx[:, r, :height, :width][:, labelled_yx] == 0
                         ).mean(1))
       slices.append(int(regions.z[r]))
   bias = None

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from fibjax.errors import InputError, check_shape
+from fibjax.errors import InputError, check_shape, did_you_mean
 from fibjax.training.losses import (
   bce,
   dice,
@@ -86,10 +86,10 @@ def make_loss(expression: str) -> Loss:
   return Loss(expression, tuple(p.factor for p in products), names, apply)
 
 
-def _mistake(expression, got: str, expected: str) -> InputError:
+def _mistake(expression, got: str, expected: str, remedy: str = '') -> InputError:
   return InputError('config.train.loss', got=f'{got} in {expression!r}',
                     expected=expected,
-                    remedy="write e.g. 'bce + 0.5*ramp(0.6, 1)*jaccard'")
+                    remedy=remedy or "write e.g. 'bce + 0.5*ramp(0.6, 1)*jaccard'")
 
 
 def _parse(expression) -> ast.expr:
@@ -157,7 +157,8 @@ def _read_arguments(expression, call: ast.Call, count: int) -> tuple[float, ...]
 def _read_term(expression, name: str, call: ast.Call | None) -> tuple[str, Callable]:
   """Label and function of a term."""
   if name not in _TERMS:
-    raise _mistake(expression, repr(name), f'terms among {", ".join(_TERMS)}')
+    raise _mistake(expression, repr(name), f'terms among {", ".join(_TERMS)}',
+                   did_you_mean(name, ('ramp', *_TERMS)))
   function, arguments = _TERMS[name]
   if call is not None:
     if not arguments:

@@ -46,7 +46,7 @@ def film(tmp_path, monkeypatch):
   monkeypatch.setattr(ome_zarr, 'CHUNK_ZYX', (1, 4, 4))
   array = np.random.default_rng(0).random((5, 20, 13)).astype(np.float32)
   with new_volume(tmp_path / 'film', array.shape, np.float32,
-                          (50., 10., 10.)) as volume:
+                  (50., 10., 10.)) as volume:
     write_box(volume, (0, 0, 0), array)
   return open_volume(tmp_path / 'film'), array
 
@@ -115,11 +115,11 @@ SCRIPT = '''
 import sys
 from pathlib import Path
 from fibjax.volumes import ome_zarr
-from fibjax.volumes import volume as volumes
+from fibjax.volumes.volume import open_volume
 from tests.test_blockwise import make, opener
 ome_zarr.SHARD_ZYX, ome_zarr.CHUNK_ZYX = (2, 8, 8), (1, 4, 4)
 folder = Path(sys.argv[1])
-source = volumes.open_volume(folder / 'film')
+source = open_volume(folder / 'film')
 make((source, None), folder / 'out', opener(folder / 'log', 0.1))
 '''
 
@@ -189,11 +189,11 @@ import resource, sys
 from pathlib import Path
 from fibjax.errors import InputError
 from fibjax.volumes import ome_zarr
-from fibjax.volumes import volume as volumes
+from fibjax.volumes.volume import open_volume
 from tests.test_blockwise import make
 ome_zarr.SHARD_ZYX = (4, 20, 13)  # a shard of 4 kB, then one of 1 kB
 folder = Path(sys.argv[1])
-source = volumes.open_volume(folder / 'film')
+source = open_volume(folder / 'film')
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 try:
   make((source, None), folder / 'out')

@@ -39,7 +39,7 @@ def xor_samples(n, seed, f=6):
 
 def fit(train, val, feature_set=None, trees=10, min_leaves=(1,), seed=0):
   return fit_forest(*train, *val, feature_set=feature_set, trees=trees,
-                            min_leaves=min_leaves, seed=seed)
+                    min_leaves=min_leaves, seed=seed)
 
 
 @pytest.fixture(scope='module')
@@ -270,7 +270,7 @@ def test_a_score_does_not_depend_on_the_block(film, feature_set):
 
   def score(start, stop):  # tiles in parts, of which the last overlap
     return score_block(forest, read_block(opened['HPC30'], start, stop),
-                               chunk=1000)
+                       chunk=1000)
 
   whole = score((2, 0, 0), (12, 90, 70))
   assert whole.shape == (10, 90, 70) and whole.dtype == np.float32

@@ -38,7 +38,7 @@ def scores(tmp_path, monkeypatch):
   noise = ndimage.gaussian_filter(noise, (0.4, 1.2, 1.2))
   scores_zyx = (1 / (1 + np.exp(-4 * noise / noise.std()))).astype(np.float32)
   with new_volume(tmp_path / 'scores', noise.shape, np.float32,
-                          (50., 10., 10.)) as volume:
+                  (50., 10., 10.)) as volume:
     write_box(volume, (0, 0, 0), scores_zyx)
   return open_volume(tmp_path / 'scores'), scores_zyx
 

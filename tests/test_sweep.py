@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fibjax import models
-from fibjax import config
+from fibjax import config, models
 from fibjax.errors import InputError
 from fibjax.methods import network
 from fibjax.methods.registry import make_method

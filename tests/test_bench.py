@@ -111,10 +111,18 @@ def test_figures_with_a_peer_are_a_group_of_their_own(monkeypatch):
                     figures.dense_and_torch}
 
 
-def test_the_command_measures_one_group(tmp_path, capsys, monkeypatch):
+def test_the_command_has_every_option(tmp_path, measured, capsys):
+  words = ['bench', '--only=y', f'--out={tmp_path / "f.json"}']
+  for more in ([], [], ['--restart']):
+    assert main.main(words + more) == 0
+    assert json.loads(capsys.readouterr().out) == {'q': 2.0}
+  assert measured == ['y', 'y']
+
+
+@pytest.mark.long
+def test_a_group_is_measured_in_this_process(monkeypatch):
   monkeypatch.setattr(workloads, 'REPEATS', 1)
-  assert main.main(['bench', '--only=gather', f'--out={tmp_path / "f.json"}']) == 0
-  values = json.loads(capsys.readouterr().out)
+  values = figures.gather_share()
   assert set(values) == {'gather_share_33_3', 'gather_share_113_3'}
   assert all(0 < share < 1 for share in values.values())
 

@@ -9,13 +9,13 @@ import pytest
 import tifffile
 
 from fibjax.annotation import exchange, experts, frame, proposals
-from fibjax.annotation.proposals import Sizes
 from fibjax.annotation.regions import (
   check_regions,
   load_regions,
   make_regions,
   region_mask,
 )
+from fibjax.annotation.sizes import Sizes
 from fibjax.errors import InputError
 from fibjax.formats.label_codes import LABEL_CODES
 from fibjax.metrics.calibration import binary_entropy
@@ -494,14 +494,14 @@ def test_grey_values_are_no_scores(volume, tmp_path):
 
 def test_places_are_a_table(volume, tmp_path):
   places = proposals.propose(volume, 3, 'random', sizes=SMALL)
-  sizes = proposals.Sizes(64, 128, 3)
+  sizes = Sizes(64, 128, 3)
   proposals.save_places(tmp_path / 'p.csv', places, sizes)
   assert proposals.load_places(tmp_path / 'p.csv') == (places, sizes)
   with pytest.raises(InputError, match='already'):
     proposals.save_places(tmp_path / 'p.csv', places, sizes)
   (tmp_path / 'own.csv').write_text('volume,z,y,x\nfilm,1,2,3\n')
   assert proposals.load_places(tmp_path / 'own.csv') == (
-      [{'volume': 'film', 'z': 1, 'y': 2, 'x': 3}], proposals.Sizes())
+      [{'volume': 'film', 'z': 1, 'y': 2, 'x': 3}], Sizes())
   for text in ('', 'volume,z,y,x\n', 'volume,z,y\na,1,2\n', 'volume,z,y,x\na,1,2,b\n',
                'volume,z,y,x\na,1\n', 'volume,z,y,x,region_px\na,1,2,3,q\n',
                'volume,z,y,x,region_px\na,1,2,3,64\na,1,2,3,65\n'):

@@ -25,8 +25,8 @@ import numpy as np
 from fibjax.annotation import frame
 from fibjax.annotation.experts import inter_expert_miou, staple
 from fibjax.annotation.frame import BLANK, FRAME, LEAST_MARGIN_PX, MARK
-from fibjax.annotation.proposals import Sizes
 from fibjax.annotation.regions import Regions, make_regions, region_mask, save_regions
+from fibjax.annotation.sizes import PAPER_SIZES, Sizes
 from fibjax.errors import InputError, unknown
 from fibjax.formats import label_images, tiff
 from fibjax.formats.label_codes import decode_labels
@@ -92,7 +92,7 @@ def export_regions(named: Mapping[str, Volume], places: Sequence[Mapping], out,
     InputError: when out exists, for a place outside of its volume or an unknown
       volume, a context with too little room for the frame, or a bad name.
   """
-  sizes = sizes or Sizes()
+  sizes = sizes or PAPER_SIZES
   _check_export(named, places, sizes, experts)
   manifest = {
       'format': _FORMAT, **sizes._asdict(), 'core_start_zyx': list(sizes.core_zyx),

@@ -12,7 +12,7 @@ reach exactly the four edges of the core; only whether it was turned stays unkno
 """
 import numpy as np
 
-from fibjax.annotation.proposals import Sizes
+from fibjax.annotation.sizes import Sizes
 from fibjax.errors import InputError
 from fibjax.formats.label_codes import LABEL_CODES
 from fibjax.metrics.labels import UNLABELLED

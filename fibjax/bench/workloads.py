@@ -10,7 +10,7 @@ from fibjax.config import base
 from fibjax.models import Model, make_model
 from fibjax.system import progress
 from fibjax.training import loss_expression, sampling
-from fibjax.training.step import Hyper, Moment
+from fibjax.training.step import STEP_SETTINGS, StepInputs, make_hyper
 
 REPEATS = 5
 
@@ -58,7 +58,7 @@ def training_data(model: Model, crop_px: int, batch: int
 
 
 def step_inputs(samples: sampling.Samples, loss: loss_expression.Loss,
-                seed: int = 0) -> Moment:
+                seed: int = 0) -> StepInputs:
   """Inputs of a training step beside its state and the regions."""
-  hyper = Hyper(*(np.float32(0.1),) * 5, np.asarray(loss.factors, np.float32))
-  return Moment(samples, np.uint32(seed), hyper, np.float32(0.01), np.float32(0))
+  hyper = make_hyper(dict.fromkeys(STEP_SETTINGS, 0.1), loss.factors)
+  return StepInputs(samples, np.uint32(seed), hyper, np.float32(0.01), np.float32(0))

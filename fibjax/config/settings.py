@@ -64,7 +64,7 @@ def base() -> ConfigDict:
       dihedral=False,  # average over the 8 symmetries of the square; 8 times the work
   )
   config.compare = create(
-      methods=(),  # values of model.name; fibjax run compares them on the same films
+      methods=(),  # values of model.name, for `fibjax compare`
       shine_through=(0.0, 0.5, 1.0),  # of the films
   )
   config.study = _study()
@@ -144,7 +144,7 @@ def _sweep() -> ConfigDict:
 
 def _study() -> ConfigDict:
   return create(
-      counts=(),  # numbers of training slices; fibjax run then does the study (§3)
+      counts=(),  # numbers of training slices, for `fibjax study` (§3)
       placements=('initial', 'distributed'),  # | 'uncertain'
       test_slices=(47, 434, 598),
       painted=8,  # partly painted slices that train the forest

@@ -12,13 +12,13 @@ import numpy as np
 from fibjax.annotation.regions import (
   SPLITS,
   Regions,
-  assign_splits,
   check_regions,
   concatenate_regions,
   load_regions,
   save_regions,
   select_regions,
 )
+from fibjax.annotation.splits import assign_splits
 from fibjax.datasets import flyem, simulated, skarberg2021
 from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError

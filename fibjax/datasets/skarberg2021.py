@@ -25,7 +25,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.annotation.regions import SPLITS, Regions, concatenate_regions, make_regions
+from fibjax.annotation.regions import (
+  SPLITS,
+  Regions,
+  concatenate_regions,
+  make_regions,
+)
 from fibjax.datasets import unzip
 from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError

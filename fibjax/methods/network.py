@@ -12,7 +12,7 @@ from fibjax.methods.method import Inputs, Method
 from fibjax.models import Model
 from fibjax.system import files
 from fibjax.system.run_folder import RunFolder
-from fibjax.training import checkpoint, loop, members_table, sampling
+from fibjax.training import checkpoint, members_table, sampling, single, stored
 from fibjax.training.sampling import DeviceRegions
 
 
@@ -87,12 +87,13 @@ def _check(model: Model, settings, seed: int, regions: Regions) -> None:
 
 def _fit(model: Model, config, inputs: Inputs, run: RunFolder) -> dict:
   """Trains, resumes training, or takes the weights of config.train.weights."""
-  if not loop.is_finished(config, run):
+  if not stored.is_finished(config.train, run):
     if config.train.weights:
       _take_weights(model, config, run)
     else:
-      loop.train_and_evaluate(config, model, *put_regions(config.train, model, inputs),
-                              run)
+      single.train_run(config.train, model, *put_regions(config.train, model, inputs),
+                       run, seed=config.seed, data_seed=config.data.seed,
+                       standardise=config.model.standardise)
   rows = members_table.read_rows(run)
   return members_table.best_row(rows) if rows else {}
 
@@ -103,7 +104,7 @@ def _take_weights(model: Model, config, run: RunFolder) -> None:
     path = skarberg2021.find_weights(config.data.root, config.model.n_xy,
                                      config.model.n_z)
   params = keras_weights.read_weights(path, models.empty_params(model))
-  loop.save_single(model, config, run, params, params, [])
+  stored.save_single(model, config.train, run, params, params, [])
 
 
 def _open(model: Model, config, run: RunFolder, mode: str) -> Scorer:
@@ -111,4 +112,5 @@ def _open(model: Model, config, run: RunFolder, mode: str) -> Scorer:
   if run.ensemble.exists():
     networks, params, dihedral = open_networks(run)
     return network_scorer(networks, params, dihedral=dihedral, mode=mode)
-  return network_scorer([model], [loop.load_best(model, config, run)], mode=mode)
+  return network_scorer([model], [stored.load_best(model, config.train, run)],
+                        mode=mode)

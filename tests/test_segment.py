@@ -154,7 +154,7 @@ def test_other_settings_or_scores_are_refused(scores, tmp_path, monkeypatch):
     run(volume, out, settings_of())
   shutil.rmtree(out)
   with monkeypatch.context() as patch:
-    patch.setattr(small_objects, '_find_kept', None)
+    patch.setattr(blockwise, 'map_blocks', None)
     with pytest.raises(TypeError):
       run(volume, out, settings_of())
   with pytest.raises(InputError, match="threshold: .*'sigma_px'"):
@@ -174,7 +174,7 @@ def test_bad_parameters_leave_nothing_behind(scores, tmp_path, sigma_px, thresho
 def test_stages_do_not_disturb_the_group_around_them(scores, tmp_path, monkeypatch):
   group = create_group(tmp_path / 'group')
   with monkeypatch.context() as patch:
-    patch.setattr(small_objects, '_find_kept', None)
+    patch.setattr(blockwise, 'map_blocks', None)
     with pytest.raises(TypeError):
       run(scores[0], group / 'film', settings_of())
   assert (group / '.film.stages' / 'threshold').exists()

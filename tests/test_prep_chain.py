@@ -113,7 +113,7 @@ def test_slabs_of_any_depth_give_the_same_bytes(tmp_path, monkeypatch):
     raw = make(tmp_path / f'raw{i}.ome.zarr', grey_zyx, shard_zyx=shard)
     monkeypatch.setattr(ome_zarr, 'SHARD_ZYX', (depth, *shard[1:]))  # of the result
     monkeypatch.setattr(ome_zarr, 'CHUNK_ZYX', (1, 16, 16))
-    monkeypatch.setattr(chain, '_DEPTH', depth)
+    monkeypatch.setattr(chain, 'READ_DEPTH', depth)
     monkeypatch.setattr(chain.os, 'cpu_count', lambda workers=workers: workers)
     record = chain.prepare(raw, tmp_path / f'out{i}.ome.zarr', steps_from(ALL))
     assert record['input'].pop('source') == str(raw.path)

@@ -29,7 +29,7 @@ from fibjax.system import files, progress
 from fibjax.volumes.volume import Volume, new_volume, read_box, shard_shape, write_box
 
 _DTYPES = ('uint8', 'uint16', 'float32')
-_DEPTH = 8  # slices read at a time while estimating
+READ_DEPTH = 8  # slices read at a time while estimating
 
 
 def record_path(out) -> Path:
@@ -143,7 +143,7 @@ def _write(volume, out, record) -> dict:
 
 
 def _map_slices(volume, applied, function: Callable, description: str,
-                depth: int = _DEPTH) -> Iterator:
+                depth: int = READ_DEPTH) -> Iterator:
   """Yields function(slice) of all slices after some steps, in order.
 
   Args:
@@ -202,8 +202,8 @@ def _describe(volume) -> dict:
     InputError: for values that are not finite; names the slice.
   """
   digest = _new_hash(volume.shape, volume.dtype)
-  for start in range(0, volume.shape[0], _DEPTH):
-    for z, image_yx in enumerate(_read(volume, start, _DEPTH), start):
+  for start in range(0, volume.shape[0], READ_DEPTH):
+    for z, image_yx in enumerate(_read(volume, start, READ_DEPTH), start):
       if volume.dtype.kind == 'f' and not np.isfinite(image_yx).all():
         raise InputError(f'{volume.path} slice z={z}', got='NaN or infinite values',
                          expected='finite grey values',

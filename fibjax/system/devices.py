@@ -142,13 +142,16 @@ def unzip(members: Any) -> tuple:
   return members
 
 
-def map_members(function: Callable, count: int, donate: bool = False) -> Callable:
+def map_members(function: Callable, count: int, donate: bool = False,
+                unroll: bool | None = None) -> Callable:
   """Builds (members, each, shared) -> results, for all members at once.
 
   Args:
     function: pure, (member, each, shared) -> result.
     count: number of members.
     donate: whether the result may reuse the buffers of the member, which is then lost.
+    unroll: whether the members of a device stand one after the other in its program,
+      instead of in a loop; None: as suits the device.
 
   Returns:
     A function of members and each, both from `put_members` (each may be None), and
@@ -166,7 +169,7 @@ def map_members(function: Callable, count: int, donate: bool = False) -> Callabl
     return run
 
   def local(members, each, shared):
-    if not _unrolled(devices):
+    if not (_unrolled(devices) if unroll is None else unroll):
       return lax.map(lambda pair: function(*pair, shared), (members, each))
     local_count = jax.tree.leaves(members)[0].shape[0]
     results = [function(*jax.tree.map(lambda leaf, k=k: leaf[k], (members, each)),

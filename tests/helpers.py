@@ -10,12 +10,20 @@ from ml_collections import ConfigDict
 from fibjax.annotation.regions import make_regions, save_regions
 from fibjax.config import base, validate
 from fibjax.models import make_model
+from fibjax.models.facts import NETWORK, MethodFacts
 from fibjax.system.files import write_json
 from fibjax.system.provenance import write_versions
 from fibjax.volumes.volume import create_group, create_volume, write_box
 
 ROOT = Path(__file__).parents[1]
 SIZE_NM = (50.0, 10.0, 10.0)
+NETWORK_FACTS = MethodFacts(  # of the method of `make_run`
+    title='small network',
+    describe=lambda settings: f'Voxels were classified on {settings["model"]["n_z"]} '
+                              'slices.',
+    summary=lambda settings: ('Network', '{n_xy} × {n_xy} × {n_z} voxels'.format(
+        **settings['model'])),
+    citations=('A. Author. A paper.',), role=NETWORK, has_neighbourhood=True)
 
 
 def small_model(n_xy=33, n_z=1, padding='context'):

@@ -9,15 +9,15 @@ import pytest
 import tifffile
 
 from fibjax.annotation import exchange, experts, frame, proposals
-from fibjax.annotation.proposals import Sizes
 from fibjax.annotation.regions import (
   check_regions,
   load_regions,
   make_regions,
   region_mask,
 )
+from fibjax.annotation.sizes import Sizes
 from fibjax.errors import InputError
-from fibjax.formats.label_codes import LABEL_PROFILES
+from fibjax.formats.label_codes import LABEL_CODES
 from fibjax.metrics.calibration import binary_entropy
 from fibjax.simulation import films
 from fibjax.simulation.annotator import Annotator, annotate
@@ -120,7 +120,7 @@ def test_images_are_cut_from_the_volume_and_labels_are_framed(film, exported):
 
 
 def test_the_frame_is_no_label_code_and_the_same_in_no_other_orientation():
-  used = {code for codes in LABEL_PROFILES.values() for code in codes}
+  used = {code for codes in LABEL_CODES.values() for code in codes}
   assert not used & {frame.FRAME, frame.MARK}
   for sizes in (SMALL, Sizes(), Sizes(17, 40, 1), Sizes(64, 81, 3)):
     blank = frame.blank_label(sizes)
@@ -494,14 +494,14 @@ def test_grey_values_are_no_scores(volume, tmp_path):
 
 def test_places_are_a_table(volume, tmp_path):
   places = proposals.propose(volume, 3, 'random', sizes=SMALL)
-  sizes = proposals.Sizes(64, 128, 3)
+  sizes = Sizes(64, 128, 3)
   proposals.save_places(tmp_path / 'p.csv', places, sizes)
   assert proposals.load_places(tmp_path / 'p.csv') == (places, sizes)
   with pytest.raises(InputError, match='already'):
     proposals.save_places(tmp_path / 'p.csv', places, sizes)
   (tmp_path / 'own.csv').write_text('volume,z,y,x\nfilm,1,2,3\n')
   assert proposals.load_places(tmp_path / 'own.csv') == (
-      [{'volume': 'film', 'z': 1, 'y': 2, 'x': 3}], proposals.Sizes())
+      [{'volume': 'film', 'z': 1, 'y': 2, 'x': 3}], Sizes())
   for text in ('', 'volume,z,y,x\n', 'volume,z,y\na,1,2\n', 'volume,z,y,x\na,1,2,b\n',
                'volume,z,y,x\na,1\n', 'volume,z,y,x,region_px\na,1,2,3,q\n',
                'volume,z,y,x,region_px\na,1,2,3,64\na,1,2,3,65\n'):

@@ -8,6 +8,7 @@ from fibjax.config import settings as config
 from fibjax.errors import InputError
 from fibjax.pipeline import run
 from fibjax.report import sources
+from fibjax.training import stored
 from tests import tiny_archive
 from tests.helpers import ROOT
 
@@ -55,7 +56,7 @@ def test_the_authors_weights_serve_without_a_training(archive, tmp_path):
   tiny_archive.write_weights(file, params)
   folder = tmp_path / 'w'
   run.run(settings, folder)
-  found = loop.load_best(model, settings, folder)
+  found = stored.load_best(model, settings.train, folder)
   for layer, part in params.items():
     for name, value in part.items():
       np.testing.assert_array_equal(np.squeeze(found[layer][name]), np.squeeze(value))

@@ -160,6 +160,8 @@ def test_a_real_volume_as_geometry(shared_data):
 @pytest.mark.parametrize('change, name', [
   ({'preset': 'HPC99'}, 'preset'), ({'shape_zyx': (3, 0, 5)}, 'shape_zyx'),
   ({'artefacts': 'awful'}, 'artefacts'), ({'seed': -1}, 'seed'),
+  ({'preset': None}, 'preset'), ({'shape_zyx': (3, 4.5, 5)}, 'shape_zyx'),
+  ({'shape_zyx': (3, 4)}, 'shape_zyx'), ({'seed': 0.5}, 'seed'),
   ({'shine_through': -1.0}, 'shine_through'),
   ({'geometry': np.zeros((5, 5, 5))}, 'geometry'),
   ({'geometry': structure.from_array(np.ones((9, 9, 9)))}, 'geometry'),
@@ -169,3 +171,12 @@ def test_bad_input_is_named(change, name):
   arguments = {'preset': 'HPC30', 'shape_zyx': SMALL, 'seed': 0} | change
   with pytest.raises(InputError, match=f'^{name}: got'):
     simulate_film(**arguments)
+
+
+def test_the_nearest_name_is_suggested():
+  for change, guess in (({'preset': 'HPC3'}, 'HPC30'), ({'preset': 'mem80'}, 'MEM80'),
+                        ({'artefacts': 'Mild'}, 'mild'), ({'artefacts': 'reel'}, 'real')):
+    with pytest.raises(InputError, match=f'did you mean {guess}[?]'):
+      simulate_film(**{'preset': 'HPC30', 'shape_zyx': SMALL, 'seed': 0, **change})
+  with pytest.raises(InputError, match='name a preset'):
+    simulate_film('membrane', SMALL, 0)

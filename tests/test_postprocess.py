@@ -127,6 +127,15 @@ def test_bad_parameters_are_refused(sigma, threshold, kernel):
     postprocess.double_threshold(np.zeros((4, 4)), sigma, threshold, kernel)
 
 
+@pytest.mark.parametrize(('score', 'match'), [
+    (np.full((4, 4), np.nan, np.float32), 'NaN'), (np.array([[np.inf, 0.]]), 'infinity'),
+    (np.zeros(4), '1 axes'), (np.zeros((4, 4), complex), 'dtype complex'),
+    (np.full((4, 4), 'a'), 'dtype')])
+def test_bad_scores_are_refused(score, match):
+  with pytest.raises(InputError, match=f'score: got .*{match}'):
+    postprocess.double_threshold(score, 1, 0.5)
+
+
 def brute_force(regions, sigmas, thresholds):
   best = {}
   for sigma in sigmas:

@@ -200,7 +200,7 @@ def test_steps_from_text():
 
 
 @pytest.mark.parametrize('text, match', [
-    ('', "steps: got ''"), ('align,sharpen', "got 'sharpen', expected some of align,"),
+    ('', "steps: got ''"), ('align,sharpen', "got 'sharpen', expected one of align,"),
     ('gradient,align', 'got gradient,align, expected .*in this order'),
     ('align,align', 'got align,align'),
     ('align:trend', "step align: got 'trend', expected NAME=VALUE"),

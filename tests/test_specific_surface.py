@@ -4,8 +4,9 @@ import pytest
 
 from fibjax.analysis import specific_surface, two_point
 from fibjax.errors import InputError
-from fibjax.simulation import formulas, structure
+from fibjax.simulation import structure
 from fibjax.simulation.fields import Spectrum
+from tests import formulas
 
 ANISOTROPIC = (50., 10., 10.)
 

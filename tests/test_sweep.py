@@ -15,7 +15,7 @@ from fibjax.methods.registry import make_method
 from fibjax.pipeline import run, segmenter, stages
 from fibjax.studies import sweep
 from fibjax.system.run_folder import RunFolder
-from fibjax.training import loop, members_table
+from fibjax.training import loop, members_table, single
 
 ROOT = Path(__file__).parents[1]
 CONFIG = f'{ROOT}/configs/skarberg2021.py'
@@ -30,7 +30,7 @@ def test_the_search_is_the_papers():
   assert len(sweep.sizes_of(settings)) == 36 and settings.sweep.members == 100
   drawn = [sweep.draw_member(settings, 113, 3, k) for k in range(400)]
   values = {name: np.array([m.settings[name] for m in drawn]) for name in
-            loop.SETTINGS}
+            loop.MEMBER_SETTINGS}
   for name, low, high in (('intensity_mean_sd', 0.025, 0.1),
                           ('intensity_deviation_sd', 0.025, 0.1),
                           ('dropout_dense', 0, 0.6), ('dropout_spatial', 0, 0.6)):
@@ -92,8 +92,10 @@ def test_a_winner_is_the_run_it_would_have_been_alone(swept, tmp_path):
   widest = sweep.largest(load())
   inputs = stages.collect_inputs(widest, make_method(widest), RunFolder(folder))
   model = models.make_model(settings.model)
-  best = loop.train_and_evaluate(
-      settings, model, *network.put_regions(settings.train, model, inputs), tmp_path)
+  best = single.train_run(
+      settings.train, model, *network.put_regions(settings.train, model, inputs),
+      tmp_path, seed=settings.seed, data_seed=settings.data.seed,
+      standardise=settings.model.standardise)
   found = members_table.best_row(members_table.read_rows(winner))
   assert best['val_bce'] == pytest.approx(found['val_bce'], abs=1e-5)
   out = segmenter.segment_other(winner, folder / 'data' / 'HPC30' / 'raw.ome.zarr',

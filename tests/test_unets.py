@@ -14,7 +14,7 @@ from fibjax.inference.network_scorer import network_scorer
 from fibjax.inference.score import score_volume
 from fibjax.models import Dropout, conv, layers
 from fibjax.models.model import STATISTICS
-from fibjax.training import loop, members_table, sampling, step
+from fibjax.training import members_table, sampling, single, step, stored
 from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 from tests.helpers import tiny_config
 
@@ -192,6 +192,11 @@ def unet_config(**changes):
   return settings
 
 
+def train(settings, model, sides, folder):
+  return single.train_run(settings.train, model, *sides, folder, seed=settings.seed,
+                          data_seed=settings.data.seed, standardise=True)
+
+
 @pytest.mark.parametrize('name, norm, augment', [
     ('resunet', 'group', 'dihedral'), ('resunet', 'batch', 'physical'),
     ('unet', 'none', 'full')])
@@ -201,9 +206,9 @@ def test_training_learns_what_single_voxels_do_not_tell(tmp_path, name, norm, au
   settings.model.update(name=name, norm=norm)
   model = models.make_model(settings.model)
   sides = [noisy_regions(model, seed) for seed in (0, 1)]
-  best = loop.train_and_evaluate(settings, model, *sides, tmp_path)
+  best = train(settings, model, sides, tmp_path)
   assert best['val_accuracy'] > 0.88  # a voxel alone: 0.76
-  params = loop.load_best(model, settings, tmp_path)
+  params = stored.load_best(model, settings.train, tmp_path)
   if norm == 'batch':
     moments = jax.tree.leaves(params[STATISTICS])
     assert any(abs(np.asarray(leaf)).max() > 0.01 for leaf in moments)
@@ -216,12 +221,12 @@ def test_a_training_that_has_converged_ends_and_stays_ended(tmp_path):
   settings.train.update(epochs=20, steps_per_epoch=1)
   model = models.make_model(settings.model)
   sides = [noisy_regions(model, seed) for seed in (0, 1)]
-  loop.train_and_evaluate(settings, model, *sides, tmp_path)
+  train(settings, model, sides, tmp_path)
   rows = members_table.read_rows(tmp_path)
   losses = [row['val_bce'] for row in rows]
   assert len(rows) < 20 and losses.index(min(losses)) == len(rows) - 3
-  assert loop.is_finished(settings, tmp_path)
-  loop.train_and_evaluate(settings, model, *sides, tmp_path)
+  assert stored.is_finished(settings.train, tmp_path)
+  train(settings, model, sides, tmp_path)
   assert members_table.read_rows(tmp_path) == rows
 
 

@@ -230,7 +230,7 @@ def test_bad_arguments_are_named(tmp_path):
     write_box(volume, (0, 0, 0), np.zeros((1, 1, 1)))
   with pytest.raises(InputError, match='v: got box .* at least one voxel'):
     read_mirrored(volume, (0, 5, 0), (3, 5, 1))
-  with pytest.raises(InputError, match='does not exist'):
+  with pytest.raises(InputError, match='already exists'):
     create_volume(path, (1, 1, 1), np.uint8, None)
   with pytest.raises(InputError, match='got shape'):
     create_volume(tmp_path / 'w', (0, 1, 1), np.uint8, None)

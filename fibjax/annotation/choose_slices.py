@@ -9,7 +9,8 @@ that train a network, which is judged on others. Arrays are [z, y, x]; labels 0 
 import numpy as np
 from scipy import ndimage
 
-from fibjax.errors import InputError, check_shape
+from fibjax.errors import InputError, check_shape, unknown
+from fibjax.metrics.labels import UNLABELLED
 from fibjax.simulation import annotator
 
 PLACEMENTS = ('initial', 'distributed', 'uncertain')
@@ -52,8 +53,7 @@ def choose_slices(depth: int, count: int, placement: str, test_slices=(),
   elif placement == 'uncertain':
     chosen = _most_uncertain(np.asarray(uncertainty_z), count, spacing / 2, test_slices)
   else:
-    raise InputError('config.study.placements', got=repr(placement),
-                     expected=f'one of {PLACEMENTS}', remedy='choose one of these')
+    raise unknown('config.study.placements', placement, PLACEMENTS)
   both = sorted(set(chosen) & set(test_slices))
   if both:
     raise InputError('config.study.test_slices', got=f'slices {both} in training, too',
@@ -109,7 +109,7 @@ def paint(truth_zyx: np.ndarray, slices, share: float, seed: int, patch_px: int 
     painted_yx = np.kron(chosen.reshape(rows, columns),
                          np.ones((patch_px, patch_px), bool))
     painted_yx = painted_yx[:drawn_yx.shape[0], :drawn_yx.shape[1]]
-    masks.append(np.where(painted_yx, drawn_yx, 255).astype(np.uint8))
+    masks.append(np.where(painted_yx, drawn_yx, UNLABELLED).astype(np.uint8))
   masks_nyx = np.stack(masks)
   for code, name in ((0, 'pore'), (1, 'solid')):
     if not (masks_nyx == code).any():
@@ -208,5 +208,5 @@ def hold_out_squares(labels_yx: np.ndarray, share: float, side_px: int, seed
             for k in sorted(drawn)]
   kept_yx = labels_yx.copy()
   for y, x in places:
-    kept_yx[y:y + side_px, x:x + side_px] = 255
+    kept_yx[y:y + side_px, x:x + side_px] = UNLABELLED
   return kept_yx, places

@@ -25,12 +25,13 @@ import numpy as np
 from fibjax.annotation import frame
 from fibjax.annotation.experts import inter_expert_miou, staple
 from fibjax.annotation.frame import BLANK, FRAME, LEAST_MARGIN_PX, MARK
-from fibjax.annotation.proposals import Sizes
 from fibjax.annotation.regions import Regions, make_regions, region_mask, save_regions
-from fibjax.errors import InputError
-from fibjax.formats import stacks, tiff
-from fibjax.formats.label_codes import UNLABELLED, decode_labels
+from fibjax.annotation.sizes import PAPER_SIZES, Sizes
+from fibjax.errors import InputError, unknown
+from fibjax.formats import label_images, tiff
+from fibjax.formats.label_codes import decode_labels
 from fibjax.metrics import confusion
+from fibjax.metrics.labels import UNLABELLED
 from fibjax.system.files import (
   check_absent,
   hash_files,
@@ -91,7 +92,7 @@ def export_regions(named: Mapping[str, Volume], places: Sequence[Mapping], out,
     InputError: when out exists, for a place outside of its volume or an unknown
       volume, a context with too little room for the frame, or a bad name.
   """
-  sizes = sizes or Sizes()
+  sizes = sizes or PAPER_SIZES
   _check_export(named, places, sizes, experts)
   manifest = {
       'format': _FORMAT, **sizes._asdict(), 'core_start_zyx': list(sizes.core_zyx),
@@ -129,7 +130,7 @@ def import_annotations(folder, profile: str, out) -> dict:
 
   Args:
     folder: of `export_regions`.
-    profile: key of labels.LABEL_PROFILES, the same for all experts.
+    profile: key of label_codes.LABEL_CODES, the same for all experts.
     out: folder to make: regions.csv and masks.npy, and annotation.json with what is
       returned, the expert, file and hash of each row, and the hashes of the volumes.
 
@@ -268,9 +269,8 @@ def _check_export(named, places, sizes: Sizes, experts) -> None:
   for k, place in enumerate(places):
     name = place['volume']
     if name not in named:
-      raise InputError(f'place {k}', got=f'volume {name}',
-                       expected=f'one of {", ".join(sorted(named))}',
-                       remedy='give that volume too, or correct the table')
+      raise unknown(f'place {k}: volume', name, sorted(named),
+                    'give that volume too, or correct the table')
     shape = named[name].shape
     start = [place[axis] for axis in 'zyx']
     size = (1, sizes.region_px, sizes.region_px)
@@ -338,7 +338,7 @@ def _label_files(folder: Path, manifest) -> dict[str, list[Path | None]]:
 
 def _read_core(file: Path, sizes: Sizes, profile: str, name: str):
   """Labels of the core and the voxels painted on the frame; None when untouched."""
-  mask_zyx = stacks.read_masks(file)
+  mask_zyx = label_images.read_masks(file)
   if mask_zyx.ndim == 2 and sizes.context_slices == 1:
     mask_zyx = mask_zyx[None]
   core_yx, n_over = frame.cut_core(mask_zyx, sizes, profile, name)

@@ -12,7 +12,7 @@ from scipy import ndimage, special
 from fibjax.annotation.regions import Regions, make_regions, region_mask
 from fibjax.errors import InputError
 from fibjax.metrics import confusion
-from fibjax.metrics.confusion import UNLABELLED
+from fibjax.metrics.labels import UNLABELLED
 
 _START = 0.99  # sensitivity and specificity before the first iteration (§8.1)
 _CLIP = 1e-6

@@ -12,9 +12,10 @@ reach exactly the four edges of the core; only whether it was turned stays unkno
 """
 import numpy as np
 
-from fibjax.annotation.proposals import Sizes
+from fibjax.annotation.sizes import Sizes
 from fibjax.errors import InputError
-from fibjax.formats.label_codes import LABEL_PROFILES, UNLABELLED
+from fibjax.formats.label_codes import LABEL_CODES
+from fibjax.metrics.labels import UNLABELLED
 
 BLANK, FRAME, MARK = 0, 128, 192
 LEAST_MARGIN_PX = 8  # around the core
@@ -52,7 +53,7 @@ def cut_core(mask_zyx: np.ndarray, sizes: Sizes, profile: str,
   Args:
     mask_zyx: codes as saved by the tool.
     sizes: of the export.
-    profile: key of LABEL_PROFILES.
+    profile: key of LABEL_CODES.
     name: of the file, for messages.
 
   Returns:
@@ -105,7 +106,7 @@ def _check_shape(mask_zyx, sizes: Sizes, name: str) -> None:
 
 
 def _without_frame(mask_zyx, sizes: Sizes, profile: str, name: str) -> np.ndarray:
-  unlabelled = [code for code, label in LABEL_PROFILES[profile].items()
+  unlabelled = [code for code, label in LABEL_CODES[profile].items()
                 if label == UNLABELLED]
   remedy = 'paint into the exported label image, whose frame shows the place'
   if not unlabelled:

@@ -17,37 +17,20 @@ import csv
 import io
 import math
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.annotation.regions import propose_positions
-from fibjax.errors import InputError
+from fibjax.annotation.regions import context_offset
+from fibjax.annotation.sizes import PAPER_SIZES, Sizes
+from fibjax.errors import InputError, unknown
 from fibjax.metrics.calibration import binary_entropy
 from fibjax.system import csv_files, files
+from fibjax.system.run_folder import volume_name
 from fibjax.volumes.volume import Volume, read_box
 
 HOW = ('random', 'stratified', 'uncertain')
 COLUMNS = ('volume', 'z', 'y', 'x')
 _CANDIDATES = 8  # places looked at for each one that is taken
-
-
-class Sizes(NamedTuple):
-  """Size of a region and of its context, voxels; the paper's by default."""
-  region_px: int = 256
-  context_px: int = 384
-  context_slices: int = 7
-
-  @property
-  def context_zyx(self) -> tuple[int, int, int]:
-    """Shape of a context."""
-    return self.context_slices, self.context_px, self.context_px
-
-  @property
-  def core_zyx(self) -> tuple[int, int, int]:
-    """First voxel of the region in its context, centred as in data.regions."""
-    in_plane = -((self.region_px - self.context_px) // 2)
-    return -((1 - self.context_slices) // 2), in_plane, in_plane
 
 
 def propose(volume: Volume, count: int, how: str, *, seed: int = 0,
@@ -71,14 +54,13 @@ def propose(volume: Volume, count: int, how: str, *, seed: int = 0,
     InputError: for a bad count, seed or name, a volume smaller than a context, scores
       that are missing, of another shape or none, or less room than count regions need.
   """
-  sizes = sizes or Sizes()
+  sizes = sizes or PAPER_SIZES
   if count < 1:
     raise InputError('count', got=count, expected='at least 1', remedy='correct it')
   if seed < 0:
     raise InputError('seed', got=seed, expected='at least 0', remedy='correct it')
   if how not in HOW:
-    raise InputError('how', got=repr(how), expected=f'one of {", ".join(HOW)}',
-                     remedy='correct it')
+    raise unknown('how', how, HOW)
   _check_room(volume.shape, sizes)
   if how == 'random':
     places = _draw(volume.shape, count, sizes, seed)
@@ -86,8 +68,37 @@ def propose(volume: Volume, count: int, how: str, *, seed: int = 0,
     places = _stratify(volume, count, sizes, seed)
   else:
     places = _most_uncertain(volume, scores, count, sizes)
-  name = volume.path.name.removesuffix('.ome.zarr')
+  name = volume_name(volume.path)
   return [{'volume': name, 'z': int(z), 'y': int(y), 'x': int(x)} for z, y, x in places]
+
+
+def propose_positions(shape, n: int, size_yx, context_yx, context_z: int,
+                      seed: int) -> np.ndarray:
+  """Draws independent positions whose whole context lies inside the volume (§1.3).
+
+  Args:
+    shape: voxels of the volume, z, y, x.
+    n: number of regions; they may overlap, as in the paper.
+    size_yx: height and width of a region.
+    context_yx, context_z: box around it to keep inside, e.g. (384, 384) and 7.
+    seed: seed of the draw.
+
+  Returns:
+    [n, 3] int z, y, x of the top-left voxels.
+
+  Raises:
+    InputError: when the context is smaller than the region or does not fit.
+  """
+  size, context = np.array([1, *size_yx]), np.array([context_z, *context_yx])
+  shape = np.asarray(shape)
+  if (context < size).any() or (context > shape).any():
+    raise InputError('context', got=f'{context.tolist()} voxels z, y, x',
+                     expected=f'between the region {size.tolist()} and the volume '
+                              f'{shape.tolist()}',
+                     remedy='choose smaller regions or a smaller context')
+  first = -context_offset(size, context)
+  return np.random.default_rng(seed).integers(
+      first, first + shape - context, size=(n, 3), endpoint=True)
 
 
 def save_places(path, places: list[dict], sizes: Sizes) -> None:

@@ -15,9 +15,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
 from fibjax.config import rules
-from fibjax.errors import InputError
+from fibjax.errors import InputError, did_you_mean, nearest, unknown
 
-SPLITS = ('train', 'val', 'test')
 # Type of the members of every setting that is a tuple.
 _TUPLES = {'volumes': str, 'regions': str, 'presets': str, 'shape_zyx': int,
            'fractions': (int, float), 'sizes': str, 'losses': str, 'halving': int,
@@ -41,18 +40,18 @@ def base() -> ConfigDict:
       gradient=True,  # remove the linear gradient along image rows (§1.2)
   )
   config.model = create(
-      name='patch_cnn',  # | 'resunet' | 'unet' | 'forest' | one of classical.METHODS
+      name='patch_cnn',  # one of METHODS (fibjax/methods/registry.py)
       n_z=3,  # slices seen: 1, 3, 5, 7, 9, 11
-      # name = 'patch_cnn'
+      # the sliding-window network
       n_xy=33,  # neighbourhood in pixels: 33, 49, 65, 81, 97, 113
       padding='context',  # 'context' | 'same' (zeros, the published network)
-      # name = 'resunet', 'unet'
+      # U-Nets
       base=16,  # channels at full resolution; doubled with every halving of it
       depth=3,  # halvings of the resolution
       norm='group',  # 'group' | 'batch' | 'none' (layers.py)
       standardise=True,  # input by mean and sd of the training images; paper: False
   )
-  config.forest = create(  # random forest (section 2); train.voxel_fraction of voxels
+  config.forest = create(  # random forest (§2); train.voxel_fraction of voxels
       features='F1',  # 'F1': smoothed slices | 'F2': and derivatives | 'F3': and steps
       trees=100,
       min_leaves=(1, 5, 20, 50, 100),  # smallest leaves to choose from
@@ -81,7 +80,7 @@ def base() -> ConfigDict:
 
 def _data() -> ConfigDict:
   return create(
-      source='volumes',  # 'volumes' | 'simulate' | 'flyem' | 'zenodo'
+      source='volumes',  # one of SOURCES (fibjax/datasets/collect.py)
       seed=0,  # of films, regions, splits, and which voxels validate
       # source = 'volumes': volumes made by `fibjax import` and their region folders
       volumes=(),
@@ -219,9 +218,8 @@ def _read_file(path: Path, variant: str) -> ConfigDict:
 
 
 def unknown_variant(variant: str, known: tuple[str, ...]) -> InputError:
-  """The error an experiment file raises for a variant it does not have."""
-  return InputError('--config variant', got=repr(variant), expected=f'one of {known}',
-                    remedy='write FILE or FILE:VARIANT')
+  """Builds the error that an experiment file raises for a variant it lacks."""
+  return unknown('--config variant', variant, known, 'write FILE or FILE:VARIANT')
 
 
 def _override(config: ConfigDict, override: str) -> None:
@@ -234,13 +232,35 @@ def _override(config: ConfigDict, override: str) -> None:
       break
     node = node[parent]
   if not isinstance(node, ConfigDict) or leaf not in node:
-    known = sorted(node.keys()) if isinstance(node, ConfigDict) else sorted(config)
-    raise InputError(f'--config.{key}', got='an unknown key',
-                     expected=f'one of {", ".join(known)}', remedy='check the spelling')
+    raise _unknown_key(config, key)
   if not equals or isinstance(node[leaf], ConfigDict):
     raise InputError(f'--config.{key}', got=repr(override), expected='KEY=VALUE',
                      remedy=f'write --config.{key}=VALUE for a single setting')
   node[leaf] = _parse(key, text, node[leaf], leaf)
+
+
+def _unknown_key(config: ConfigDict, key: str) -> InputError:
+  """The error for a key that no setting has: what its section offers."""
+  node, prefix, keys = config, '', _all_keys(config)
+  for name in key.split('.'):
+    if not isinstance(node, ConfigDict) or name not in node:
+      break
+    node, prefix = node[name], f'{prefix}{name}.'
+  known = sorted(node if isinstance(node, ConfigDict) else config)
+  # A key whose section is right is compared within it first: 'train.epoch' is nearer to
+  # 'train.epochs' than to any key elsewhere.
+  similar = nearest(key, [k for k in keys if k.startswith(prefix)]) or nearest(key, keys)
+  return InputError(f'--config.{key}', got='an unknown key',
+                    expected=f'one of {", ".join(known)}',
+                    remedy=f'did you mean --config.{similar}?' if similar else
+                    'check the spelling')
+
+
+def _all_keys(config: ConfigDict, prefix: str = '') -> list[str]:
+  """Dotted names of all settings."""
+  return [name for key, value in config.items()
+          for name in (_all_keys(value, f'{prefix}{key}.')
+                       if isinstance(value, ConfigDict) else (f'{prefix}{key}',))]
 
 
 def _parse(key: str, text: str, default, leaf: str):
@@ -286,7 +306,8 @@ def validate(config: ConfigDict) -> None:
 def _schema_problems(config, schema, prefix: str):
   for key in sorted(set(config) | set(schema)):
     if key not in schema:
-      yield f'unknown key {prefix}{key}'
+      similar = did_you_mean(key, schema)
+      yield f'unknown key {prefix}{key}' + (f' ({similar})' if similar else '')
     elif key not in config:
       yield f'missing key {prefix}{key}'
     elif isinstance(schema[key], ConfigDict):

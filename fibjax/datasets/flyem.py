@@ -16,7 +16,8 @@ from scipy import ndimage
 from fibjax.annotation.regions import Regions, make_regions
 from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError
-from fibjax.formats import label_codes, stacks
+from fibjax.formats import label_images, stacks
+from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
 from fibjax.volumes.volume import Volume, new_volume, open_volume, write_box
 
 NAME = 'flyem'
@@ -41,7 +42,7 @@ def load_flyem(root, out_dir) -> Regions:
     InputError: when a file is missing or damaged, or the two differ in shape.
   """
   root, out_dir = Path(root), Path(out_dir)
-  bodies_zyx = stacks.read_masks(root / _BODIES)
+  bodies_zyx = label_images.read_masks(root / _BODIES)
   truth_zyx = boundary_labels(bodies_zyx)
   raw_path, truth_path = out_dir / 'raw.ome.zarr', out_dir / 'truth.ome.zarr'
   raw = open_volume(raw_path) if raw_path.exists() else stacks.import_stack(
@@ -78,8 +79,8 @@ def boundary_labels(bodies_zyx: np.ndarray) -> np.ndarray:
     edge[1:] |= differ
     edge[:-1] |= differ
   boundary_zyx = ndimage.binary_dilation(edge_zyx, np.ones((1, 3, 3), bool))
-  labels_zyx = np.where(boundary_zyx, label_codes.PORE, label_codes.SOLID)
-  return np.where(bodies_zyx == 0, label_codes.UNLABELLED, labels_zyx).astype(np.uint8)
+  labels_zyx = np.where(boundary_zyx, PORE, SOLID)
+  return np.where(bodies_zyx == 0, UNLABELLED, labels_zyx).astype(np.uint8)
 
 
 def _open_flyem(request: Request) -> dict[str, Volume]:

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.formats.stack import decoding
+from fibjax.formats.stack_reader import decoding
 
 _INPUT = {'mean': np.float32(0), 'deviation': np.float32(1)}
 _REMEDY = 'choose the file of this n_xy and n_z, or the published network'

@@ -25,7 +25,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.annotation.regions import SPLITS, Regions, concatenate_regions, make_regions
+from fibjax.annotation.regions import (
+  SPLITS,
+  Regions,
+  concatenate_regions,
+  make_regions,
+)
 from fibjax.datasets import unzip
 from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError
@@ -129,7 +134,7 @@ def _official_regions(request: Request, volumes: dict[str, Volume]) -> Regions:
   return import_archive(request.data.root, request.run.data)
 
 
-SOURCE = Source(_open_samples, _official_regions)
+SOURCE = Source(_open_samples, _official_regions, is_published=True)
 
 
 def check_download(path) -> None:

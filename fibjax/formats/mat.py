@@ -15,9 +15,9 @@ import scipy.io
 
 from fibjax.errors import InputError
 from fibjax.formats import hdf5, mat5
-from fibjax.formats.stack import (
+from fibjax.formats.stack_reader import (
   UNKNOWN,
-  array_stack,
+  array_reader,
   check_numbers,
   choose_axes,
   choose_dataset,
@@ -27,7 +27,6 @@ from fibjax.formats.stack import (
 )
 from fibjax.volumes.voxel_size import check_voxel_size
 
-SUFFIXES = ('.mat',)
 VARIABLE = 'volume'  # name of the variable written
 _AXES, _SIZE = 'axes', 'voxel_size_zyx_nm'
 _WRITTEN_AXES = 'yxz'
@@ -37,7 +36,7 @@ _SMALL = 64
 
 @contextlib.contextmanager
 def open_mat(path: Path, *, dataset=None, axes=None):
-  """Yields the Stack of a variable.
+  """Yields the StackReader of a variable.
 
   Args:
     path: MAT file of version 5 or 7.3.
@@ -68,9 +67,9 @@ def open_mat(path: Path, *, dataset=None, axes=None):
   chosen = choose_axes(name, axes, in_file, default=None)
   with decoding(path, 'a readable MAT file'):
     array = mat5.read_variable(path, variable)
-  yield array_stack(name, array, chosen, dtype=variable.dtype, voxel_size_zyx_nm=size,
-                    origin='MATLAB variable' if any(size) else None,
-                    chunks=(*array.shape[:2], 1), dataset=key)
+  yield array_reader(name, array, chosen, dtype=variable.dtype, voxel_size_zyx_nm=size,
+                     origin='MATLAB variable' if any(size) else None,
+                     chunks=(*array.shape[:2], 1), dataset=key)
 
 
 def write_mat(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm, *, dataset=None):

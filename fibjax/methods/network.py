@@ -5,20 +5,36 @@ from collections.abc import Sequence
 from fibjax import models
 from fibjax.annotation import contexts, experts
 from fibjax.annotation.regions import Regions, concatenate_regions, select_regions
-from fibjax.datasets import keras_weights, skarberg2021
+from fibjax.datasets import collect, keras_weights, skarberg2021
+from fibjax.errors import InputError
 from fibjax.inference.network_scorer import network_scorer
 from fibjax.inference.score import Scorer
 from fibjax.methods.method import Inputs, Method
 from fibjax.models import Model
 from fibjax.system import files
 from fibjax.system.run_folder import RunFolder
-from fibjax.training import checkpoint, loop, members_table, sampling
+from fibjax.training import (
+  checkpoint,
+  loss_expression,
+  members_table,
+  sampling,
+  single,
+  stored,
+)
 from fibjax.training.sampling import DeviceRegions
+
+_ARCHIVE = 'archive'  # config.train.weights: those of the published archive
 
 
 def make_method(config) -> Method:
   """The network of config.model."""
   model = models.make_model(config.model)
+  if (config.train.weights == _ARCHIVE
+      and not collect.find_source(config.data).is_published):
+    raise InputError('config.train.weights', got=_ARCHIVE,
+                     expected='the published archive as data source',
+                     remedy="give the name of a weight file, or train with ''")
+  loss_expression.make_loss(config.train.loss)  # a mistake is reported before any work
   return Method(
       facts=models.NETWORKS[config.model.name].facts,
       window_zyx=(model.n_z, model.window_px, model.window_px),
@@ -87,23 +103,24 @@ def _check(model: Model, settings, seed: int, regions: Regions) -> None:
 
 def _fit(model: Model, config, inputs: Inputs, run: RunFolder) -> dict:
   """Trains, resumes training, or takes the weights of config.train.weights."""
-  if not loop.is_finished(config, run):
+  if not stored.is_finished(config.train, run):
     if config.train.weights:
       _take_weights(model, config, run)
     else:
-      loop.train_and_evaluate(config, model, *put_regions(config.train, model, inputs),
-                              run)
+      single.train_run(config.train, model, *put_regions(config.train, model, inputs),
+                       run, seed=config.seed, data_seed=config.data.seed,
+                       standardise=config.model.standardise)
   rows = members_table.read_rows(run)
   return members_table.best_row(rows) if rows else {}
 
 
 def _take_weights(model: Model, config, run: RunFolder) -> None:
   path = config.train.weights
-  if path == 'archive':
+  if path == _ARCHIVE:
     path = skarberg2021.find_weights(config.data.root, config.model.n_xy,
                                      config.model.n_z)
   params = keras_weights.read_weights(path, models.empty_params(model))
-  loop.save_single(model, config, run, params, params, [])
+  stored.save_single(model, config.train, run, params, params, [])
 
 
 def _open(model: Model, config, run: RunFolder, mode: str) -> Scorer:
@@ -111,4 +128,5 @@ def _open(model: Model, config, run: RunFolder, mode: str) -> Scorer:
   if run.ensemble.exists():
     networks, params, dihedral = open_networks(run)
     return network_scorer(networks, params, dihedral=dihedral, mode=mode)
-  return network_scorer([model], [loop.load_best(model, config, run)], mode=mode)
+  return network_scorer([model], [stored.load_best(model, config.train, run)],
+                        mode=mode)

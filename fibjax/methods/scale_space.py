@@ -33,7 +33,7 @@ import numpy as np
 from jax import lax
 
 from fibjax.annotation.regions import Regions
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.system import devices, progress
 from fibjax.volumes.volume import Volume, read_mirrored
 
@@ -312,8 +312,7 @@ def gaussian_weights(sigma_px: float) -> np.ndarray:
 
 def _check_set(feature_set: str) -> None:
   if feature_set not in FEATURE_SETS:
-    raise InputError('feature set', got=repr(feature_set),
-                     expected=f'one of {", ".join(FEATURE_SETS)}', remedy='correct it')
+    raise unknown('feature set', feature_set, FEATURE_SETS)
 
 
 def _round(grey):

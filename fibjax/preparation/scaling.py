@@ -12,7 +12,7 @@ means equals least squares on all voxels, since every row has as many.
 """
 import numpy as np
 
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.system import geometry
 from fibjax.volumes.volume import Volume, new_volume, read_box, shard_shape, write_box
 
@@ -98,8 +98,7 @@ def prepare_volume(source: Volume, out_path, *, scale: str = 'dtype',
       float volume far outside [0, 1], another dtype, or an unknown scale.
   """
   if scale not in SCALES:
-    raise InputError('prep scale', got=repr(scale), expected=f'one of {SCALES}',
-                     remedy='correct it')
+    raise unknown('prep scale', scale, SCALES)
   if source.dtype.name not in _DTYPE_RANGE:
     raise InputError(str(source.path), got=f'dtype {source.dtype}',
                      expected=f'one of {", ".join(_DTYPE_RANGE)}',

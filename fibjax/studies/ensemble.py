@@ -30,10 +30,10 @@ from fibjax.inference.score import BlockScorer, Scorer, score_array
 from fibjax.methods import network
 from fibjax.methods.method import Inputs
 from fibjax.methods.registry import make_method
+from fibjax.metrics.labels import UNLABELLED
 from fibjax.pipeline import stages
-from fibjax.pipeline.run import open_run
+from fibjax.pipeline.run import open_run, write_report
 from fibjax.preparation import scaling
-from fibjax.report import page
 from fibjax.studies import coverage, sweep
 from fibjax.system import files, progress
 from fibjax.system.cluster import HERE, Resources
@@ -75,7 +75,7 @@ def run_ensemble(config, folder, resources: Resources = HERE) -> dict:
       measure(config, inputs, segmentations, workdir)
     if not workdir.metrics.exists():
       stages.write_metrics(config.data.seed, inputs, scores, segmentations, workdir)
-    page.write_report(workdir, method.facts)
+    write_report(config, workdir)
     return files.read_json(workdir.results)
 
 
@@ -159,9 +159,10 @@ def volume_porosity(label, inputs: Inputs, segmentation: Volume, name: str,
   for r in range(len(regions.volume)):
     mask_yx = region_mask(regions, r)
     height, width = mask_yx.shape
-    if (mask_yx != 255).any():
-      manual.append(np.mean(mask_yx[mask_yx != 255] == 0))
-      automatic.append((labels_mryx[:, r, :height, :width][:, mask_yx != 255] == 0
+    labelled_yx = mask_yx != UNLABELLED
+    if labelled_yx.any():
+      manual.append(np.mean(mask_yx[labelled_yx] == 0))
+      automatic.append((labels_mryx[:, r, :height, :width][:, labelled_yx] == 0
                         ).mean(1))
       slices.append(int(regions.z[r]))
   bias = None

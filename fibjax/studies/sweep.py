@@ -48,7 +48,13 @@ from fibjax.system.run_folder import (
   lock,
   undo_on_mistake,
 )
-from fibjax.training import checkpoint, loop, loss_expression, members_table
+from fibjax.training import (
+  checkpoint,
+  loop,
+  loss_expression,
+  members_table,
+  stored,
+)
 from fibjax.training.loop import Member
 
 _LOG10_RATES = (-2.5, -2.25, -2.0)
@@ -108,7 +114,7 @@ def draw_member(config, n_xy: int, n_z: int, number: int) -> Member:
   in [0.025, 0.10], log10 of the learning rate -2.5, -2.25 or -2, k in 4, 6, .. 20,
   log10 c uniform in [-7, -5], p_d and p_sd uniform in [0, 0.6].
   """
-  single = loop.member_of(config)
+  single = loop.make_member(config.train, config.seed)
   if config.sweep.draw == 'seeds':
     return single._replace(seed=config.seed + number)
   seed = config.seed + 100_000 * (n_xy + n_z) + number  # n_xy + n_z identifies the size
@@ -163,7 +169,7 @@ def train_all(config, workdir: RunFolder, resources: Resources) -> dict:
     _write_winners(config, sweep)
     if config.sweep.losses:
       _compare_losses(config, workdir)
-    sweep_page.write_sweep_report(sweep, workdir)
+    sweep_page.write_sweep_report(workdir, models.NETWORKS[config.model.name].facts)
   best = members_table.best_member(members_table.read_members(sweep.members))
   return {'members': len(rows),
           'finished': sum(row['state'] == 'finished' for row in rows),
@@ -247,23 +253,25 @@ def _train_unit(shared, unit: Unit) -> None:
   group = _group_folder(config, workdir.sweep, unit)
   name = _name_of(config, unit.choice)
   regions = network.put_regions(choice_config.train, model, inputs)
-  for state in loop.train_members(choice_config, model, members, *regions, group,
-                                  config.sweep.halving):
-    _say(f'{name}, members {unit.first} to {unit.last}', state,
+  for reached in loop.train_members(
+      choice_config.train, model, members, *regions, group,
+      data_seed=config.data.seed, standardise=choice_config.model.standardise,
+      halving=config.sweep.halving):
+    _say(f'{name}, members {unit.first} to {unit.last}', reached,
          choice_config.train.epochs)
-  states = loop.load_states(model, choice_config, group, len(members))
   checkpoint.replace_weights(group.weights, {
-      kind: stack([getattr(member_state, kind) for member_state in states])
+      kind: stack([getattr(state, kind) for state in reached.states])
       for kind in ('best', 'average')})
   files.write_json(group.records, [
       {'seed': member.seed, 'settings': member.settings, 'rows': rows,
-       'state': state.ended.get(k, 'finished').replace('converged', 'finished')}
-      for k, (member, rows) in enumerate(zip(members, state.rows, strict=True))])
+       'state': 'finished' if ended in (None, loop.CONVERGED) else ended}
+      for member, rows, ended in zip(members, reached.rows, reached.ended,
+                                     strict=True)])
   shutil.rmtree(group.checkpoints)
 
 
-def _say(name: str, state: loop.Progress, epochs: int) -> None:
-  rows = [rows[-1] for rows in state.rows if rows]
+def _say(name: str, reached: loop.Progress, epochs: int) -> None:
+  rows = [rows[-1] for rows in reached.rows if rows]
   if rows:
     epoch = 1 + max(row['epoch'] for row in rows)
     bce = [row['val_bce'] for row in rows]
@@ -356,16 +364,16 @@ def _write_winners(config, sweep: SweepFolder) -> None:
       member_config.train.update(record['settings'])
       with files.new_folder(winner.path) as partial:
         stages.record_settings(member_config, RunFolder(partial))
-        loop.save_single(model, member_config, RunFolder(partial), best, average,
-                         record['rows'])
+        stored.save_single(model, member_config.train, RunFolder(partial), best,
+                           average, record['rows'])
   if ranked:
     best = ranked[0]
     files.write_json(sweep.best, {
         'size': size_name(best['n_xy'], best['n_z']), 'loss': best['loss'],
         'member': best['member'], 'seed': best['seed'], 'val_bce': best['val_bce']})
-    csv_files.write_csv(sweep.curves, [{name: row[name] for name in sweep_page.CURVES}
-                                       for row in best['record']['rows']],
-                        sweep_page.CURVES)
+    csv_files.write_csv(sweep.curves, [
+        {name: row[name] for name in members_table.CURVE_COLUMNS}
+        for row in best['record']['rows']], members_table.CURVE_COLUMNS)
 
 
 def _compare_losses(config, workdir: RunFolder) -> None:

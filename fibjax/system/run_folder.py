@@ -44,6 +44,7 @@ class RunFolder(os.PathLike):
     compare, times: row of a method in a comparison, or all rows; its time and memory
       (.json).
     study, labels, slices: of a study of training slices.
+    seed_scores: of a trial of such a study, a score volume for each seed.
   """
 
   def __init__(self, path):
@@ -81,6 +82,7 @@ class RunFolder(os.PathLike):
     self.study = path / 'study.json'
     self.labels = path / 'labels.ome.zarr'
     self.slices = path / 'slices.csv'
+    self.seed_scores = path / 'scores'
 
   def __fspath__(self) -> str:
     return str(self.path)

@@ -88,7 +88,7 @@ def _data() -> ConfigDict:
       # source = 'flyem': the folder with the public FlyEM files; 'zenodo': the unzipped
       # record 10.5281/zenodo.4317170
       root='',
-      # source = 'simulate': one film per preset (spec §7)
+      # source = 'simulate': one film per preset (§7)
       presets=('HPC22', 'HPC30', 'HPC45'),
       shape_zyx=(16, 320, 320),  # voxels of each film
       artefacts='mild',  # 'none' | 'mild' | 'real'

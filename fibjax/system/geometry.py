@@ -35,7 +35,7 @@ def box_shape(box: Box) -> Index:
 def mirror_indices(start: int, stop: int, size: int) -> np.ndarray:
   """Indices of [start, stop) folded back into [0, size) by mirroring at the faces.
 
-  The edge voxel is not repeated (numpy.pad's 'reflect'; spec I1), and the folding
+  The edge voxel is not repeated (numpy.pad's 'reflect'; §1.9, I1), and the folding
   repeats as often as needed, so any start and stop are allowed.
 
   Returns:

@@ -202,7 +202,7 @@ def read_box(volume: Volume, start_zyx, stop_zyx, channel: int | None = 0
 def read_mirrored(volume: Volume, start_zyx, stop_zyx) -> np.ndarray:
   """Reads a box that may leave the volume: mirrored at the faces in z, y and x.
 
-  The edge voxel is not repeated, as in numpy.pad(mode='reflect') (specification I1).
+  The edge voxel is not repeated, as in numpy.pad(mode='reflect') (§1.9, I1).
 
   Returns:
     [z, y, x] array of the volume's dtype.

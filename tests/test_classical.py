@@ -61,7 +61,7 @@ def dark():
 
 @pytest.fixture(scope='module')
 def noise_free():
-  """Spec 5.4: eps 0.9, lambda 400 nm, neither noise nor texture."""
+  """A film with eps 0.9 and lambda 400 nm (§7.3), neither noise nor texture."""
   preset = films.PRESETS['HPC30']
   imaging = replace(preset.imaging, back_brightness=0.9, back_length_nm=400.0,
                     electrons=0.0, read_noise=0.0, texture=0.0)

@@ -30,7 +30,7 @@ def otsu(volume_zyx: np.ndarray, *, sigma_px: float = 1.0, bins: int = BINS,
   """Segments by Otsu's threshold of the smoothed grey values.
 
   Otsu 1979, IEEE Trans. Syst. Man Cybern. 9:62. The Gaussian of 1 px and the 256 bins
-  are those with which the published data were characterised (spec 5.1).
+  are those with which the published data were characterised (§5.1).
 
   Args:
     volume_zyx: [z, y, x] grey values, solid brighter than pore.

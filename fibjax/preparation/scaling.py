@@ -4,7 +4,7 @@ In: a volume [z, y, x] uint8, uint16 or float32 as acquired. Out: float32 in abo
 [0, 1], the scale of all volumes the networks see. Both steps are one affine map,
 V' = scale * V + offset - beta * (row - row_mean), recorded in full, so that it can be
 replayed on other slices of the same acquisition. Values are not clipped: they may
-leave [0, 1] slightly (Skarberg et al. 2021, section 2.2; specification 1.2).
+leave [0, 1] slightly (Skarberg et al. 2021; §1.2).
 
 The gradient is that of the detector's shadow, along y (the milling trench's depth).
 It is a straight line through the row means of the whole volume; least squares on the

@@ -173,7 +173,8 @@ def volume_porosity(label, inputs: Inputs, segmentation: Volume, name: str,
   members_m = (labels_mryx == 0).mean((1, 2, 3))
   whole = evaluate.whole_volume(segmentation, None)['porosity_automatic']
   members_m += whole - np.mean(ensemble_ryx == 0)
-  interval = uncertainty.porosity_interval(members_m, bias, sampling_error(segmentation))
+  interval = uncertainty.porosity_interval(members_m, bias,
+                                           sampling_error(segmentation))
   return interval | {'members': members_m.tolist()}
 
 

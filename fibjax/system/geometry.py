@@ -35,8 +35,8 @@ def box_shape(box: Box) -> Index:
 def mirror_indices(start: int, stop: int, size: int) -> np.ndarray:
   """Indices of [start, stop) folded back into [0, size) by mirroring at the faces.
 
-  The edge voxel is not repeated (numpy.pad's 'reflect'; I1 in §10). The folding repeats
-  as often as needed, so any start and stop are allowed.
+  The edge voxel is not repeated (numpy.pad's 'reflect'; §1.9, I1), and the folding
+  repeats as often as needed, so any start and stop are allowed.
 
   Returns:
     [stop - start] int indices in [0, size).

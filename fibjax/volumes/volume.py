@@ -211,7 +211,7 @@ def read_box(volume: Volume, start_zyx, stop_zyx, channel: int | None = 0
 def read_mirrored(volume: Volume, start_zyx, stop_zyx) -> np.ndarray:
   """Reads a box that may extend beyond the volume, which is mirrored at its faces.
 
-  The edge voxel is not repeated, as in numpy.pad(mode='reflect') (I1 in §10).
+  The edge voxel is not repeated, as in numpy.pad(mode='reflect') (§1.9, I1).
   Channels: as `read_box`, the first.
 
   Returns:

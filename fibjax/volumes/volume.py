@@ -164,6 +164,19 @@ def new_volume(path, shape, dtype, voxel_size_zyx_nm, **options):
     yield create_volume(partial, shape, dtype, voxel_size_zyx_nm, **options)
 
 
+def write_attributes(volume: Volume, attributes: dict) -> None:
+  """Replaces the free JSON kept with a volume; open it again to see it.
+
+  Raises:
+    InputError: when the volume is damaged or cannot be written.
+  """
+  ome, own = _read_group(volume.path)
+  kept = {key: own[key] for key in (_UNKNOWN_SIZE, _ALL_STORED) if key in own}
+  with store_errors(volume.path, 'check free space and permissions'):
+    files.write_json(volume.path / 'zarr.json',
+                     ome_zarr.group(ome=ome, fibjax={**attributes, **kept}))
+
+
 def create_group(path) -> Path:
   """Creates a plain zarr group for several volumes; an existing one is kept.
 

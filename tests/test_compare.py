@@ -1,4 +1,5 @@
 """Methods side by side: the table, what it finds, classical methods as runs."""
+import concurrent.futures
 from pathlib import Path
 
 import numpy as np
@@ -58,7 +59,7 @@ def test_every_method_is_measured_on_the_same_regions(compared):
 @pytest.mark.long
 def test_a_second_call_runs_nothing_again(compared, monkeypatch):
   settings, folder, result = compared
-  monkeypatch.setattr(compare_methods, '_measure', None)
+  monkeypatch.setattr(concurrent.futures, 'ProcessPoolExecutor', None)
   assert compare_methods.run_compare(settings, folder) == result
 
 
@@ -95,7 +96,7 @@ def test_the_table_shows_what_there_is():
       'accuracy': 0.9, 'z_anisotropy': 0.123, 'seconds_training': 12.3,
       'seconds_per_mvoxel': 3.456, 'peak_gib': 1.2}
   truth = {'method': 'truth', 'shine_through': 1., 'z_anisotropy': -0.01}
-  table = compare_page.compare_table([truth, full])
+  table = compare_page.compare_table([truth, full], {'forest': 'random forest'})
   assert table.rows[0][:4] == ('truth', '1', '–', '–')
   assert table.rows[1] == ('random forest', '1', '0.750', '0.750', '0.900', '5.00',
                            '+0.123', '12', '3.46', '1.20')

@@ -5,8 +5,9 @@ from skimage.measure import euler_number
 
 from fibjax.analysis import connectivity
 from fibjax.errors import InputError
-from fibjax.simulation import formulas, structure
+from fibjax.simulation import structure
 from fibjax.simulation.fields import Spectrum
+from tests import formulas
 
 SIZE = (50., 10., 10.)
 CUBES = (1000., 1000., 1000.)  # voxels of 1 um^3

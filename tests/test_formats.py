@@ -1,7 +1,10 @@
 """Every format in and out: values, axes, voxel size; files that are wrong or lie."""
+import contextlib
 import itertools
 import json
 import struct
+import subprocess
+import sys
 import tracemalloc
 
 import h5py
@@ -16,13 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fibjax.errors import InputError
-from fibjax.formats import mat, stacks
-from fibjax.formats import stack as formats
-from fibjax.formats.label_codes import LABEL_PROFILES, decode_labels, encode_labels
+from fibjax.formats import label_images, mat, registry, stack_reader, stacks
+from fibjax.formats.label_codes import LABEL_CODES, decode_labels, encode_labels
 from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 from tests import foreign_files
 from tests.foreign_files import LIARS, SIZE_NM, WRITERS
 
+# mrcfile 1.5.4, which writes the test files, sets the dtype of its header in place.
+pytestmark = pytest.mark.filterwarnings(
+    'ignore:Setting the dtype on a NumPy array:DeprecationWarning')
 SHAPE = (11, 13, 17)
 ORDERS = [''.join(p) for p in itertools.permutations('zyx')]
 EXPORTS = ('.tif', '.h5', '.mat', '.mrc', '.npy', '.raw', '.ome.zarr', '.4.ome.zarr')
@@ -75,16 +80,16 @@ def test_files_of_other_writers(tmp_path, suffix, dtype):
 
 @pytest.mark.parametrize('axes', ORDERS)
 @pytest.mark.parametrize('suffix, write', [
-    ('.h5', lambda p, a: h5py.File(p, 'w').create_dataset('d', data=a)),
-    ('.h5', lambda p, a: h5py.File(p, 'w').create_dataset(
-        'd', data=a, chunks=(2, 3, 4), compression='gzip')),
+    ('.h5', foreign_files.write_h5),
+    ('.h5', lambda p, a: foreign_files.write_h5(p, a, chunks=(2, 3, 4),
+                                                compression='gzip')),
     ('.mat', lambda p, a: scipy.io.savemat(p, {'d': a}, do_compression=True)),
     ('.mat', lambda p, a: foreign_files.write_mat73(p, a.transpose(2, 0, 1), None)),
     ('.mrc', lambda p, a: mrcfile.new(p, a).close()), ('.npy', np.save),
     ('.npy', lambda p, a: np.save(p, np.asfortranarray(a)))])
 def test_any_order_of_axes(tmp_path, monkeypatch, suffix, write, axes):
   array = noise()
-  monkeypatch.setattr(formats, '_BLOCK_BYTES', 3 * 13 * 17 * 2)
+  monkeypatch.setattr(stack_reader, 'BLOCK_BYTES', 3 * 13 * 17 * 2)
   write(tmp_path / f'a{suffix}', array.transpose(['zyx'.index(a) for a in axes]))
   stack, got = read_all(tmp_path / f'a{suffix}', axes=axes)
   np.testing.assert_array_equal(got, array)
@@ -646,7 +651,7 @@ def test_exports_that_cannot_be(tmp_path, monkeypatch):
   floats = make_volume(tmp_path / 'w', noise(np.float64))
   for name in ('c.mrc', 'c.tif'):
     refused('w: got dtype float64', stacks.export_stack, floats, tmp_path / name)
-  monkeypatch.setattr(mat, '_LIMIT_BYTES', 1000)
+  monkeypatch.setattr(mat, 'LIMIT_BYTES', 1000)
   refused('d.mat: got 4862 bytes .* export to .h5', stacks.export_stack, volume,
           tmp_path / 'd.mat')
   (tmp_path / 'file').write_text('x')
@@ -678,16 +683,16 @@ def test_float64_is_rounded_and_recorded(tmp_path):
 
 
 def label_codes(profile):
-  return np.array([label for label in LABEL_PROFILES[profile].values()])
+  return np.array([label for label in LABEL_CODES[profile].values()])
 
 
-@pytest.mark.parametrize('profile', LABEL_PROFILES)
+@pytest.mark.parametrize('profile', LABEL_CODES)
 def test_encoding_is_the_inverse_of_decoding(profile):
   truth = label_codes(profile)[np.random.default_rng(0).integers(
       0, len(label_codes(profile)), (3, 4, 5))].astype(np.uint8)
   codes = encode_labels(truth, profile)
   assert codes.dtype == np.uint8
-  assert set(np.unique(codes)) == set(LABEL_PROFILES[profile])
+  assert set(np.unique(codes)) == set(LABEL_CODES[profile])
   np.testing.assert_array_equal(decode_labels(codes, profile), truth)
 
 
@@ -702,10 +707,12 @@ def test_codes_of_each_tool(profile, codes):
 
 def test_labels_without_a_code():
   for profile in ('paper', 'fiji', 'porespy'):
-    refused(rf'x: got labels 255, expected \[0, 1\], which profile {profile} has',
+    refused(rf'x: got labels 255, expected \[0, 1\], which have codes in {profile}',
             encode_labels, np.array([0, 255]), profile, 'x')
   refused('got labels 2, 3', encode_labels, np.arange(4), 'fibjax')
-  refused("label profile: got 'x'", encode_labels, np.arange(2), 'x')
+  refused(r"label codes \(--profile\): got 'x'", encode_labels, np.arange(2), 'x')
+  refused("did you mean 'fiji'", decode_labels, np.arange(2), 'Fijii')
+  refused("did you mean 'ilastik'", decode_labels, np.arange(2), 'ilastic')
 
 
 @pytest.mark.parametrize('suffix', EXPORTS)
@@ -714,10 +721,10 @@ def test_label_volumes_by_profile(tmp_path, suffix, profile):
   truth = label_codes(profile).astype(np.uint8)[
       noise(shape=(10, 6, 7)) % len(label_codes(profile))]
   out = stacks.export_stack(make_volume(tmp_path / 'v', truth), tmp_path / f'a{suffix}',
-                            profile=profile)
+                            label_codes=profile)
   np.testing.assert_array_equal(read_all(out)[1], encode_labels(truth, profile))
-  back = stacks.import_stack(out, tmp_path / 'w', profile=profile)
-  assert back.attributes['conversion'] == f'label profile {profile}'
+  back = stacks.import_stack(out, tmp_path / 'w', label_codes=profile)
+  assert back.attributes['conversion'] == f'label codes of {profile}'
   assert back.dtype == np.uint8
   np.testing.assert_array_equal(values(back), truth)
 
@@ -726,32 +733,155 @@ def test_label_volumes_that_do_not_fit(tmp_path):
   volume = make_volume(tmp_path / 'v', np.full((9, 2, 3), 255, np.uint8))
   for suffix in EXPORTS:
     refused('v: got labels 255', stacks.export_stack, volume, tmp_path / f'a{suffix}',
-            profile='fiji')
+            label_codes='fiji')
   assert [f.name for f in tmp_path.iterdir()] == ['v']
   grey = make_volume(tmp_path / 'w', noise(np.float32))
   refused('w: got dtype float32', stacks.export_stack, grey, tmp_path / 'a.h5',
-          profile='fiji')
+          label_codes='fiji')
   np.save(tmp_path / 'a.npy', noise(np.int64) % 3)
   refused('a.npy slice 1: got codes 2', stacks.import_stack, tmp_path / 'a.npy',
-          tmp_path / 'x', profile='paper')
+          tmp_path / 'x', label_codes='paper')
 
 
 @pytest.mark.parametrize('suffix', WRITERS)
 def test_masks_of_each_format(tmp_path, suffix):
   masks = noise(np.uint16) % 3
   WRITERS[suffix](tmp_path / f'm{suffix}', masks)
-  np.testing.assert_array_equal(stacks.read_masks(tmp_path / f'm{suffix}'), masks)
-  assert len(stacks.read_mask_list(tmp_path / f'm{suffix}')) == len(masks)
+  np.testing.assert_array_equal(label_images.read_masks(tmp_path / f'm{suffix}'), masks)
+  assert len(label_images.read_mask_list(tmp_path / f'm{suffix}')) == len(masks)
 
 
 def test_masks_with_a_name_and_an_order(tmp_path):
   masks = noise(np.int64) % 3
   scipy.io.savemat(tmp_path / 'm.mat', {'a': masks.transpose(1, 2, 0), 'b': masks})
   np.testing.assert_array_equal(
-      stacks.read_masks(tmp_path / 'm.mat', dataset='a', axes='yxz'), masks)
+      label_images.read_masks(tmp_path / 'm.mat', dataset='a', axes='yxz'), masks)
   np.save(tmp_path / 'm.npy', masks)
   np.testing.assert_array_equal(
-      stacks.read_masks(tmp_path / 'm.npy', axes='xyz'), masks.transpose(2, 1, 0))
+      label_images.read_masks(tmp_path / 'm.npy', axes='xyz'), masks.transpose(2, 1, 0))
+
+
+# Arrays in memory.
+
+@pytest.mark.parametrize('size', [(50., 3.7, 12.345), None])
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize('suffix', EXPORTS)
+def test_arrays_out_and_back(tmp_path, suffix, dtype, size):
+  image_zyx = noise(dtype, (19, 6, 7))
+  out = stacks.write_stack(tmp_path / 'sub' / f'a{suffix}', image_zyx, size,
+                           ome_version='0.4' if '.4.' in suffix else '0.5')
+  assert {f.name for f in out.parent.iterdir()} <= {out.name, out.name + '.json'}
+  back = stacks.read_stack(out)
+  np.testing.assert_array_equal(back.image_zyx, image_zyx)
+  assert back.voxel_size_zyx_nm == size
+  assert back.image_zyx.dtype == (
+      np.uint16 if dtype == np.uint8 and suffix == '.mrc' else dtype)
+
+
+@pytest.mark.parametrize('suffix', WRITERS)
+@pytest.mark.parametrize('dtype', [np.uint16, np.float64])
+def test_an_array_equals_the_imported_volume(tmp_path, suffix, dtype):
+  if suffix in ('.mrc', '.tif') and dtype == np.float64:
+    dtype = np.float32  # they have no float64
+  WRITERS[suffix](tmp_path / f'a{suffix}', noise(dtype))
+  image_zyx, size = stacks.read_stack(tmp_path / f'a{suffix}')
+  volume = stacks.import_stack(tmp_path / f'a{suffix}', tmp_path / 'v')
+  assert image_zyx.dtype == volume.dtype and size == volume.voxel_size_zyx_nm
+  np.testing.assert_array_equal(image_zyx, values(volume))
+
+
+def test_options_of_arrays(tmp_path):
+  array = noise()
+  with h5py.File(tmp_path / 'a.h5', 'w') as file:
+    file['one'], file['two'] = array, array.transpose(1, 2, 0)
+  image_zyx, size = stacks.read_stack(tmp_path / 'a.h5', dataset='two', axes='yxz',
+                                      voxel_size_zyx_nm=[5, 2, 1])
+  np.testing.assert_array_equal(image_zyx, array)
+  assert size == (5, 2, 1)
+  truth = (array % 2).astype(np.uint8)
+  out = stacks.write_stack(tmp_path / 'l.tif', truth, label_codes='fiji')
+  np.testing.assert_array_equal(tifffile.imread(out), truth * 255)
+  np.testing.assert_array_equal(
+      stacks.read_stack(out, label_codes='fiji').image_zyx, truth)
+  out = stacks.write_stack(tmp_path / 'b.h5', truth == 1, dataset='pores')
+  with h5py.File(out) as file:
+    assert file['pores'].dtype == np.uint8
+    np.testing.assert_array_equal(file['pores'], truth)
+  foreign_files.write_tif(tmp_path / 'c.tif', array)
+  assert stacks.read_stack(tmp_path / 'c.tif').voxel_size_zyx_nm == SIZE_NM
+  assert stacks.read_stack(tmp_path / 'c.tif', voxel_size_zyx_nm=(1, 2, 3)
+                           ).voxel_size_zyx_nm == (1, 2, 3)
+
+
+def test_any_memory_layout_is_written_in_z_y_x(tmp_path):
+  array = noise(np.dtype('>u2'))
+  for k, view in enumerate((array[::2, ::-1, 3:], np.asfortranarray(array))):
+    for suffix in EXPORTS:
+      out = stacks.write_stack(tmp_path / f'{k}{suffix}', view)
+      np.testing.assert_array_equal(stacks.read_stack(out).image_zyx, view)
+
+
+def test_arrays_that_cannot_be_written_leave_nothing(tmp_path):
+  for array, match in (
+      (noise()[0], r'image_zyx: got an array of shape \(13, 17\)'),
+      (np.zeros((0, 3, 4), np.uint8), 'image_zyx: got shape'),
+      (noise().astype(complex), 'image_zyx: got values of dtype complex128'),
+      (noise(np.int64), 'got dtype int64')):
+    for name in ('a.tif', 'a.h5', 'a.ome.zarr', 'a.npy'):
+      refused(match, stacks.write_stack, tmp_path / name, array)
+  refused('image_zyx: voxel size', stacks.write_stack, tmp_path / 'a.tif', noise(),
+          (1, 2))
+  refused('image_zyx: got labels 2, 3', stacks.write_stack, tmp_path / 'a.tif',
+          noise(np.uint8) % 4, label_codes='fiji')
+  refused('image_zyx: got dtype float32', stacks.write_stack, tmp_path / 'a.tif',
+          noise(np.float32), label_codes='fiji')
+  assert not list(tmp_path.iterdir())
+
+
+# The registry.
+
+def test_a_new_format_is_one_entry(tmp_path, monkeypatch):
+  """A text format is read, written, recognised by its mark and listed everywhere."""
+  @contextlib.contextmanager
+  def open_text(path, *, dataset, axes):
+    first, *rows = path.read_text().splitlines()
+    shape = tuple(map(int, first.split()[1:]))
+    array = np.array(rows, np.uint8).reshape(shape)
+    yield stack_reader.array_reader(str(path), array, axes or 'zyx')
+
+  def write_text(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm):
+    rows = [str(n) for slab in slabs_zyx for n in slab.ravel().tolist()]
+    path.write_text('\n'.join(['voxels ' + ' '.join(map(str, shape)), *rows]))
+
+  form = registry.Format('text', ('.vox',), open_text, write_text, ((0, b'voxels'),),
+                         dtypes=('uint8',))
+  monkeypatch.setattr(registry, 'FORMATS', (form, *registry.FORMATS))
+  array = noise(np.uint8)
+  out = stacks.write_stack(tmp_path / 'a.vox', array)
+  np.testing.assert_array_equal(stacks.read_stack(out).image_zyx, array)
+  out.rename(tmp_path / 'nameless')
+  np.testing.assert_array_equal(values(stacks.import_stack(
+      tmp_path / 'nameless', tmp_path / 'v')), array)
+  assert 'text (.vox)' in registry.describe_readable()
+  assert '.vox' in registry.describe_writable()
+  refused('one of uint8 for text', stacks.write_stack, tmp_path / 'b.vox', noise())
+  refused('.vox', stacks.write_stack, tmp_path / 'b.xyz', array)
+
+
+def test_what_help_texts_say():
+  assert registry.describe_writable() == '.tif, .h5, .mat, .mrc, .npy, .raw, .zarr'
+  assert registry.describe_readable() == (
+      'TIFF (.tif .tiff), HDF5 (.h5 .hdf5), MATLAB (.mat), MRC (.mrc .rec .map), '
+      'npy (.npy), raw (.raw), OME-Zarr (.zarr), folder of TIFF or PNG slices')
+
+
+def test_the_registry_imports_no_format():
+  code = ('import sys; from fibjax.formats import registry; '
+          'registry.describe_readable(); '
+          'print(sorted({"numpy", "h5py", "tifffile"} & set(sys.modules)))')
+  found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True,
+                         check=True)
+  assert found.stdout.strip() == '[]'
 
 
 # Blocks.
@@ -764,8 +894,8 @@ def test_each_block_is_read_once_in_order(n_z, depth, most):
     blocks.append((first, stop))
     return array[first:stop]
   with pytest.MonkeyPatch.context() as patch_:
-    patch_.setattr(formats, '_BLOCK_BYTES', most * 24 + 5)
-    read = formats.read_by_blocks(read_block, array.shape, array.dtype, depth)
+    patch_.setattr(stack_reader, 'BLOCK_BYTES', most * 24 + 5)
+    read = stack_reader.read_by_blocks(read_block, array.shape, array.dtype, depth)
   np.testing.assert_array_equal([read(z) for z in range(n_z)], array)
   assert blocks[0][0] == 0 and blocks[-1][1] == n_z
   assert all(a[1] == b[0] for a, b in itertools.pairwise(blocks))
@@ -806,7 +936,7 @@ def test_empty_folders(tmp_path):
 
 
 @pytest.mark.parametrize('write', [
-    lambda p, a: h5py.File(p.with_suffix('.h5'), 'w').create_dataset('d', data=a),
+    lambda p, a: foreign_files.write_h5(p.with_suffix('.h5'), a),
     lambda p, a: np.save(p.with_suffix('.npy'), a),
     lambda p, a: foreign_files.write_raw(p.with_suffix('.raw'), a),
     lambda p, a: scipy.io.savemat(p.with_suffix('.mat'), {'d': a, 'axes': 'zyx'})])
@@ -857,7 +987,7 @@ def test_a_header_that_lies_costs_no_memory(tmp_path, suffix):
   tracemalloc.start()
   try:
     check_refused(tmp_path, path, r'a.*: got')
-    refused(r'a.*: got', stacks.read_masks, path)
+    refused(r'a.*: got', label_images.read_masks, path)
     assert tracemalloc.get_traced_memory()[1] < 2**24
   finally:
     tracemalloc.stop()
@@ -872,12 +1002,12 @@ def test_more_lies(tmp_path):
   data = bytearray((tmp_path / 's1.png').read_bytes())
   data[16:24] = struct.pack('>2I', 10**6, 10**6)
   (tmp_path / 's1.png').write_bytes(data)
-  refused('s1.png: got 1000000000000 bytes claimed', stacks.read_masks,
+  refused('s1.png: got 1000000000000 bytes claimed', label_images.read_masks,
           tmp_path / 's1.png')
 
 
 def test_what_is_packed_well_does_not_lie(tmp_path, monkeypatch):
-  monkeypatch.setattr(formats, '_HARMLESS_BYTES', 1000)
+  monkeypatch.setattr(stack_reader, 'HARMLESS_BYTES', 1000)
   zeros = np.zeros((4, 1500, 1500), np.uint8)
   scipy.io.savemat(tmp_path / 'a.mat', {'d': zeros, 'axes': 'zyx'}, do_compression=True)
   with h5py.File(tmp_path / 'a.h5', 'w') as file:

@@ -8,9 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fibjax.errors import InputError
-from fibjax.formats import slice_names, stacks, tiff
-from fibjax.volumes import volume as volumes
+from fibjax.formats import label_images, slice_names, stacks, tiff
 from fibjax.volumes import voxel_size
+from fibjax.volumes.volume import (
+  create_volume,
+  new_volume,
+  open_volume,
+  read_box,
+  shard_shape,
+  write_box,
+)
 
 SHAPE = (11, 13, 17)
 UNKNOWN = (None, None, None)
@@ -30,7 +37,7 @@ def write_folder(folder, array_zyx, pattern='s_{:03d}.tif', first=1, **options):
 
 
 def values(volume):
-  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+  return read_box(volume, (0, 0, 0), volume.shape)
 
 
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
@@ -91,7 +98,7 @@ def test_one_bit_becomes_0_and_1(tmp_path):
 
 def test_a_real_one_bit_stack(shared_data):
   path = shared_data / 'geom_openimpala_2phase' / 'SampleData_2Phase_stack_3d_1bit.tif'
-  masks = stacks.read_masks(path)
+  masks = label_images.read_masks(path)
   assert masks.shape == (100, 100, 100) and masks.dtype == np.uint8
   assert set(np.unique(masks)) == {0, 1}
 
@@ -109,14 +116,13 @@ def test_png_slices(tmp_path, dtype):
 def test_no_more_than_a_slab_is_held(tmp_path, monkeypatch):
   tifffile.imwrite(tmp_path / 'a.tif', noise(shape=(20, 5, 6)))
   heights = []
-  write = volumes.write_box
 
   def spy(volume, start, array):
     heights.append((start[0], len(array)))
-    write(volume, start, array)
-  monkeypatch.setattr(volumes, 'write_box', spy)
+    write_box(volume, start, array)
+  monkeypatch.setattr(stacks, 'write_box', spy)
   volume = stacks.import_stack(tmp_path / 'a.tif', tmp_path / 'v')
-  depth = volumes.shard_shape(volume)[0]
+  depth = shard_shape(volume)[0]
   assert depth < 20
   assert heights == [(z, min(depth, 20 - z)) for z in range(0, 20, depth)]
 
@@ -214,11 +220,11 @@ def test_lengths_in_nm(value, unit, nm):
 def test_export_and_import_keep_values_and_voxel_size(tmp_path, dtype, compression,
                                                       bigtiff):
   array, size = noise(dtype, (19, 6, 7)), (50.0, 3.7, 12.345)
-  with volumes.new_volume(tmp_path / 'v', array.shape, dtype, size) as new:
-    volumes.write_box(new, (0, 0, 0), array)
+  with new_volume(tmp_path / 'v', array.shape, dtype, size) as new:
+    write_box(new, (0, 0, 0), array)
   out = tmp_path / 'sub' / 'out.tif'
   if compression is None and bigtiff is None:
-    assert stacks.export_stack(volumes.open_volume(tmp_path / 'v'), out) == out
+    assert stacks.export_stack(open_volume(tmp_path / 'v'), out) == out
   else:
     tiff.write_tiff(out, [array[:8], array[8:]], array.shape, dtype, size,
                     compression=compression, bigtiff=bigtiff)
@@ -236,9 +242,9 @@ def test_export_of_an_unknown_size_and_of_a_single_slice(tmp_path):
   for shape in ((3, 4, 5), (1, 4, 5)):
     array = noise(np.uint8, shape)
     name = f'v{shape[0]}'
-    with volumes.new_volume(tmp_path / name, shape, np.uint8, None) as new:
-      volumes.write_box(new, (0, 0, 0), array)
-    out = stacks.export_stack(volumes.open_volume(tmp_path / name),
+    with new_volume(tmp_path / name, shape, np.uint8, None) as new:
+      write_box(new, (0, 0, 0), array)
+    out = stacks.export_stack(open_volume(tmp_path / name),
                               tmp_path / f'{name}.tif')
     back = stacks.import_stack(out, tmp_path / f'{name}.back')
     assert back.voxel_size_zyx_nm is None
@@ -246,10 +252,10 @@ def test_export_of_an_unknown_size_and_of_a_single_slice(tmp_path):
 
 
 def test_export_mistakes_are_named(tmp_path):
-  volume = volumes.create_volume(tmp_path / 'v', (2, 3, 4), np.int32, None)
+  volume = create_volume(tmp_path / 'v', (2, 3, 4), np.int32, None)
   with pytest.raises(InputError, match='v: got dtype int32'):
     stacks.export_stack(volume, tmp_path / 'a.tif')
-  grey = volumes.create_volume(tmp_path / 'w', (2, 3, 4), np.uint8, None)
+  grey = create_volume(tmp_path / 'w', (2, 3, 4), np.uint8, None)
   (tmp_path / 'a.tif').write_text('x')
   with pytest.raises(InputError, match='a.tif: got a path that already exists'):
     stacks.export_stack(grey, tmp_path / 'a.tif')
@@ -392,9 +398,12 @@ def test_natural_order_is_the_order_of_the_numbers(numbers, data):
   assert [int(n[1:].split('_')[0]) for n in by_key] == sorted(numbers)
 
 
-@given(st.lists(st.text()))
-def test_any_names_can_be_ordered(names):
-  sorted(names, key=slice_names.natural_key)
+@given(st.lists(st.text(), unique=True), st.randoms())
+def test_any_names_have_one_natural_order(names, random):
+  """Keys of all texts can be compared, and the order does not depend on the input's."""
+  def natural(names):
+    return sorted(names, key=lambda name: (slice_names.natural_key(name), name))
+  assert natural(random.sample(names, len(names))) == natural(names)
 
 
 @given(st.integers(0, 10**4), st.integers(1, 40), st.randoms())
@@ -430,10 +439,10 @@ def test_masks_of_each_format(tmp_path):
   tifffile.imwrite(tmp_path / 'one.tif', masks[0])
   for name, expected in (('m.tif', masks), ('m.npy', masks), ('b.npy', masks > 1),
                          ('m.png', masks[0]), ('one.tif', masks[0])):
-    got = stacks.read_masks(tmp_path / name)
+    got = label_images.read_masks(tmp_path / name)
     np.testing.assert_array_equal(got, expected)
     assert got.dtype == np.uint8
-  assert len(stacks.read_mask_list(tmp_path / 'm.tif')) == 3
+  assert len(label_images.read_mask_list(tmp_path / 'm.tif')) == 3
 
 
 def png(width, height, bits, colour, rows):
@@ -456,13 +465,13 @@ def test_codes_of_packed_png_are_kept_as_stored(tmp_path, bits):
   as_bits = np.unpackbits(codes[..., None], axis=-1)[..., -bits:].reshape(5, -1)
   rows = [r.tobytes() for r in np.packbits(as_bits, axis=1)]
   (tmp_path / 'm.png').write_bytes(png(8, 5, bits, 0, rows))
-  np.testing.assert_array_equal(stacks.read_masks(tmp_path / 'm.png'), codes)
+  np.testing.assert_array_equal(label_images.read_masks(tmp_path / 'm.png'), codes)
 
 
 def test_wrong_masks_are_named(tmp_path):
   def refused(name, match):
     with pytest.raises(InputError, match=match) as error:
-      stacks.read_masks(tmp_path / name)
+      label_images.read_masks(tmp_path / name)
     assert '\n' not in str(error.value)
   refused('none.tif', 'none.tif: got no such file')
   (tmp_path / 'a.txt').write_text('x')
@@ -480,4 +489,4 @@ def test_wrong_masks_are_named(tmp_path):
     refused('g.png', 'g.png: got')
   (tmp_path / 'empty').mkdir()
   with pytest.raises(InputError, match='empty: got a folder without images'):
-    stacks.read_mask_list(tmp_path / 'empty')
+    label_images.read_mask_list(tmp_path / 'empty')

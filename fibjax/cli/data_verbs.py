@@ -7,10 +7,11 @@ import json
 import sys
 from pathlib import Path
 
+from fibjax.annotation.sizes import PAPER_SIZES
 from fibjax.errors import InputError
-from fibjax.formats.label_codes import LABEL_PROFILES
+from fibjax.formats.label_codes import LABEL_CODES
 
-_PROFILES = ', '.join(LABEL_PROFILES)
+_PROFILES = ', '.join(LABEL_CODES)
 
 
 def numbers(kind, count: int):
@@ -113,8 +114,8 @@ def _add_regions(verb):
 
 
 def _add_sizes(sub, default):
-  for name, pixels in (('region_px', 256), ('context_px', 384), ('context_slices', 7)):
-    sub.add_argument(f'--{name}', type=int, metavar='N', help=f'{default} {pixels}')
+  for name, length in PAPER_SIZES._asdict().items():
+    sub.add_argument(f'--{name}', type=int, metavar='N', help=f'{default} {length}')
 
 
 def _inspect(args, _):
@@ -143,7 +144,7 @@ def _import(args, _):
     return
   volume = stacks.import_stack(args.source, args.out, dataset=args.dataset,
                                voxel_size_zyx_nm=args.voxel_size_nm, axes=args.axes,
-                               profile=args.profile)
+                               label_codes=args.profile)
   print(json.dumps({'volume': str(volume.path), 'shape_zyx': volume.shape,
                     'dtype': str(volume.dtype),
                     'voxel_size_zyx_nm': volume.voxel_size_zyx_nm}))
@@ -153,7 +154,7 @@ def _export(args, _):
   from fibjax.formats import stacks
   from fibjax.volumes.volume import open_volume
   print(stacks.export_stack(open_volume(args.volume), args.out,
-                            profile=args.profile, dataset=args.dataset,
+                            label_codes=args.profile, dataset=args.dataset,
                             ome_version=args.ome_version))
 
 
@@ -165,7 +166,7 @@ def _prep(args, _):
   if args.replay:
     chain.replay(raw, files.read_json(args.replay), args.out)
   else:
-    chain.prepare(raw, args.out, steps.steps_from(args.steps))
+    chain.apply_steps(raw, args.out, steps.steps_from(args.steps))
   print(f'record: {chain.record_path(args.out)}', file=sys.stderr)
   print(args.out)
 
@@ -180,7 +181,7 @@ def _propose(args, _):
   from fibjax.annotation import proposals
   from fibjax.volumes.volume import open_volume
   scores = args.scores and open_volume(args.scores)
-  sizes = _sizes(args, proposals.Sizes())
+  sizes = _sizes(args, PAPER_SIZES)
   places = proposals.propose(open_volume(args.volume), args.count, args.how,
                              seed=args.seed, sizes=sizes, scores=scores)
   proposals.save_places(args.out, places, sizes)

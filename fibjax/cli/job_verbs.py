@@ -58,8 +58,11 @@ def add_verbs(verb) -> None:
   sub.add_argument('--seed', type=int, default=1000)
   sub.add_argument('--out', required=True, type=Path, help='JSON file')
   sub = verb('bench', 'speed figures as JSON', _bench)
-  sub.add_argument('--out', type=Path)
+  sub.add_argument('--out', type=Path, help='file that keeps every finished group; '
+                   'the same command resumes')
   sub.add_argument('--only', help='comma-separated names of groups of figures')
+  sub.add_argument('--restart', action='store_true',
+                   help='measure again what --out has already')
   sub.add_argument('--peer', choices=('torch',), default='',
                    help='compare with another framework, if installed')
 
@@ -201,4 +204,4 @@ def _coverage(args, _):
 
 def _bench(args, _):
   from fibjax.bench import bench
-  bench.main(args.out, args.only, args.peer)
+  bench.main(args.out, args.only, args.peer, args.restart)

@@ -10,7 +10,7 @@ import re
 import sys
 
 from fibjax.cli import data_verbs, job_verbs
-from fibjax.errors import InputError, nearest
+from fibjax.errors import InputError, did_you_mean
 from fibjax.system.signals import end_at_signals
 
 
@@ -22,14 +22,11 @@ class _Parser(argparse.ArgumentParser):
     if wrong:
       choices = next(action.choices for action in self._actions
                      if wrong[1] in (action.dest, action.metavar))
-      word = nearest(wrong[2], choices)
+      suggestion = did_you_mean(wrong[2], choices)
       message = f'unknown {wrong[1].lower()} {wrong[2]!r}' + (
-          _suggestion(word) if word else f', expected one of {", ".join(choices)}')
+          f'; {suggestion}' if suggestion else
+          f', expected one of {", ".join(choices)}')
     self.exit(2, f'fibjax: {message}; see {self.prog} --help\n')
-
-
-def _suggestion(word: str) -> str:
-  return f'; did you mean {word!r}?' if word else ''
 
 
 def parser() -> argparse.ArgumentParser:
@@ -58,10 +55,10 @@ def main(argv: list[str] | None = None) -> int:
   try:
     for word in rest:
       if not word.startswith(prefix) or 'config' not in args:
-        flags = [name for name in _flags(top, args) if name.startswith('--')]
-        raise InputError(word, got='an unknown flag', expected=f'a flag of {args.verb}'
-                         f'{_suggestion(nearest(word.partition("=")[0], flags))}',
-                         remedy=f'see fibjax {args.verb} --help')
+        raise InputError(
+            word, got='an unknown flag', expected=f'a flag of {args.verb}',
+            remedy=did_you_mean(word.partition('=')[0], _flags(top, args))
+            or f'see fibjax {args.verb} --help')
     with end_at_signals(job_verbs.next_step(args.verb)):
       args.function(args, tuple(word.removeprefix(prefix) for word in rest))
   except (InputError, OSError) as error:

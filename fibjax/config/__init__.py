@@ -1,7 +1,7 @@
-"""Experiment settings: every default, and the rules they obey."""
+"""Experiment settings: all defaults, and the rules that values must obey."""
 from fibjax.config.settings import (
-  SPLITS,
   base,
+  check_section,
   from_dict,
   load,
   to_dict,
@@ -9,5 +9,5 @@ from fibjax.config.settings import (
   validate,
 )
 
-__all__ = ['SPLITS', 'base', 'from_dict', 'load', 'to_dict', 'unknown_variant',
+__all__ = ['base', 'check_section', 'from_dict', 'load', 'to_dict', 'unknown_variant',
            'validate']

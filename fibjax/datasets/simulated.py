@@ -4,11 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
-from fibjax.annotation.regions import Regions, concatenate_regions, make_regions
-from fibjax.config import SPLITS
+from fibjax.annotation.regions import SPLITS, Regions, concatenate_regions, make_regions
 from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError
-from fibjax.formats import stacks
+from fibjax.formats import label_images
 from fibjax.simulation import films
 from fibjax.simulation.annotator import annotate, annotate_stack
 from fibjax.system import files, progress
@@ -28,14 +27,15 @@ def read_geometry(path, solid_code: int | None = None) -> np.ndarray | None:
     uint8 [z, y, x], 1 = solid.
 
   Raises:
-    InputError: as `stacks.read_masks`; for other codes, or no voxel of solid_code.
+    InputError: as `label_images.read_masks`; for other codes, or no voxel of
+      solid_code.
   """
   if path is None:
     if solid_code is not None:
       raise InputError('--solid_code', got=solid_code, expected='--geometry with it',
                        remedy='give --geometry=FILE, or leave it out')
     return None
-  codes_zyx = stacks.read_masks(path)
+  codes_zyx = label_images.read_masks(path)
   found = np.unique(codes_zyx).tolist()
   known = solid_code in found if solid_code is not None else set(found) <= {0, 1}
   if not known:
@@ -97,7 +97,12 @@ def _annotate_films(request: Request, volumes: dict[str, Volume]) -> Regions:
                               for index, name in enumerate(volumes)])
 
 
-SOURCE = Source(_open_films, _annotate_films)
+def _describe(data) -> list[tuple[str, str]]:
+  return [('simulated films', f'presets {", ".join(data["presets"])}, seed '
+           f'{data["seed"]}, artefacts {data["artefacts"]}')]
+
+
+SOURCE = Source(_open_films, _annotate_films, _describe, is_simulated=True)
 
 
 def _annotate_film(request: Request, name: str, index: int) -> Regions:

@@ -1,11 +1,11 @@
-"""OME-Zarr of any writer: 0.4 (zarr v2) and 0.5 (zarr v3) in, 0.4 out.
+"""OME-Zarr of any program: reads and writes 0.4 (zarr v2) and 0.5 (zarr v3).
 
-Read is level 0 of the first multiscale image of a group, in the order of the axes that
-its metadata name; a time or channel axis must have length one. The voxel size is the
-product of the scales where every axis has a unit of length. A group of several images
-(or of labels) needs the path of one of them. As zarr has it, a chunk that is missing
-reads as the fill value, but an array without any chunk is an error. Volumes that fibjax
-wrote itself are read by volume.py, which also notices a lost shard.
+Level 0 of the first multiscale image of a group is read, its axes in the order of the
+metadata; a time or channel axis must have length one. The voxel size is the product of
+the scales where every axis has a unit of length. In a group of several images (or of
+labels), one must be named by its path. As zarr defines it, a missing chunk reads as the
+fill value, but an array without any chunk is an error. Volumes written by fibjax are
+read by volume.py, which also detects a lost shard.
 """
 import contextlib
 import json
@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.formats.stack import (
+from fibjax.formats.stack_reader import (
   AXES,
   UNKNOWN,
-  Stack,
-  array_stack,
+  StackReader,
+  array_reader,
   check_claim,
   choose_axes,
   choose_dataset,
@@ -30,46 +30,46 @@ from fibjax.formats.stack import (
 from fibjax.system import files
 from fibjax.volumes import ome_zarr
 from fibjax.volumes.volume import (
+  new_volume,
   open_array,
   open_volume,
   read_box,
   shard_shape,
   store_errors,
+  write_box,
 )
 from fibjax.volumes.voxel_size import to_nm
 
-SUFFIXES = ('.zarr',)
-VERSION = '0.4'
-_VERSIONS = (VERSION, ome_zarr.VERSION)
+_V04, _V05 = '0.4', ome_zarr.VERSION
 _CHUNK_ZYX = (4, 512, 512)
 _LEVEL = '0'
-_DROPPED = '1'  # stands for an axis that is none of z, y and x
+_DROPPED = '1'  # letter of an axis other than z, y and x
 
 
 def is_zarr(path: Path) -> bool:
-  """Whether a folder is a zarr group or array, or is named as one."""
-  return path.suffix.lower() in SUFFIXES or any(
+  """Whether a folder is a zarr group or array, or is named like one."""
+  return path.suffix.lower() == '.zarr' or any(
       (path / name).exists() for name in ('zarr.json', '.zgroup', '.zattrs', '.zarray'))
 
 
 @contextlib.contextmanager
 def open_ome_zarr(path: Path, *, dataset=None, axes=None):
-  """Yields the Stack of level 0 of an image.
+  """Yields the StackReader of level 0 of an image.
 
   Args:
     path: folder of the group.
     dataset: path of the image inside the group; None takes the group itself, or the
       only image in it.
-    axes: as the metadata say, or None.
+    axes: None, or the same as in the metadata.
 
   Raises:
-    InputError: when there is no such image or a choice of several, its metadata are
-      damaged or of another version, or it has several channels or times.
+    InputError: when the image is missing or ambiguous, its metadata are damaged or of
+      another version, or it has several channels or times.
   """
   if dataset is None and _multiscale(path) is None:
-    found = {child.name: 'image' for child in sorted(path.iterdir())
-             if child.is_dir() and _multiscale(child) is not None}
-    dataset = choose_dataset(str(path), found, None)
+    images = {child.name: 'image' for child in sorted(path.iterdir())
+              if child.is_dir() and _multiscale(child) is not None}
+    dataset = choose_dataset(str(path), images, None)
   group = path / dataset if dataset else path
   if not group.resolve().is_relative_to(path.resolve()) or _multiscale(group) is None:
     raise InputError(f'{path}: dataset', got=repr(dataset),
@@ -77,26 +77,27 @@ def open_ome_zarr(path: Path, *, dataset=None, axes=None):
                      remedy='correct it, or leave it out')
   if 'fibjax' in _attributes(group):
     choose_axes(str(group), axes, AXES)
-    yield _own(group, dataset)
+    yield _fibjax_reader(group, dataset)
     return
   level, driver, letters, size = _describe(group)
   array = _open_array(level, driver)
   shape = tuple(array.shape)
-  others = {n for a, n in zip(letters, shape, strict=False) if a not in AXES}
-  if len(shape) != len(letters) or others - {1}:
+  dropped = {n for a, n in zip(letters, shape, strict=False) if a not in AXES}
+  if len(shape) != len(letters) or dropped - {1}:
     raise InputError(str(group), got=f'shape {shape}',
                      expected='z, y, x and no other axis longer than one',
-                     remedy='save the channel and frame you want by itself')
+                     remedy='save the wanted channel and frame as an image')
   dtype = array.dtype.numpy_dtype
   _check_stored(level, shape, dtype.itemsize)
   choose_axes(str(group), axes, ''.join(a for a in letters if a in AXES))
-  yield array_stack(str(group), array, letters, dtype=dtype, voxel_size_zyx_nm=size,
-                    origin='OME-Zarr metadata' if any(size) else None,
-                    chunks=array.chunk_layout.read_chunk.shape, dataset=dataset)
+  yield array_reader(str(group), array, letters, dtype=dtype, voxel_size_zyx_nm=size,
+                     origin='OME-Zarr metadata' if any(size) else None,
+                     chunks=array.chunk_layout.read_chunk.shape, dataset=dataset)
 
 
-def write_ome_zarr04(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
-  """Writes an OME-Zarr 0.4 image of one level (zarr v2), axes z, y, x.
+def write_ome_zarr(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm, *,
+                   ome_version: str = _V05) -> None:
+  """Writes an OME-Zarr image of one level, axes z, y, x.
 
   Args:
     path: folder to make.
@@ -104,10 +105,25 @@ def write_ome_zarr04(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
     shape: z, y, x of all of them.
     dtype: of all of them.
     voxel_size_zyx_nm: nm per voxel; None leaves out the unit.
+    ome_version: '0.4' (zarr v2) or '0.5' (zarr v3, a volume of fibjax).
 
   Raises:
-    InputError: when path exists or cannot be written.
+    InputError: when path exists or cannot be written, or for another version.
   """
+  writers = {_V04: _write_v04, _V05: _write_v05}
+  if ome_version not in writers:
+    raise InputError('OME-Zarr version', got=ome_version,
+                     expected=' or '.join(writers), remedy='choose one of them')
+  writers[ome_version](path, slabs_zyx, shape, dtype, voxel_size_zyx_nm)
+
+
+def _write_v05(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
+  with new_volume(path, shape, dtype, voxel_size_zyx_nm, fill_value=None) as new:
+    for z, slab_zyx in place_slabs(slabs_zyx):
+      write_box(new, (z, 0, 0), slab_zyx)
+
+
+def _write_v04(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
   path, dtype = Path(path), np.dtype(dtype)
   image = ome_zarr.image_attributes(path.name.removesuffix('.ome.zarr'),
                                     voxel_size_zyx_nm, _LEVEL)['multiscales'][0]
@@ -121,7 +137,7 @@ def write_ome_zarr04(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
         create=True)
     files.write_json(partial / '.zgroup', {'zarr_format': 2})
     files.write_json(partial / '.zattrs',
-                       {'multiscales': [image | {'version': VERSION}]})
+                     {'multiscales': [image | {'version': _V04}]})
     for z, slab in place_slabs(slabs_zyx):
       array[z:z + len(slab)].write(slab).result()
 
@@ -151,9 +167,9 @@ def _multiscale(group) -> dict | None:
 def _describe(group):
   """(folder of level 0, driver, a letter per axis, voxel size) by the metadata."""
   image = _multiscale(group)
-  if image['version'] not in _VERSIONS:
+  if image['version'] not in (_V04, _V05):
     raise InputError(str(group), got=f'OME-Zarr version {image["version"]}',
-                     expected=' or '.join(_VERSIONS),
+                     expected=f'{_V04} or {_V05}',
                      remedy='convert it with the program that wrote it')
   with decoding(group, 'OME-Zarr metadata'):
     level = image['datasets'][0]
@@ -165,13 +181,13 @@ def _describe(group):
       raise ValueError(f'level {level["path"]!r} outside the group')
     letters = ''.join(n if n in tuple(AXES) else _DROPPED for n in names)
     size = tuple(to_nm(scale[letters.index(a)], units[letters.index(a)]) for a in AXES)
-  return folder, 'zarr' if image['version'] == VERSION else 'zarr3', letters, size
+  return folder, 'zarr' if image['version'] == _V04 else 'zarr3', letters, size
 
 
-def _scale(of, n: int) -> np.ndarray:
-  """Scale per axis by the transformations of a level or an image; ones without."""
+def _scale(metadata, n: int) -> np.ndarray:
+  """Scale per axis by the transformations of a level or image; ones without any."""
   scale = np.ones(n)
-  for transformation in of.get('coordinateTransformations', ()):
+  for transformation in metadata.get('coordinateTransformations', ()):
     if transformation['type'] == 'scale':
       scale = scale * np.asarray(transformation['scale'], float)
   return scale
@@ -188,11 +204,13 @@ def _check_stored(level: Path, shape, itemsize: int) -> None:
                and not file.name.startswith('.z') and file.name != 'zarr.json')
   if stored == 0:
     raise InputError(str(level), got='no stored chunk', expected='the data',
-                     remedy='they were lost or never written: copy or export it again')
+                     remedy='the chunks were lost or never written: copy or export the '
+                     'image again')
   check_claim(str(level), shape, itemsize, stored)
 
 
-def _own(path, dataset) -> Stack:
+def _fibjax_reader(path, dataset) -> StackReader:
+  """The StackReader of a volume that fibjax wrote."""
   volume = open_volume(path)
 
   def read_block(first, stop):
@@ -200,11 +218,10 @@ def _own(path, dataset) -> Stack:
   size = volume.voxel_size_zyx_nm
   read = read_by_blocks(read_block, volume.shape, volume.dtype,
                         shard_shape(volume)[0])
-  return Stack(slice_names(str(path), volume.shape[0]), volume.shape, volume.dtype,
-               size or UNKNOWN, 'OME-Zarr metadata' if size else None, read, AXES,
-               dataset)
+  return StackReader(slice_names(str(path), volume.shape[0]), volume.shape,
+                     volume.dtype, size or UNKNOWN,
+                     'OME-Zarr metadata' if size else None, read, AXES, dataset)
 
 
 def _store_errors(path, expected):
-  return store_errors(path, 'copy or export it again, check free space',
-                              expected)
+  return store_errors(path, 'copy or export it again, check free space', expected)

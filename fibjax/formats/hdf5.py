@@ -1,18 +1,18 @@
 """HDF5: a named dataset of three axes; MATLAB 7.3 files, which are HDF5 inside.
 
-A dataset is found when it is the only one of three axes, else it must be named. Axes of
-length one that are no z, y or x (time, channel) are dropped where the file names its
-axes, or where just three others are left. The order of the axes comes from ilastik's
+The only dataset of three axes is taken; of several, one must be named. Axes of length
+one other than z, y and x (time, channel) are dropped where the file names its axes, or
+where exactly three longer ones remain. The order of the axes comes from ilastik's
 `axistags`, else from the caller, else it is z, y, x. The voxel size comes from
 `element_size_um` (Fiji's HDF5 plugin, ilastik): one length per axis of the dataset.
 
-MATLAB counts the axes of an array the other way round than HDF5 does: its order is the
-one of MATLAB's indices here, as in mat.py, and has to be given.
+HDF5 lists the axes of a MATLAB array in reverse. Here, as in mat.py, the order is that
+of MATLAB's indices, and it has to be given.
 
-A dataset must be stored whole in the file itself: chunks never written would read as
-zeros, and virtual or external data may be elsewhere.
+A dataset must be stored completely in the file itself: chunks that were never written
+would read as zeros, and virtual or external data may be missing.
 
-Beside keras_weights.py this is the only module that knows h5py.
+Besides keras_weights.py this is the only module that knows h5py.
 """
 import contextlib
 import json
@@ -23,10 +23,10 @@ import h5py
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.formats.stack import (
+from fibjax.formats.stack_reader import (
   AXES,
   UNKNOWN,
-  array_stack,
+  array_reader,
   check_claim,
   choose_axes,
   choose_dataset,
@@ -36,25 +36,24 @@ from fibjax.formats.stack import (
 )
 from fibjax.volumes.voxel_size import to_nm
 
-SUFFIXES = ('.h5', '.hdf5')
-DATASET = 'volume'  # name of the dataset written
+_DEFAULT_NAME = 'volume'  # of the dataset to write
 _SIZE, _TAGS = 'element_size_um', 'axistags'
-_DROPPED = '1'  # stands for an axis of length one without a name
+_DROPPED = '1'  # letter of an axis of length one without a name
 
 
 @contextlib.contextmanager
 def open_hdf5(path: Path, *, dataset=None, axes=None):
-  """Yields the Stack of a dataset.
+  """Yields the StackReader of a dataset.
 
   Args:
     path: HDF5 file.
-    dataset: name inside the file; None finds the only one of three axes.
+    dataset: name inside the file; None takes the only one of three axes.
     axes: their order in the dataset, slowest first; None takes the file's own, else
       'zyx'.
 
   Raises:
-    InputError: when the file is damaged, there is no such dataset or a choice of
-      several, or it is not stored whole.
+    InputError: when the file is damaged, the dataset is missing, ambiguous or not
+      stored completely.
   """
   with _open(path) as file:
     data = file[choose_dataset(str(path), _candidates(path, file), dataset)]
@@ -67,24 +66,24 @@ def open_hdf5(path: Path, *, dataset=None, axes=None):
     chosen = choose_axes(name, axes, in_file)
     letters = letters or _with_dropped(data.shape, chosen)
     size = tuple(size[letters.index(axis)] for axis in AXES) if size else UNKNOWN
-    yield array_stack(name, data, letters, voxel_size_zyx_nm=size,
-                      origin=f'HDF5 {_SIZE}' if any(size) else None,
-                      chunks=data.chunks, dataset=data.name.strip('/'))
+    yield array_reader(name, data, letters, voxel_size_zyx_nm=size,
+                       origin=f'HDF5 {_SIZE}' if any(size) else None,
+                       chunks=data.chunks, dataset=data.name.strip('/'))
 
 
 @contextlib.contextmanager
 def open_matlab73(path: Path, *, dataset=None, axes=None, read_notes):
-  """Yields the Stack of a variable of a MATLAB 7.3 file.
+  """Yields the StackReader of a variable of a MATLAB 7.3 file.
 
   Args:
     path: MAT file.
-    dataset: name of the variable; None finds the only one of three axes.
+    dataset: name of the variable; None takes the only one of three axes.
     axes: their order in MATLAB, first index first.
-    read_notes: (variable name -> array or None) -> (axes, voxel size) that the file
-      itself states, see mat.py.
+    read_notes: (variable name -> array or None) -> (axes, voxel size) stated in the
+      file, see mat.py.
 
   Raises:
-    InputError: as `open_hdf5`; when neither caller nor file gives the axes.
+    InputError: as `open_hdf5`; when neither the caller nor the file gives the axes.
   """
   with _open(path) as file:
     key = choose_dataset(str(path), _candidates(path, file, reverse=True), dataset)
@@ -94,9 +93,9 @@ def open_matlab73(path: Path, *, dataset=None, axes=None, read_notes):
       in_file, size = read_notes(lambda variable: _matlab_variable(file, variable))
     chosen = choose_axes(name, axes, in_file, default=None)
     # HDF5's order is the reverse of MATLAB's.
-    stack = array_stack(name, file[key], chosen[::-1], voxel_size_zyx_nm=size,
-                        origin='MATLAB variable' if any(size) else None,
-                        chunks=file[key].chunks, dataset=key)
+    stack = array_reader(name, file[key], chosen[::-1], voxel_size_zyx_nm=size,
+                         origin='MATLAB variable' if any(size) else None,
+                         chunks=file[key].chunks, dataset=key)
     yield stack._replace(axes=chosen)
 
 
@@ -115,7 +114,7 @@ def write_hdf5(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm, *, dataset=None
     InputError: when path exists or cannot be written.
   """
   with new_file(path) as partial, h5py.File(partial, 'w') as file:
-    data = file.create_dataset(dataset or DATASET, shape, dtype)
+    data = file.create_dataset(dataset or _DEFAULT_NAME, shape, dtype)
     if voxel_size_zyx_nm is not None:
       data.attrs[_SIZE] = np.asarray(voxel_size_zyx_nm) / 1e3
     for z, slab in place_slabs(slabs_zyx):
@@ -131,18 +130,18 @@ def _open(path):
 
 
 def _candidates(path, file, reverse=False) -> dict[str, str]:
-  """Datasets of three axes: name -> shape and dtype; reverse shows MATLAB's shape."""
-  found = {}
+  """Datasets of three axes: name -> shape and dtype; reverse gives MATLAB's shape."""
+  candidates = {}
 
   def visit(name, item):
     is_internal = name.startswith('#')  # MATLAB's cells
     if not isinstance(item, h5py.Dataset) or is_internal or item.shape is None:
       return
     if item.dtype.kind in 'buif' and _is_3d(item):
-      found[name] = f'{item.shape[::-1] if reverse else item.shape} {item.dtype}'
+      candidates[name] = f'{item.shape[::-1] if reverse else item.shape} {item.dtype}'
   with decoding(path, 'a readable HDF5 file'):
     file.visititems(visit)
-  return found
+  return candidates
 
 
 def _is_3d(data) -> bool:
@@ -155,7 +154,7 @@ def _is_3d(data) -> bool:
 
 
 def _axes_in_file(data) -> str | None:
-  """A letter per axis by ilastik's axistags (JSON), None without."""
+  """A letter per axis by ilastik's axistags (JSON); None without them."""
   if _TAGS not in data.attrs:
     return None
   letters = ''.join(axis['key'] for axis in json.loads(data.attrs[_TAGS])['axes'])
@@ -165,7 +164,7 @@ def _axes_in_file(data) -> str | None:
 
 
 def _with_dropped(shape, axes: str) -> str:
-  """Axes with a stand-in for each axis of length one that is none of z, y and x."""
+  """The axes with `_DROPPED` in the places of axes of length one."""
   if len(shape) == 3:
     return axes
   kept = iter(axes)
@@ -173,10 +172,10 @@ def _with_dropped(shape, axes: str) -> str:
 
 
 def _size_in_file(data) -> list[float | None] | None:
-  """Voxel size per axis of the dataset by element_size_um, None without."""
+  """Voxel size per axis of the dataset by element_size_um; None without it."""
   sizes = np.ravel(data.attrs[_SIZE]) if _SIZE in data.attrs else ()
   if len(sizes) == 3 < len(data.shape) and _axes_in_file(data) is None:
-    kept = iter(sizes)  # of the three axes that are longer than one
+    kept = iter(sizes)  # one for each of the three axes longer than one
     sizes = [None if n == 1 else next(kept) for n in data.shape]
   if len(sizes) != len(data.shape):
     return None
@@ -184,27 +183,27 @@ def _size_in_file(data) -> list[float | None] | None:
 
 
 def _check_stored(name, path, data) -> None:
-  """Raises InputError unless every voxel is stored in this file."""
+  """Raises InputError unless every voxel is stored in the file itself."""
   if data.is_virtual or data.external:
     raise InputError(name, got='a dataset whose data are in other files',
                      expected='a dataset stored in the file itself',
                      remedy='copy it into one file, e.g. with h5py')
   needed = math.prod(data.shape) * data.dtype.itemsize
   if data.chunks is None:
-    whole = data.id.get_storage_size() >= needed
+    complete = data.id.get_storage_size() >= needed
   else:
     n_chunks = math.prod(-(-n // c) for n, c in zip(data.shape, data.chunks,
                                                    strict=True))
-    whole = data.id.get_num_chunks() == n_chunks
-  if not whole:
+    complete = data.id.get_num_chunks() == n_chunks
+  if not complete:
     raise InputError(name, got='data that were never written',
                      expected=f'all of shape {data.shape} stored',
-                     remedy='the writing was cut short: write the dataset again, whole')
+                     remedy='writing was interrupted: write the dataset again')
   check_claim(name, data.shape, data.dtype.itemsize, Path(path).stat().st_size)
 
 
 def _matlab_variable(file, name):
-  """Array of a small MATLAB variable, in MATLAB's order; text as str; None without."""
+  """A small MATLAB variable, array in MATLAB's order or str; None if it is absent."""
   data = file.get(name)
   if not isinstance(data, h5py.Dataset) or data.size > 64:
     return None

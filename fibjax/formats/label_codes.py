@@ -1,19 +1,20 @@
-"""Labels (0 pore, 1 solid, 255 unlabelled) and the codes other tools use for them.
+"""Label codes: the numbers that other programs store for pore, solid and unlabelled.
 
-Codes are translated through a named profile only; a code the profile does not know is
-an error, never a guess. Export is the inverse, and a label without a code is an error.
+Labels are 0 pore, 1 solid, 255 unlabelled. Codes are translated only by a named table;
+a code that is not in the table is an error, never guessed. Export is the inverse, and a
+label without a code is an error.
 
 Sources: ImageJ's binary images are 0 and 255; ilastik and napari count labels from 1
-and leave 0 to what is unlabelled; nnU-Net counts from 0, and its ignore label is the
-highest (its documentation, ignore_label.md); PoreSpy's images are True in the pores.
+and use 0 for unlabelled; nnU-Net counts from 0, and its ignore label is the highest
+(its documentation, ignore_label.md); PoreSpy's images are True in the pores.
 """
 import numpy as np
 
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
+from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
 
-PORE, SOLID, UNLABELLED = 0, 1, 255
-# Code in a file -> label. Anything else in a file is an error.
-LABEL_PROFILES = {
+# Program -> {code in its files: label}.
+LABEL_CODES = {
     'fibjax': {0: PORE, 1: SOLID, 255: UNLABELLED},
     'paper': {0: PORE, 1: SOLID},
     'fiji': {0: PORE, 255: SOLID},
@@ -24,63 +25,68 @@ LABEL_PROFILES = {
 }
 
 
-def decode_labels(array, profile: str, name: str = 'mask') -> np.ndarray:
-  """Turns the codes of a label file into labels 0 pore, 1 solid, 255 unlabelled.
+def decode_labels(array, program: str, name: str = 'mask') -> np.ndarray:
+  """Translates label codes of a program into 0 pore, 1 solid, 255 unlabelled.
 
   Args:
     array: codes, any shape and number type.
-    profile: key of LABEL_PROFILES.
+    program: key of LABEL_CODES.
     name: of the file or region, for the message.
 
   Returns:
     uint8 array of the same shape.
 
   Raises:
-    InputError: for an unknown profile, or codes it does not know (all are listed).
+    InputError: for an unknown program, or codes that are not in its table (they are
+      listed).
   """
-  codes = _codes(profile)
+  codes = check_label_codes(program)
   return _translate(array, codes, lambda shown: InputError(
-      name, got=f'codes {shown}',
-      expected=f'{sorted(codes)} of label profile {profile}',
-      remedy='choose the profile of the tool that made the masks'))
+      name, got=f'codes {shown}', expected=f'{sorted(codes)}, the codes of {program}',
+      remedy='choose the label codes (--profile) of the program that made the masks'))
 
 
-def encode_labels(labels, profile: str, name: str = 'labels') -> np.ndarray:
-  """Turns labels 0 pore, 1 solid, 255 unlabelled into the codes of a label file.
+def encode_labels(labels, program: str, name: str = 'labels') -> np.ndarray:
+  """Translates labels 0 pore, 1 solid, 255 unlabelled into the codes of a program.
 
   Args:
-    labels: labels, any shape and number type.
-    profile: key of LABEL_PROFILES.
+    labels: any shape and number type.
+    program: key of LABEL_CODES.
     name: of the file or volume, for the message.
 
   Returns:
     uint8 array of the same shape.
 
   Raises:
-    InputError: for an unknown profile, values that are no labels, or labels the profile
-      has no code for, such as unlabelled voxels in Fiji's.
+    InputError: for an unknown program, values that are no labels, or labels without a
+      code, such as unlabelled voxels in Fiji's.
   """
-  labels_to_codes = {label: code for code, label in _codes(profile).items()}
+  labels_to_codes = {label: code for code, label in check_label_codes(program).items()}
   return _translate(labels, labels_to_codes, lambda shown: InputError(
       name, got=f'labels {shown}',
-      expected=f'{sorted(labels_to_codes)}, which profile {profile} has codes for',
-      remedy='choose a profile with a code for each label (255: unlabelled)'))
+      expected=f'{sorted(labels_to_codes)}, which have codes in {program}',
+      remedy='choose label codes (--profile) that have one for each label '
+      '(255: unlabelled)'))
 
 
-def _codes(profile: str) -> dict[int, int]:
-  if profile not in LABEL_PROFILES:
-    raise InputError('label profile', got=repr(profile),
-                     expected=f'one of {", ".join(LABEL_PROFILES)}',
-                     remedy='name the tool the masks come from or go to')
-  return LABEL_PROFILES[profile]
+def check_label_codes(program: str) -> dict[int, int]:
+  """Returns the table {code: label} of a program.
+
+  Raises:
+    InputError: for a name that is not in LABEL_CODES; suggests the nearest.
+  """
+  if program not in LABEL_CODES:
+    raise unknown('label codes (--profile)', program, LABEL_CODES,
+                  'name the program that the masks come from or go to')
+  return LABEL_CODES[program]
 
 
 def _translate(array, table: dict, error) -> np.ndarray:
   """uint8 array of table[value]; raises error(the unknown values, as text)."""
-  found, inverse = np.unique(np.asarray(array), return_inverse=True)
-  unknown = [value for value in found.tolist() if value not in table]
+  values, inverse = np.unique(np.asarray(array), return_inverse=True)
+  unknown = [value for value in values.tolist() if value not in table]
   if unknown:
     shown = ', '.join(map(str, unknown[:8]))
     raise error(shown + (', ...' if len(unknown) > 8 else ''))
-  translated = np.array([table[value] for value in found.tolist()], np.uint8)
+  translated = np.array([table[value] for value in values.tolist()], np.uint8)
   return translated[inverse].reshape(np.shape(array))

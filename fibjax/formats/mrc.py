@@ -1,9 +1,9 @@
 """MRC (MRC2014): the header's shape, axes, mode and voxel size, in angstrom.
 
 Values are as stored: mode 0 is int8, or uint8 where IMOD's stamp in the header says so;
-1 is int16, 2 float32, 6 uint16, 12 float16. MRC has no mode for unsigned bytes that
-every program reads alike, so uint8 is written as uint16, value for value. A cell of
-1 angstrom a voxel, or of none, is what programs write that know no size: unknown.
+1 is int16, 2 float32, 6 uint16, 12 float16. MRC has no mode for unsigned bytes that all
+programs read alike, so uint8 is written as uint16 with the same values. Programs that
+do not know the voxel size write a cell of 0 or 1 angstrom per voxel: unknown.
 
 Sources: Cheng et al. 2015, J. Struct. Biol. 192:146 (MRC2014); IMOD's mrc_format.txt.
 
@@ -11,16 +11,17 @@ This is the only module that knows mrcfile.
 """
 import contextlib
 import math
+import warnings
 from pathlib import Path
 
 import mrcfile
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.formats.stack import (
+from fibjax.formats.stack_reader import (
   AXES,
   UNKNOWN,
-  array_stack,
+  array_reader,
   check_no_dataset,
   check_numbers,
   check_size,
@@ -31,16 +32,15 @@ from fibjax.formats.stack import (
 )
 from fibjax.volumes.voxel_size import to_nm
 
-SUFFIXES = ('.mrc', '.rec', '.map')
 _MODES = {'uint8': 6, 'uint16': 6, 'float32': 2}
 _LETTERS = {1: 'x', 2: 'y', 3: 'z'}
-_HEADER_BYTES = 1024
+_HEADER_BYTES, _MAP_AT = 1024, 208
 _IMOD_STAMP, _IMOD_AT, _IMOD_SIGNED = 1146047817, 152, 1
 
 
 @contextlib.contextmanager
 def open_mrc(path: Path, *, dataset=None, axes=None):
-  """Yields the Stack of a volume or an image stack.
+  """Yields the StackReader of a volume or an image stack.
 
   Args:
     path: MRC file, not packed.
@@ -53,22 +53,17 @@ def open_mrc(path: Path, *, dataset=None, axes=None):
   """
   check_no_dataset(str(path), dataset)
   header, dtype = _read_header(path)
-  with decoding(path, 'a readable MRC file'):
-    mrc = mrcfile.mmap(path, mode='r', permissive=False)
-  with mrc:
-    if mrc.data.ndim > 3:
-      raise InputError(str(path), got=f'{len(mrc.data)} volumes',
-                       expected='a single volume', remedy='save one by itself')
-    data = mrc.data.view(dtype).reshape(_shape(header))
-    order = tuple(int(header[key]) for key in ('maps', 'mapr', 'mapc'))
-    in_header = AXES if order == (0, 0, 0) else ''.join(
-        _LETTERS.get(number, '?') for number in order)
-    # 3, 2, 1 stands in nearly every file, whatever its axes.
-    chosen = choose_axes(str(path), axes, None if in_header == AXES else in_header)
-    sizes = _sizes(header, in_header)
-    size = tuple(sizes[chosen.index(axis)] for axis in AXES)
-    yield array_stack(str(path), data, chosen, voxel_size_zyx_nm=size,
-                      origin='MRC header' if any(size) else None)
+  order = tuple(int(header[key]) for key in ('maps', 'mapr', 'mapc'))
+  in_header = AXES if order == (0, 0, 0) else ''.join(
+      _LETTERS.get(number, '?') for number in order)
+  # Nearly every file states 3, 2, 1, whatever its axes.
+  chosen = choose_axes(str(path), axes, None if in_header == AXES else in_header)
+  sizes = _sizes(header, in_header)
+  size = tuple(sizes[chosen.index(axis)] for axis in AXES)
+  data = np.memmap(path, dtype, 'r', _HEADER_BYTES + int(header['nsymbt']),
+                   _shape(header))
+  yield array_reader(str(path), data, chosen, voxel_size_zyx_nm=size,
+                     origin='MRC header' if any(size) else None)
 
 
 def write_mrc(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
@@ -85,9 +80,7 @@ def write_mrc(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
   Raises:
     InputError: when path exists or cannot be written.
   """
-  with new_file(path) as partial, mrcfile.new_mmap(
-      partial, tuple(shape), _MODES[np.dtype(dtype).name], overwrite=True) as mrc:
-    mrc.set_volume()
+  with new_file(path) as partial, _new_mrc(partial, shape, dtype) as mrc:
     if voxel_size_zyx_nm is not None:
       mrc.voxel_size = tuple(10 * s for s in reversed(voxel_size_zyx_nm))
     sums, lows, highs = np.zeros(2), [], []
@@ -101,8 +94,19 @@ def write_mrc(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
     mrc.header.rms = math.sqrt(max(0., square - mean**2))
 
 
+def _new_mrc(path, shape, dtype):
+  """A new volume file of mrcfile, memory-mapped, to be closed by the caller."""
+  with warnings.catch_warnings():
+    # mrcfile 1.5.4 sets the dtype of its header in place, deprecated in NumPy 2.5.
+    warnings.filterwarnings('ignore', 'Setting the dtype', DeprecationWarning)
+    mrc = mrcfile.new_mmap(path, tuple(shape), _MODES[np.dtype(dtype).name],
+                           overwrite=True)
+    mrc.set_volume()
+  return mrc
+
+
 def _read_header(path):
-  """The header, and the dtype of the values; checked against the size of the file."""
+  """The header and the dtype of the values, checked against the size of the file."""
   with open(path, 'rb') as file:
     head = file.read(_HEADER_BYTES)
   with decoding(path, 'an MRC header'):
@@ -113,6 +117,10 @@ def _read_header(path):
   stamp, flags = np.frombuffer(head, np.dtype('i4').newbyteorder(order), 2, _IMOD_AT)
   if dtype == np.int8 and stamp == _IMOD_STAMP and not flags & _IMOD_SIGNED:
     dtype = np.dtype(np.uint8)
+  if head[_MAP_AT:_MAP_AT + 3] != b'MAP':
+    raise InputError(str(path), got='no map string in the header',
+                     expected='a readable MRC file',
+                     remedy='the file is damaged: copy or export it again')
   shape = _shape(header)
   if min(shape) < 0:
     raise InputError(str(path), got=f'shape {shape}', expected='positive numbers',
@@ -120,6 +128,10 @@ def _read_header(path):
   check_numbers(str(path), shape, dtype)
   check_size(str(path), _HEADER_BYTES + int(header['nsymbt'])
              + math.prod(shape) * dtype.itemsize)
+  if mrcfile.utils.spacegroup_is_volume_stack(int(header['ispg'])):
+    n_volumes = shape[0] // max(1, int(header['mz']))
+    raise InputError(str(path), got=f'{n_volumes} volumes',
+                     expected='a single volume', remedy='save one volume as a file')
   return header, dtype
 
 

@@ -1,7 +1,7 @@
-"""npy: numpy's own file, memory-mapped, never unpickled.
+"""npy: NumPy's file format, memory-mapped, never unpickled.
 
-A file says neither the order of its axes (z, y, x unless given) nor a voxel size. A
-JSON file beside it may: `film.npy.json` with `axes` and `voxel_size_zyx_nm`, as in
+The format stores neither the order of the axes (z, y, x unless given) nor a voxel size.
+An optional sidecar may: `film.npy.json` with `axes` and `voxel_size_zyx_nm`, as in
 raw.py.
 """
 import contextlib
@@ -11,22 +11,20 @@ import numpy as np
 
 from fibjax.errors import InputError
 from fibjax.formats.raw import new_with_sidecar, read_sidecar
-from fibjax.formats.stack import (
+from fibjax.formats.stack_reader import (
   AXES,
   UNKNOWN,
-  array_stack,
+  array_reader,
   check_no_dataset,
   check_numbers,
   choose_axes,
   decoding,
 )
 
-SUFFIXES = ('.npy',)
-
 
 @contextlib.contextmanager
 def open_npy(path: Path, *, dataset=None, axes=None):
-  """Yields the Stack of a 3-D array.
+  """Yields the StackReader of a 3-D array.
 
   Args:
     path: npy file.
@@ -47,21 +45,35 @@ def open_npy(path: Path, *, dataset=None, axes=None):
   chosen = choose_axes(str(path), axes, notes.get('axes'))
   size = notes.get('voxel_size_zyx_nm')
   chunks = None if array.flags.c_contiguous else array.shape
-  yield array_stack(str(path), array, chosen, voxel_size_zyx_nm=size or UNKNOWN,
-                    origin='JSON sidecar' if size else None, chunks=chunks)
+  yield array_reader(str(path), array, chosen, voxel_size_zyx_nm=size or UNKNOWN,
+                     origin='JSON sidecar' if size else None, chunks=chunks)
 
 
 def map_npy(path: Path) -> np.ndarray:
   """Maps the numbers of an npy file of any rank into memory, read-only.
 
   Raises:
-    InputError: when it is damaged, pickled, empty, not of numbers, or shorter than its
-      header says.
+    InputError: when it is damaged, pickled, empty, of other values than real numbers,
+      or shorter than its header says.
   """
   with decoding(path, 'a readable array'):
     array = np.load(path, mmap_mode='r', allow_pickle=False)
   check_numbers(str(path), array.shape, array.dtype)
   return array
+
+
+def read_masks(path: Path) -> np.ndarray:
+  """Reads label images: [y, x] or [r, y, x], booleans as 0/1 uint8.
+
+  Raises:
+    InputError: as `map_npy`; for other ranks.
+  """
+  masks = map_npy(path)
+  if masks.ndim not in (2, 3):
+    raise InputError(str(path), got=f'{masks.ndim}-D array of {masks.dtype}',
+                     expected='a 2-D or 3-D array of numbers',
+                     remedy='save the masks as region, row, column')
+  return np.array(masks, np.uint8 if masks.dtype == bool else masks.dtype)
 
 
 def write_npy(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:

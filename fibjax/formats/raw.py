@@ -1,14 +1,13 @@
-"""Raw binary: plain numbers, and a JSON file beside them that says what they are.
+"""Raw binary: plain numbers with a JSON sidecar that describes them.
 
 The sidecar of `film.raw` is `film.raw.json`:
 
   {"shape": [40, 200, 300], "axes": "zyx", "dtype": "uint16", "byte_order": "little",
    "offset": 0, "voxel_size_zyx_nm": [50.0, 10.0, 10.0]}
 
-`shape` is in the order of `axes`, slowest first. `offset` (bytes before the first
-voxel, default 0) and `voxel_size_zyx_nm` (always z, y, x; null: unknown) may be left
-out, and `byte_order` for numbers of one byte. Nothing else is guessed: the file has to
-end with the last voxel.
+`shape` is in the order of `axes`, slowest first. Optional are `offset` (bytes before
+the first voxel, default 0), `voxel_size_zyx_nm` (always z, y, x; null: unknown) and,
+for numbers of one byte, `byte_order`. The file must end with the last voxel.
 """
 import contextlib
 import math
@@ -17,10 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.formats.stack import (
+from fibjax.formats.stack_reader import (
   AXES,
   UNKNOWN,
-  array_stack,
+  array_reader,
   check_no_dataset,
   check_numbers,
   check_size,
@@ -30,7 +29,6 @@ from fibjax.formats.stack import (
 from fibjax.system import files
 from fibjax.volumes.voxel_size import check_voxel_size
 
-SUFFIXES = ('.raw',)
 _DTYPES = ('bool', 'int8', 'uint8', 'int16', 'uint16', 'int32', 'uint32', 'int64',
            'uint64', 'float16', 'float32', 'float64')
 _ORDERS = {'little': '<', 'big': '>'}
@@ -39,12 +37,12 @@ _KEYS = ('shape', 'axes', 'dtype', 'byte_order', 'offset', 'voxel_size_zyx_nm')
 
 @contextlib.contextmanager
 def open_raw(path: Path, *, dataset=None, axes=None):
-  """Yields the Stack of a raw file with a sidecar.
+  """Yields the StackReader of a raw file with a sidecar.
 
   Args:
     path: the raw file.
     dataset: None; the file is a single array.
-    axes: as in the sidecar, or None.
+    axes: None, or the same as in the sidecar.
 
   Raises:
     InputError: when the sidecar is missing, incomplete, or does not fit the file.
@@ -54,16 +52,16 @@ def open_raw(path: Path, *, dataset=None, axes=None):
   if notes is None:
     raise InputError(str(path), got=f'no {sidecar_of(path).name} beside it',
                      expected='a JSON file with shape, axes, dtype and byte order',
-                     remedy='write one; the README shows how')
+                     remedy='write one with the keys ' + ', '.join(_KEYS))
   shape, dtype, offset = _layout(str(sidecar_of(path)), notes)
   check_numbers(str(path), shape, dtype)
   check_size(str(path), offset + math.prod(shape) * dtype.itemsize,
              sidecar_of(path).name)
   chosen = choose_axes(str(path), axes, notes.get('axes'), default=None)
   size = notes['voxel_size_zyx_nm']
-  yield array_stack(str(path), np.memmap(path, dtype, 'r', offset, shape), chosen,
-                    voxel_size_zyx_nm=size or UNKNOWN,
-                    origin='JSON sidecar' if size else None)
+  yield array_reader(str(path), np.memmap(path, dtype, 'r', offset, shape), chosen,
+                     voxel_size_zyx_nm=size or UNKNOWN,
+                     origin='JSON sidecar' if size else None)
 
 
 def write_raw(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
@@ -88,7 +86,7 @@ def write_raw(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
 
 
 def sidecar_of(path) -> Path:
-  """The JSON file that belongs to a data file: its name + '.json'."""
+  """Path of the JSON sidecar of a data file: its name + '.json'."""
   return Path(path).with_name(Path(path).name + '.json')
 
 
@@ -97,13 +95,13 @@ def read_sidecar(path, keys) -> dict | None:
 
   Args:
     path: of the data file.
-    keys: those the sidecar may have.
+    keys: that the sidecar may have.
 
   Returns:
-    What stands there, with a checked voxel_size_zyx_nm, None when unknown.
+    Content of the sidecar, with voxel_size_zyx_nm checked; None when unknown.
 
   Raises:
-    InputError: when it is damaged, or has other keys.
+    InputError: when it is damaged or has other keys.
   """
   sidecar = sidecar_of(path)
   if not sidecar.exists():
@@ -120,7 +118,7 @@ def read_sidecar(path, keys) -> dict | None:
 
 @contextlib.contextmanager
 def new_with_sidecar(path, voxel_size_zyx_nm, **notes):
-  """Yields a binary file to write; it and its sidecar appear when the block succeeds.
+  """Yields a binary file to write; file and sidecar appear when the block succeeds.
 
   Raises:
     InputError: when one of the two exists or cannot be written.
@@ -138,7 +136,7 @@ def _layout(name: str, notes: dict):
   is_shape = isinstance(shape, list) and len(shape) == 3 and all(map(_is_count, shape))
   if not is_shape or not _is_count(offset):
     raise InputError(name, got=f'shape {shape}, offset {offset}',
-                     expected='three whole numbers, and one not below 0',
+                     expected='three whole numbers, and an offset of at least 0',
                      remedy='correct the file')
   dtype, order = notes.get('dtype'), notes.get('byte_order')
   if dtype not in _DTYPES:

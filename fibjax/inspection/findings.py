@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from fibjax.formats.label_codes import LABEL_PROFILES, PORE, SOLID
+from fibjax.formats.label_codes import LABEL_CODES
 from fibjax.inspection.statistics import Statistics
+from fibjax.metrics.labels import PORE, SOLID
 
 _SIGMAS = 6.0
 _AROUND = 11              # slices that a slice is compared with
@@ -92,7 +93,7 @@ def read_labels(codes: dict | None) -> dict | None:
   """
   if not codes or len(codes) < 2:
     return None
-  profiles = [name for name, known in LABEL_PROFILES.items() if set(codes) <= set(known)
+  profiles = [name for name, known in LABEL_CODES.items() if set(codes) <= set(known)
               and {PORE, SOLID} <= {known[code] for code in codes}]
   return {'codes': {f'{code:g}': share for code, share in codes.items()},
           'profiles': profiles}

@@ -7,7 +7,7 @@ is a module beside this one and a line below.
 from collections.abc import Callable
 
 from fibjax import models
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.methods import classical, forest_method, network
 from fibjax.methods.method import Method
 
@@ -41,6 +41,4 @@ def make_method(config) -> Method:
 def check_name(name: str) -> None:
   """Raises InputError unless name is one of METHODS."""
   if name not in METHODS:
-    raise InputError('config.model.name', got=repr(name),
-                     expected=f'one of {", ".join(METHODS)}',
-                     remedy='choose one of these')
+    raise unknown('config.model.name', name, METHODS)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fibjax.errors import InputError
+from fibjax.errors import unknown
 from fibjax.models.facts import MethodFacts
 
 SIZES_Z = (1, 3, 5, 7, 9, 11)  # numbers of slices a network may see
@@ -81,8 +81,7 @@ class Network(NamedTuple):
 def check_choice(config: Mapping, key: str, known: Sequence) -> None:
   """Raises InputError unless config.model.KEY is one of the known values."""
   if config[key] not in known:
-    raise InputError(f'config.model.{key}', got=repr(config[key]),
-                     expected=f'one of {known}', remedy='choose one of these')
+    raise unknown(f'config.model.{key}', config[key], known)
 
 
 def with_input(layers: dict, mean, deviation) -> dict:

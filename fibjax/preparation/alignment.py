@@ -7,7 +7,7 @@ p = (y, x) lies in the slice as acquired, about the image centre c = (size - 1) 
 
 A stack's transforms are an array [z, 3]. Pairs are registered by StackReg (Thevenaz,
 Ruttimann and Unser, IEEE Trans. Image Process. 7, 1998, 27), then concatenated, and
-each slice is resampled once, from the raw data (methods 6.1).
+each slice is resampled once, from the raw data (§6.1).
 
 What registration cannot know:
 * Walls seen through open pores move from slice to slice by (slice step) tan(tilt), and
@@ -31,7 +31,7 @@ import numpy as np
 from pystackreg import StackReg
 from scipy import ndimage
 
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.preparation import brightness
 
 TRENDS = ('keep', 'linear', 'highpass')
@@ -182,8 +182,7 @@ def detrend(rigid_z3: np.ndarray, trend: str, sigma_z: float = 15.0) -> np.ndarr
     InputError: for another trend.
   """
   if trend not in TRENDS:
-    raise InputError('align trend', got=repr(trend), expected=f'one of {TRENDS}',
-                     remedy='correct it')
+    raise unknown('align trend', trend, TRENDS)
   rigid_z3 = np.array(rigid_z3, np.float64)
   if trend == 'keep' or len(rigid_z3) < 2:
     return rigid_z3

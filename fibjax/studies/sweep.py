@@ -169,7 +169,7 @@ def train_all(config, workdir: RunFolder, resources: Resources) -> dict:
     _write_winners(config, sweep)
     if config.sweep.losses:
       _compare_losses(config, workdir)
-    sweep_page.write_sweep_report(sweep, workdir)
+    sweep_page.write_sweep_report(workdir, models.NETWORKS[config.model.name].facts)
   best = members_table.best_member(members_table.read_members(sweep.members))
   return {'members': len(rows),
           'finished': sum(row['state'] == 'finished' for row in rows),
@@ -371,9 +371,9 @@ def _write_winners(config, sweep: SweepFolder) -> None:
     files.write_json(sweep.best, {
         'size': size_name(best['n_xy'], best['n_z']), 'loss': best['loss'],
         'member': best['member'], 'seed': best['seed'], 'val_bce': best['val_bce']})
-    csv_files.write_csv(sweep.curves, [{name: row[name] for name in sweep_page.CURVES}
-                                       for row in best['record']['rows']],
-                        sweep_page.CURVES)
+    csv_files.write_csv(sweep.curves, [
+        {name: row[name] for name in members_table.CURVE_COLUMNS}
+        for row in best['record']['rows']], members_table.CURVE_COLUMNS)
 
 
 def _compare_losses(config, workdir: RunFolder) -> None:

@@ -11,13 +11,16 @@ _PACKAGES = ('fibjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'nu
              'scipy', 'tensorstore', 'ml-collections')
 
 
+def versions() -> dict[str, str]:
+  """Versions of Python, the operating system and the packages that results rest on."""
+  return {'python': platform.python_version(), 'platform': platform.platform(),
+          **{name: importlib.metadata.version(name) for name in _PACKAGES}}
+
+
 def write_versions(workdir) -> None:
   """Records the command and the versions of Python and packages in versions.json."""
-  versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
   files.write_json(RunFolder(workdir).versions,
-                   {'command': shlex.join(['fibjax', *sys.argv[1:]]),
-                    'python': platform.python_version(),
-                    'platform': platform.platform(), **versions})
+                   {'command': shlex.join(['fibjax', *sys.argv[1:]]), **versions()})
 
 
 def differences(recorded: dict, current: dict, prefix: str = ''):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from fibjax.errors import InputError, check_shape, nearest
+from fibjax.errors import InputError, check_shape, did_you_mean
 from fibjax.training import losses
 
 _FACTOR_MAX = float(np.finfo(np.float32).max)
@@ -98,10 +98,9 @@ def _mistake(expression, got: str, expected: str, remedy: str = '') -> InputErro
 
 
 def _unknown(expression, name: str) -> InputError:
-  similar = nearest(name, (*losses.TERMS, *SCHEDULES))
   return _mistake(expression, repr(name), f'terms among {", ".join(losses.TERMS)} and '
                   f'factors among {", ".join(SCHEDULES)}',
-                  f'did you mean {similar!r}?' if similar else '')
+                  did_you_mean(name, (*losses.TERMS, *SCHEDULES)))
 
 
 def _parse(expression) -> ast.expr:

@@ -33,6 +33,8 @@ class Axis(NamedTuple):
 
 EPOCH_COLUMNS = ('epoch', 'lr', 'train_loss', 'train_bce', 'train_accuracy', 'val_bce',
                  'val_accuracy', 'val_miou', 'grad_norm', 'seconds')
+CURVE_COLUMNS = ('epoch', 'train_bce', 'val_bce', 'train_accuracy',
+                 'val_accuracy')  # of curves.csv, the epochs of a sweep's best member
 HYPERS = {  # columns of members.csv; the published values as in §1.7
     'intensity_mean_sd': Axis('intensity mean, sd a', 0.048, 3),
     'intensity_deviation_sd': Axis('intensity deviation, sd b', 0.056, 3),
@@ -203,8 +205,3 @@ def summarise_sizes(members: dict) -> list[Size]:
         {k: float(v.mean()) if n else math.nan for k, v in values.items()},
         {k: float(v.std(ddof=1)) if n > 1 else math.nan for k, v in values.items()}))
   return sizes
-
-
-def size_name(n_xy, n_z) -> str:
-  """Text of a size, e.g. 113 × 113 × 3."""
-  return f'{n_xy:g} × {n_xy:g} × {n_z:g}'

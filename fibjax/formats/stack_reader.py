@@ -1,14 +1,15 @@
-"""What the image formats share: an open Stack, its checks, and files written whole.
+"""Common ground of the format modules: StackReader, checks, and atomic writing.
 
-Each format has a module of its own with two functions: `open_*` yields the Stack of a
-file and reads no more than headers for it, `write_*` writes slabs [z, y, x] in
-ascending z. The front door, which chooses among them, is stacks.py.
+A format module has two functions: `open_*` yields the StackReader of a file after
+reading its headers only, `write_*` writes slabs [z, y, x] in ascending z. registry.py
+lists them; stacks.py is what the rest of fibjax calls.
 
 Invariants:
-* A Stack is read in z, y, x whatever the order of the axes in the file. The order is
-  what the file says or the caller gives; two that differ are an error.
-* What a file claims to hold is compared with its size before memory is asked for.
-* Values are as stored; bits and booleans become 0/1 uint8, bytes those of this machine.
+* Slices are read as z, y, x whatever the order of the axes in the file. The order comes
+  from the file or from the caller; two that differ are an error.
+* The size that a header claims is compared with the file's size before memory is
+  allocated.
+* Values are as stored; bits and booleans become 0/1 uint8, in native byte order.
 """
 import contextlib
 import math
@@ -23,20 +24,25 @@ from fibjax.system import files
 
 AXES = 'zyx'
 UNKNOWN = (None, None, None)  # a voxel size no axis of which is known
-_BLOCK_BYTES = 2**26
-# Deflate packs at most 1032:1, LZW some 2700:1; a file that claims more lies. Small
-# claims are harmless, and a blank mask may be packed better.
-_MOST_PACKED, _HARMLESS_BYTES = 4096, 2**28
-_SHOWN = 8
+BLOCK_BYTES = 2**26  # largest block of slices that is read at once
+# Deflate compresses at most 1032:1, LZW about 2700:1; a header that claims more is
+# wrong. Small claims are harmless, and a blank mask may be compressed better.
+_MAX_COMPRESSION, HARMLESS_BYTES = 4096, 2**28
+_MAX_LISTED = 8
 
 
-class Stack(NamedTuple):
-  """An open stack: what it holds and how to read one slice.
+class StackReader(NamedTuple):
+  """An open stack that is read slice by slice.
 
-  names: of the slices, for messages; shape: z, y, x; dtype: of the values read;
-  voxel_size_zyx_nm: as the file says, None per axis where unknown; origin: what in the
-  file says so; read: z -> [y, x] array; axes: their order in the file, slowest first;
-  dataset: name of the array inside the file, None where the file is one array.
+  Attributes:
+    names: of the slices, for messages.
+    shape: z, y, x.
+    dtype: of the values read.
+    voxel_size_zyx_nm: as stated in the file, None per axis where unknown.
+    origin: the part of the file that states it; None where nothing does.
+    read: z -> [y, x] array.
+    axes: their order in the file, slowest first (MATLAB: first index first).
+    dataset: name of the array inside the file; None where the file is one array.
   """
   names: list[str]
   shape: tuple[int, int, int]
@@ -48,25 +54,26 @@ class Stack(NamedTuple):
   dataset: str | None = None
 
 
-def array_stack(name: str, array, axes: str, *, dtype=None, voxel_size_zyx_nm=UNKNOWN,
-                origin=None, chunks=None, dataset=None) -> Stack:
-  """The Stack of an array that is sliced like numpy's: memmap, HDF5, tensorstore.
+def array_reader(name: str, array, axes: str, *, dtype=None, voxel_size_zyx_nm=UNKNOWN,
+                 origin=None, chunks=None, dataset=None) -> StackReader:
+  """Makes the StackReader of an array with numpy indexing: memmap, HDF5, tensorstore.
 
-  Slices are read in blocks of at most 64 MiB (or one slice), no deeper than a chunk,
-  of which one is held. So an array whose z varies fastest is read n_z / depth times.
+  Slices are read in blocks of at most 64 MiB (or one slice) that are no deeper than a
+  chunk; the latest block stays in memory. An array whose z varies fastest is therefore
+  read n_z / depth times.
 
   Args:
     name: of the file, for messages.
-    array: with shape and slicing; any axes beside z, y and x have length one.
+    array: with shape and indexing; axes other than z, y and x have length one.
     axes: a letter per axis of the array, slowest first.
     dtype: of the values; None: array.dtype.
     voxel_size_zyx_nm: None per axis where unknown.
-    origin: what in the file says so.
-    chunks: stored chunk per axis; None for an array in C order.
+    origin: the part of the file that states it.
+    chunks: shape of a stored chunk; None for an array in C order.
     dataset: name of the array inside the file.
 
   Raises:
-    InputError: for an empty array, or one not of numbers.
+    InputError: for an empty array, or values that are not real numbers.
   """
   dtype = np.dtype(dtype or array.dtype)
   check_numbers(name, array.shape, dtype)
@@ -83,33 +90,33 @@ def array_stack(name: str, array, axes: str, *, dtype=None, voxel_size_zyx_nm=UN
     index[at_z] = slice(first, stop)
     with decoding(name):
       return np.asarray(array[tuple(index)]).transpose(order)
-  return Stack(slice_names(name, shape[0]), shape, dtype, tuple(voxel_size_zyx_nm),
-               origin, read_by_blocks(read_block, shape, dtype, deepest),
-               ''.join(kept), dataset)
+  read = read_by_blocks(read_block, shape, dtype, deepest)
+  return StackReader(slice_names(name, shape[0]), shape, dtype,
+                     tuple(voxel_size_zyx_nm), origin, read, ''.join(kept), dataset)
 
 
 def read_by_blocks(read_block, shape, dtype, depth: int):
-  """Turns a reader of several slices into one of single slices, as a Stack has it.
+  """Turns a reader of several slices into a reader of single slices.
 
   Args:
     read_block: (first, stop) -> [z, y, x] array of those slices.
     shape: of the stack, z, y, x.
-    dtype: to return; a booleans' 0/1 or another byte order is converted.
+    dtype: to return; booleans and foreign byte orders are converted.
     depth: slices that are stored together; cut to 64 MiB, and at least one.
 
   Returns:
-    z -> [y, x] array of its own; the last block read is held.
+    z -> [y, x], a copy that the caller may change; the latest block stays in memory.
   """
   slice_bytes = shape[1] * shape[2] * np.dtype(dtype).itemsize
-  depth = max(1, min(depth, _BLOCK_BYTES // slice_bytes))
-  held = {}
+  depth = max(1, min(depth, BLOCK_BYTES // slice_bytes))
+  latest_block = {}
 
   def read(z):
     first = z - z % depth
-    if first not in held:
-      held.clear()
-      held[first] = read_block(first, min(first + depth, shape[0]))
-    return np.array(held[first][z - first], dtype, order='C')
+    if first not in latest_block:
+      latest_block.clear()
+      latest_block[first] = read_block(first, min(first + depth, shape[0]))
+    return np.array(latest_block[first][z - first], dtype, order='C')
   return read
 
 
@@ -119,13 +126,13 @@ def slice_names(name: str, n_z: int) -> list[str]:
 
 
 def native(dtype) -> np.dtype:
-  """The dtype a Stack reads as: of this machine's byte order, booleans as uint8."""
+  """The dtype that slices are read as: native byte order, uint8 for booleans."""
   dtype = np.dtype(dtype)
   return np.dtype(np.uint8) if dtype.kind == 'b' else dtype.newbyteorder('=')
 
 
 def place_slabs(slabs_zyx):
-  """Yields (z, slab) of slabs in ascending z: where each one starts."""
+  """Yields (z, slab) for slabs in ascending z; z is the first slice of the slab."""
   z = 0
   for slab in slabs_zyx:
     yield z, slab
@@ -144,16 +151,17 @@ def check_numbers(name: str, shape, dtype) -> None:
 
 def choose_axes(name: str, given: str | None, in_file: str | None = None, *,
                 default: str | None = AXES) -> str:
-  """The order of the axes in a file, slowest first (MATLAB: first index first).
+  """Decides the order of the axes in a file, slowest first (MATLAB: first index first).
 
   Args:
     name: of the file, for messages.
-    given: by the caller; None leaves it to the file.
-    in_file: what the file itself says, if it does.
-    default: for neither; None makes that an error.
+    given: order given by the caller, or None.
+    in_file: order stated in the file, or None.
+    default: used when both are None; None makes that an error.
 
   Raises:
-    InputError: for no order, one that is none, or two that differ.
+    InputError: for no order, a text that is no order of z, y and x, or two orders that
+      differ.
   """
   for axes in (given, in_file):
     if axes is not None and (not isinstance(axes, str) or sorted(axes) != sorted(AXES)):
@@ -172,36 +180,39 @@ def choose_axes(name: str, given: str | None, in_file: str | None = None, *,
   return axes
 
 
-def choose_dataset(name: str, found: dict[str, str], dataset: str | None) -> str:
-  """The array to read among those of a file.
+def choose_dataset(name: str, arrays: dict[str, str], dataset: str | None) -> str:
+  """Chooses the array to read among those of a file.
 
   Args:
     name: of the file, for messages.
-    found: what could be read: name of the array -> its shape and dtype in words.
-    dataset: the one to read; None takes the only one.
+    arrays: readable arrays: name -> shape and dtype as text.
+    dataset: name of the array to read; None takes the only one.
 
   Raises:
-    InputError: for none, for several without a choice (all are listed), or for another.
+    InputError: for no array, for several without a choice (they are listed), or for a
+      name that is not there.
   """
-  listed = ', '.join(f'{key} {text}' for key, text in list(found.items())[:_SHOWN])
-  listed += f' and {len(found) - _SHOWN} more' if len(found) > _SHOWN else ''
+  lines = [f'{key} {text}' for key, text in arrays.items()]
+  listed = ', '.join(lines[:_MAX_LISTED])
+  if len(lines) > _MAX_LISTED:
+    listed += f' and {len(lines) - _MAX_LISTED} more'
   if dataset is None:
-    if len(found) == 1:
-      return next(iter(found))
-    got = f'{len(found)} datasets: {listed}' if found else 'no dataset of three axes'
+    if len(arrays) == 1:
+      return next(iter(arrays))
+    got = f'{len(arrays)} datasets: {listed}' if arrays else 'no dataset of three axes'
     raise InputError(name, got=got, expected='one dataset of three axes',
-                     remedy='choose one of them by its name' if found
+                     remedy='choose one of them by its name' if arrays
                      else 'save the stack as one array of z, y, x')
-  key = next((key for key in found if key.strip('/') == dataset.strip('/')), None)
+  key = next((key for key in arrays if key.strip('/') == dataset.strip('/')), None)
   if key is None:
     raise InputError(f'{name}: dataset', got=repr(dataset),
-                     expected=f'one of: {listed}' if found else 'a file with datasets',
-                     remedy='choose one of them' if found else 'choose another file')
+                     expected=f'one of: {listed}' if arrays else 'a file with datasets',
+                     remedy='choose one of them' if arrays else 'choose another file')
   return key
 
 
 def check_no_dataset(name: str, dataset) -> None:
-  """Raises InputError when an array is named in a file that is one array."""
+  """Raises InputError when a dataset is named for a file that is a single array."""
   if dataset is not None:
     raise InputError(f'{name}: dataset', got=repr(dataset),
                      expected='none, the file is a single array',
@@ -209,29 +220,37 @@ def check_no_dataset(name: str, dataset) -> None:
 
 
 def check_claim(name: str, shape, itemsize: int, stored_bytes: int) -> None:
-  """Raises InputError when packed data cannot hold what their header claims."""
+  """Raises InputError when compressed data cannot hold what their header claims."""
   claimed = math.prod(int(n) for n in shape) * itemsize
-  if claimed > max(_HARMLESS_BYTES, _MOST_PACKED * stored_bytes):
+  if claimed > max(HARMLESS_BYTES, _MAX_COMPRESSION * stored_bytes):
     raise InputError(name, got=f'{claimed} bytes claimed for shape {tuple(shape)}, '
                      f'{stored_bytes} stored', expected='a file that holds its data',
                      remedy='the header is wrong or data are missing: export it again')
 
 
 def check_size(name: str, expected_bytes: int, source: str = 'its header') -> None:
-  """Raises InputError unless a file of plain numbers has the size it should have."""
-  found = Path(name).stat().st_size
-  if found != expected_bytes:
-    raise InputError(name, got=f'{found} bytes',
+  """Raises InputError unless a file of uncompressed numbers has the expected size."""
+  n_bytes = Path(name).stat().st_size
+  if n_bytes != expected_bytes:
+    raise InputError(name, got=f'{n_bytes} bytes',
                      expected=f'{expected_bytes} bytes by {source}',
                      remedy='copy or export it again, or correct the shape and dtype')
 
 
+def check_same_image(name: str, image, first, first_name: str) -> None:
+  """Raises InputError unless (shape_yx, dtype) of a slice equal those of the first."""
+  if image != first:
+    raise InputError(name, got=f'{image[0]} pixels of {image[1]}',
+                     expected=f'{first[0]} of {first[1]} as {first_name}',
+                     remedy='crop or convert all slices alike')
+
+
 @contextlib.contextmanager
 def decoding(name, expected='a readable image'):
-  """Names the file when a decoder fails.
+  """Turns any error of a decoder into an InputError that names the file.
 
-  Damaged input makes the decoders raise nearly anything (struct.error, IndexError,
-  errors of each codec), hence the wide net.
+  All exceptions are caught, because damaged input makes decoders raise nearly anything
+  (struct.error, IndexError, errors of each codec).
   """
   try:
     yield
@@ -245,7 +264,7 @@ def decoding(name, expected='a readable image'):
 
 @contextlib.contextmanager
 def new_file(path):
-  """Yields a file to write that appears at path only when the block succeeds.
+  """Yields a path to write to; the file appears at `path` when the block succeeds.
 
   Raises:
     InputError: when path exists or cannot be written.

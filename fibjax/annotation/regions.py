@@ -133,7 +133,16 @@ def region_mask(regions: Regions, r: int) -> np.ndarray:
 
 
 def save_regions(folder, regions: Regions) -> None:
-  """Writes masks.npy, then regions.csv: the table exists only beside its masks."""
+  """Writes masks.npy, then regions.csv: the table exists only beside its masks.
+
+  Example:
+    >>> import fibjax, tempfile
+    >>> regions = fibjax.load_regions('film_regions')
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...   fibjax.save_regions(folder, regions)
+    ...   fibjax.load_regions(folder).volume == regions.volume
+    True
+  """
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   with files.whole_file(folder / 'masks.npy') as partial:
@@ -149,6 +158,11 @@ def load_regions(folder) -> Regions:
 
   Raises:
     InputError: when a file is missing, damaged, or the two disagree.
+
+  Example:
+    >>> import fibjax
+    >>> fibjax.load_regions('film_regions').split
+    ('train', 'train', 'val', 'test')
   """
   folder = Path(folder)
   name = str(folder / 'regions.csv')

@@ -137,6 +137,13 @@ def apply_steps_to_array(image_zyx: np.ndarray, steps: str | Sequence[Step]
   Raises:
     InputError: for bad steps, an array of another rank or dtype, values that are not
       finite, or slices that a step cannot work on.
+
+  Example:
+    >>> import fibjax
+    >>> film = fibjax.read_stack('film.tif')
+    >>> corrected = fibjax.correct_stack(film.image_zyx, 'gradient,brightness')
+    >>> corrected.image_zyx.shape, [s['name'] for s in corrected.record['steps']]
+    ((36, 64, 64), ['gradient', 'brightness'])
   """
   source = array_source(image_zyx)
   steps = steps_from(steps) if isinstance(steps, str) else complete(steps)

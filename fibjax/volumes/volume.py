@@ -71,6 +71,12 @@ def open_volume(path) -> Volume:
 
   Raises:
     InputError: when path is not an OME-Zarr 0.5 image with axes z, y, x, or is damaged.
+
+  Example:
+    >>> import fibjax
+    >>> volume = fibjax.open_volume('film.ome.zarr')
+    >>> volume.shape, str(volume.dtype)
+    ((36, 64, 64), 'uint16')
   """
   path = Path(path)
   ome, fibjax_attributes = _read_group(path)

@@ -48,7 +48,7 @@ def exported(volume, tmp_path):
   """A folder of four regions for two experts, and their places."""
   places = proposals.propose(volume, 4, 'random', seed=9, sizes=SMALL)
   exchange.export_regions({'film': volume}, places, tmp_path / 'e', sizes=SMALL,
-                            experts=('anna', 'ben'))
+                          experts=('anna', 'ben'))
   return tmp_path / 'e', places
 
 
@@ -131,8 +131,9 @@ def test_the_frame_is_no_label_code_and_the_same_in_no_other_orientation():
 
 
 def test_a_context_beyond_the_volume_is_mirrored(film, volume, tmp_path):
-  exchange.export_regions({'film': volume}, [{'volume': 'film', 'z': 0, 'y': 0,
-                                                'x': 144}], tmp_path / 'e', sizes=SMALL)
+  exchange.export_regions(
+      {'film': volume}, [{'volume': 'film', 'z': 0, 'y': 0, 'x': 144}], tmp_path / 'e',
+      sizes=SMALL)
   padded = np.pad(film.image_zyx, ((2, 2), (16, 16), (16, 16)), 'reflect')
   np.testing.assert_array_equal(tifffile.imread(tmp_path / 'e/images/region_000.tif'),
                                 padded[:5, :64, 144:208])
@@ -285,7 +286,7 @@ def test_what_else_is_refused(exported, tmp_path, break_it, said):
   break_it(folder)
   with pytest.raises(InputError, match=said):
     exchange.import_annotations(folder, 'napari', tmp_path / 'r')
-  with pytest.raises(InputError, match='label profile'):
+  with pytest.raises(InputError, match='label codes'):
     exchange.import_annotations(folder, 'unknown', tmp_path / 'r')
   assert not (tmp_path / 'r').exists()
 
@@ -317,7 +318,7 @@ def test_bad_options_of_export(volume, tmp_path, options, said):
   place = {'volume': 'film', 'z': 5, 'y': 50, 'x': 50}
   with pytest.raises(InputError, match=said):
     exchange.export_regions({'film': volume}, [place], tmp_path / 'e',
-                              **{'sizes': SMALL} | options)
+                            **{'sizes': SMALL} | options)
 
 
 # --- Several experts -----------------------------------------------------------------

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from fibjax.annotation.proposals import propose_positions
 from fibjax.annotation.regions import (
+  SPLITS,
   check_regions,
   concatenate_regions,
   import_masks,
@@ -19,7 +20,6 @@ from fibjax.annotation.regions import (
   select_regions,
 )
 from fibjax.annotation.splits import assign_splits, context_boxes
-from fibjax.config import SPLITS
 from fibjax.errors import InputError
 from fibjax.formats import label_codes
 from fibjax.system import files

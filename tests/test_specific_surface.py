@@ -19,7 +19,7 @@ def test_curves_are_those_of_the_full_two_point_function():
   centre = [n - 1 for n in labels.shape]
   padded = np.pad(pore, [(0, n - 1) for n in pore.shape]).astype(float)
   products = np.fft.irfftn(abs(np.fft.rfftn(padded)) ** 2, padded.shape,
-                          axes=(0, 1, 2))
+                           axes=(0, 1, 2))
   for k, axis in enumerate('zyx'):
     lag = np.arange(labels.shape[k] // 2 + 1)
     np.testing.assert_allclose(curves[axis].lag_nm, lag * ANISOTROPIC[k])

@@ -13,7 +13,7 @@ from fibjax.annotation.regions import (
   region_sizes,
 )
 from fibjax.annotation.sizes import PAPER_SIZES
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 
 _MODES = ('paper', 'blocked')
 
@@ -69,8 +69,7 @@ def assign_splits(regions: Regions, *, seed: int, fractions=(.6, .2, .2),
                      expected='three numbers that sum to 1',
                      remedy='for example 0.6, 0.2, 0.2')
   if mode not in _MODES:
-    raise InputError('split mode', got=repr(mode), expected="'paper' or 'blocked'",
-                     remedy='correct it')
+    raise unknown('split mode', mode, _MODES)
   if seed < 0:
     raise InputError('seed', got=seed, expected='at least 0', remedy='correct it')
   starts, stops = context_boxes(regions, context_zyx)

@@ -1,4 +1,4 @@
-"""Experiment settings: every default, and the rules they obey."""
+"""Experiment settings: all defaults, and the rules that values must obey."""
 from fibjax.config.settings import (
   base,
   from_dict,

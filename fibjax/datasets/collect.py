@@ -21,7 +21,7 @@ from fibjax.annotation.regions import (
 from fibjax.annotation.splits import assign_splits
 from fibjax.datasets import flyem, simulated, skarberg2021
 from fibjax.datasets.source import Request, Source
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.inference.score import check_window
 from fibjax.system.run_folder import RunFolder, volume_name
 from fibjax.volumes.volume import Volume, open_volume
@@ -42,11 +42,28 @@ def _load_user_regions(request: Request, volumes: dict[str, Volume]) -> Regions:
 
 
 SOURCES: dict[str, Source] = {
-    'volumes': Source(_open_user_volumes, _load_user_regions, has_experts=True),
+    'volumes': Source(_open_user_volumes, _load_user_regions, is_users=True),
     'simulate': simulated.SOURCE,
     'flyem': flyem.SOURCE,
     'zenodo': skarberg2021.SOURCE,
 }
+
+
+def find_source(data) -> Source:
+  """The source of config.data.
+
+  Raises:
+    InputError: for an unknown source, or volumes given to a source that makes its own.
+  """
+  if data.source not in SOURCES:
+    raise unknown('config.data.source', data.source, SOURCES)
+  source = SOURCES[data.source]
+  if data.volumes and not source.is_users:
+    users = ' or '.join(name for name, other in SOURCES.items() if other.is_users)
+    raise InputError('config.data.volumes', got=data.volumes,
+                     expected=f'() for data.source={data.source}',
+                     remedy=f'leave it out, or give --config.data.source={users}')
+  return source
 
 
 def collect(data, split, window_zyx, run: RunFolder
@@ -66,7 +83,7 @@ def collect(data, split, window_zyx, run: RunFolder
   Raises:
     InputError: when files are missing or damaged, or regions do not fit the volumes.
   """
-  source = SOURCES[data.source]
+  source = find_source(data)
   has_regions = (run.regions / 'regions.csv').exists()
   request = Request(data, split.fractions, tuple(window_zyx), run, has_regions)
   volumes = source.open_volumes(request)
@@ -142,7 +159,7 @@ def _assign_splits(data, split, window_zyx, source: Source,
                      expected='a split in every row, or in none',
                      remedy="fill the table's column, or let "
                      "--config.split.mode=paper or blocked deal the regions out")
-  if source.has_experts or data.experts:
+  if source.is_users or data.experts:
     _check_experts(regions)
   missing = [split for split in SPLITS if split not in regions.split]
   if missing:

@@ -97,7 +97,12 @@ def _annotate_films(request: Request, volumes: dict[str, Volume]) -> Regions:
                               for index, name in enumerate(volumes)])
 
 
-SOURCE = Source(_open_films, _annotate_films)
+def _describe(data) -> list[tuple[str, str]]:
+  return [('simulated films', f'presets {", ".join(data["presets"])}, seed '
+           f'{data["seed"]}, artefacts {data["artefacts"]}')]
+
+
+SOURCE = Source(_open_films, _annotate_films, _describe, is_simulated=True)
 
 
 def _annotate_film(request: Request, name: str, index: int) -> Regions:

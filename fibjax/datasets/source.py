@@ -24,6 +24,11 @@ class Request(NamedTuple):
   has_regions: bool
 
 
+def _no_facts(data) -> list[tuple[str, str]]:
+  del data
+  return []
+
+
 class Source(NamedTuple):
   """Where volumes and regions come from.
 
@@ -31,8 +36,17 @@ class Source(NamedTuple):
     open_volumes: request -> raw volumes by name, made on the first call if need be.
     load_regions: (request, volumes) -> annotated regions; not called where the workdir
       has its table.
-    has_experts: whether several experts may have annotated a place.
+    describe: config.data -> (name, text) of what went in, for the report.
+    is_users: whether it reads the files of config.data.volumes and .regions, in which
+      several experts may have annotated a place.
+    is_simulated: whether the strength of pore-backs, config.data.shine_through, can be
+      chosen.
+    is_published: whether it is the archive of Skärberg et al. 2021, with published
+      tables to compare with and published weights.
   """
   open_volumes: Callable[[Request], dict[str, Volume]]
   load_regions: Callable[[Request, dict[str, Volume]], Regions]
-  has_experts: bool = False
+  describe: Callable[[object], list[tuple[str, str]]] = _no_facts
+  is_users: bool = False
+  is_simulated: bool = False
+  is_published: bool = False

@@ -5,20 +5,36 @@ from collections.abc import Sequence
 from fibjax import models
 from fibjax.annotation import contexts, experts
 from fibjax.annotation.regions import Regions, concatenate_regions, select_regions
-from fibjax.datasets import keras_weights, skarberg2021
+from fibjax.datasets import collect, keras_weights, skarberg2021
+from fibjax.errors import InputError
 from fibjax.inference.network_scorer import network_scorer
 from fibjax.inference.score import Scorer
 from fibjax.methods.method import Inputs, Method
 from fibjax.models import Model
 from fibjax.system import files
 from fibjax.system.run_folder import RunFolder
-from fibjax.training import checkpoint, members_table, sampling, single, stored
+from fibjax.training import (
+  checkpoint,
+  loss_expression,
+  members_table,
+  sampling,
+  single,
+  stored,
+)
 from fibjax.training.sampling import DeviceRegions
+
+_ARCHIVE = 'archive'  # config.train.weights: those of the published archive
 
 
 def make_method(config) -> Method:
   """The network of config.model."""
   model = models.make_model(config.model)
+  if (config.train.weights == _ARCHIVE
+      and not collect.find_source(config.data).is_published):
+    raise InputError('config.train.weights', got=_ARCHIVE,
+                     expected='the published archive as data source',
+                     remedy="give the name of a weight file, or train with ''")
+  loss_expression.make_loss(config.train.loss)  # a mistake is reported before any work
   return Method(
       facts=models.NETWORKS[config.model.name].facts,
       window_zyx=(model.n_z, model.window_px, model.window_px),
@@ -100,7 +116,7 @@ def _fit(model: Model, config, inputs: Inputs, run: RunFolder) -> dict:
 
 def _take_weights(model: Model, config, run: RunFolder) -> None:
   path = config.train.weights
-  if path == 'archive':
+  if path == _ARCHIVE:
     path = skarberg2021.find_weights(config.data.root, config.model.n_xy,
                                      config.model.n_z)
   params = keras_weights.read_weights(path, models.empty_params(model))

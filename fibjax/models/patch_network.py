@@ -87,11 +87,9 @@ def _rules(config) -> Iterable[Rule]:
   yield Rule('train.sampling', train.sampling,
              train.sampling == 'patch' or not padded,
              "'patch' where model.padding is 'same'")
-  yield Rule('train.weights', train.weights, not train.weights or (
-      padded and not config.model.standardise and (
-          train.weights != 'archive' or config.data.source == 'zenodo')),
-             "'' unless model.padding='same' and model.standardise=False; 'archive' "
-             "only for data.source='zenodo'")
+  yield Rule('train.weights', train.weights,
+             not train.weights or (padded and not config.model.standardise),
+             "'' unless model.padding='same' and model.standardise=False")
 
 
 FACTS = MethodFacts(title='sliding-window CNN', describe=_describe, summary=_summary,

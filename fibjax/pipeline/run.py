@@ -43,7 +43,7 @@ def run(config, folder, resources: Resources = HERE) -> dict:
       stages.write_metrics(config.data.seed, inputs, scores, segmentations, workdir)
     if config.analyse.mvoxel:
       _measure(config.analyse.mvoxel, segmentations, workdir)
-    page.write_report(workdir, method.facts)
+    write_report(config, workdir)
     return files.read_json(workdir.metrics)
 
 
@@ -136,14 +136,22 @@ def analyse_again(folder, mvoxel: float | None = None) -> dict:
     workdir.analysis.unlink(missing_ok=True)
     quantities = _measure(mvoxel, {name: open_volume(workdir.segmentation / name)
                                    for name in names}, workdir)
-    page.write_report(workdir, make_method(config).facts)
+    write_report(config, workdir)
   return quantities
 
 
 def report_again(folder) -> Path:
   """Writes report.html of a run again, and returns its path."""
   config, workdir = open_run(folder)
-  return page.write_report(workdir, make_method(config).facts)
+  return write_report(config, workdir)
+
+
+def write_report(config, workdir: RunFolder) -> Path:
+  """Writes the report of a workdir, finished or not, and returns its path."""
+  source = collect.find_source(config.data)
+  return page.write_report(workdir, make_method(config).facts,
+                           source_inputs=source.describe(config.data),
+                           is_published=source.is_published)
 
 
 def _measure(mvoxel: float, segmentations, workdir: RunFolder) -> dict:

@@ -43,6 +43,7 @@ def record_settings(config, run: RunFolder) -> None:
   Raises:
     InputError: when the workdir was made with other settings; names them.
   """
+  collect.find_source(config.data)  # mistakes are reported before any work
   content, inputs = to_dict(config), collect.fingerprint(config.data)
   if run.config.exists():
     differing = sorted(provenance.differences(files.read_json(run.config), content))

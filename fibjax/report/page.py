@@ -52,12 +52,15 @@ def page_figure(stem, title, caption, figure) -> PageFigure:
                     float(figure.get_figwidth()))
 
 
-def write_report(folder, facts: MethodFacts | None) -> Path:
+def write_report(folder, facts: MethodFacts | None, *, source_inputs=(),
+                 is_published: bool = False) -> Path:
   """Writes report.html, figures/ and tables.md of a run.
 
   Args:
     folder: the run's workdir, finished or not.
     facts: of the run's method; None when the workdir has no config.json.
+    source_inputs: (name, text) of what the data source put in.
+    is_published: whether to set the published tables beside those of the run.
 
   Returns:
     path of report.html.
@@ -76,7 +79,7 @@ def write_report(folder, facts: MethodFacts | None) -> Path:
       files.read_json(path) if path.is_file() else {}
       for path in (run.preprocessing, run.inputs, run.postprocess))
   postprocess = postprocess or metrics.get('postprocess') or {}
-  page_tables = _tables(run, settings, metrics, facts, notes)
+  page_tables = _tables(run, metrics, facts, is_published, notes)
   page_figures = _figures(run, settings, records, facts, notes)
   if run.results.is_file():
     _add_ensemble(files.read_json(run.results), page_tables, page_figures)
@@ -87,7 +90,7 @@ def write_report(folder, facts: MethodFacts | None) -> Path:
   return write_page(
       run, 'report.html', page_tables, page_figures, notes=notes,
       highlights=_highlights(settings, postprocess, facts), settings=settings,
-      versions=versions, inputs=prose.inputs(settings, hashes, records),
+      versions=versions, inputs=[*prose.inputs(hashes, records), *source_inputs],
       methods=prose.methods_paragraph(settings, versions, metrics, postprocess,
                                       records, facts),
       citations=prose.citations(facts, versions, records))
@@ -181,11 +184,11 @@ def _highlights(settings, postprocess, facts) -> list[tuple[str, str]]:
   return pairs
 
 
-def _tables(run, settings, metrics, facts, notes) -> list[tables.Table]:
+def _tables(run, metrics, facts, is_published, notes) -> list[tables.Table]:
   made = _score_tables(metrics, notes) if metrics else []
   if facts is not None and run.forest_rows.is_file():
     made.append(tables.leaf_table(facts.title, files.read_json(run.forest_rows)))
-  if metrics and (settings.get('data') or {}).get('source') == 'zenodo':
+  if metrics and is_published:
     made += published.published_tables(metrics, published.count_networks())
   return made
 

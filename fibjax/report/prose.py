@@ -144,11 +144,10 @@ def _evaluation(metrics: dict) -> str:
           f'{100 * after["porosity_manual"]:.1f} % in the labels.')
 
 
-def inputs(settings: dict, hashes: dict, records: dict) -> list[tuple[str, str]]:
+def inputs(hashes: dict, records: dict) -> list[tuple[str, str]]:
   """Lists everything the run read, as (name, description).
 
   Args:
-    settings: content of config.json.
     hashes: content of inputs.json: path -> fingerprint of what was read.
     records: content of preprocessing.json: volume -> record.
   """
@@ -158,8 +157,4 @@ def inputs(settings: dict, hashes: dict, records: dict) -> list[tuple[str, str]]
     pairs.append((f'volume {name}', f'{shape} voxels, {record["dtype"]}, grey values '
                   f'{record["minimum"]:g} to {record["maximum"]:g}'))
   pairs += [(f'fingerprint of {path}', digest) for path, digest in hashes.items()]
-  data = settings.get('data') or {}
-  if data.get('source') == 'simulate':
-    pairs.append(('simulated films', f'presets {", ".join(data["presets"])}, seed '
-                  f'{data["seed"]}, artefacts {data["artefacts"]}'))
   return pairs

@@ -153,7 +153,7 @@ def simulate_film(preset: str | FilmPreset, shape_zyx: tuple[int, int, int],
     >>> film = fibjax.simulate_film('HPC30', (4, 48, 64), seed=1)
     >>> film.image_zyx.shape, str(film.image_zyx.dtype), film.voxel_size_zyx_nm
     ((4, 48, 64), 'uint16', (50.0, 10.0, 10.0))
-    >>> film.meta['porosity'] == (film.truth_zyx == 0).mean()
+    >>> film.meta['porosity'] == float((film.truth_zyx == 0).mean())
     True
   """
   preset = find_preset(preset)

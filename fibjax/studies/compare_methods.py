@@ -40,8 +40,9 @@ def run_compare(config, folder) -> dict:
     InputError: as `run.run`, from any of the runs.
   """
   workdir = RunFolder(Path(folder).resolve())
-  strengths = (config.compare.shine_through if config.data.source == 'simulate'
-               else (config.data.shine_through,))
+  strengths = (config.data.shine_through,)
+  if collect.find_source(config.data).is_simulated:
+    strengths = config.compare.shine_through
   methods = {name: registry.make_method(_config_of(config, name, strengths[0]))
              for name in config.compare.methods}
   with undo_on_mistake(workdir), lock(workdir):

@@ -32,9 +32,8 @@ from fibjax.methods.method import Inputs
 from fibjax.methods.registry import make_method
 from fibjax.metrics.labels import UNLABELLED
 from fibjax.pipeline import stages
-from fibjax.pipeline.run import open_run
+from fibjax.pipeline.run import open_run, write_report
 from fibjax.preparation import scaling
-from fibjax.report import page
 from fibjax.studies import coverage, sweep
 from fibjax.system import files, progress
 from fibjax.system.cluster import HERE, Resources
@@ -43,7 +42,6 @@ from fibjax.training import checkpoint
 from fibjax.volumes.volume import Volume, read_box
 
 _WINDOWS, _WINDOW_PX = 24, 256  # for the spread of the members in a volume
-_SAMPLING_VOX = 2 ** 27  # of a volume, about its centre, for the two-point function
 _MEMORY_GB = 1.5  # for the tiles of a simulated film
 
 
@@ -76,7 +74,7 @@ def run_ensemble(config, folder, resources: Resources = HERE) -> dict:
       measure(config, inputs, segmentations, workdir)
     if not workdir.metrics.exists():
       stages.write_metrics(config.data.seed, inputs, scores, segmentations, workdir)
-    page.write_report(workdir, method.facts)
+    write_report(config, workdir)
     return files.read_json(workdir.results)
 
 
@@ -175,7 +173,8 @@ def volume_porosity(label, inputs: Inputs, segmentation: Volume, name: str,
   members_m = (labels_mryx == 0).mean((1, 2, 3))
   whole = evaluate.whole_volume(segmentation, None)['porosity_automatic']
   members_m += whole - np.mean(ensemble_ryx == 0)
-  interval = uncertainty.porosity_interval(members_m, bias, _sampling(segmentation))
+  interval = uncertainty.porosity_interval(members_m, bias,
+                                           sampling_error(segmentation))
   return interval | {'members': members_m.tolist()}
 
 
@@ -207,14 +206,19 @@ def _threshold(scores: np.ndarray, how) -> np.ndarray:
   return postprocess.double_threshold(scores, how.sigma_px, how.threshold, how.kernel)
 
 
-def _sampling(segmentation: Volume) -> two_point.Sampling:
-  """Sampling error of the porosity, from as much of the volume as is practical.
+def sampling_error(segmentation: Volume, largest_vox: int = 2 ** 27
+                   ) -> two_point.Sampling:
+  """Sampling error of the porosity of a volume, from its central part.
 
   The variance of a mean falls as one over the volume, so the error of a part is scaled
   to the whole.
+
+  Args:
+    segmentation: [z, y, x] labels, 0 = pore.
+    largest_vox: voxels of the part whose two-point function is computed.
   """
   depth, height, width = segmentation.shape
-  side = max(1, int((_SAMPLING_VOX / depth) ** 0.5))
+  side = max(1, int((largest_vox / depth) ** 0.5))
   sides = (depth, min(side, height), min(side, width))
   start = [(n - s) // 2 for n, s in zip(segmentation.shape, sides, strict=True)]
   stop = [a + s for a, s in zip(start, sides, strict=True)]

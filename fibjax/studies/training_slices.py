@@ -81,7 +81,8 @@ def run_study(config, folder, resources: Resources = HERE) -> dict:
   workdir = RunFolder(Path(folder).resolve())
   method = make_method(config)
   with undo_on_mistake(workdir), lock(workdir):
-    depth = (config.data.shape_zyx[0] if config.data.source == 'simulate'
+    is_simulated = collect.find_source(config.data).is_simulated
+    depth = (config.data.shape_zyx[0] if is_simulated
              else _open_real(config).shape[0])
     for count, placement in trials_of(config):
       if placement != 'uncertain':  # mistakes are reported before any work
@@ -119,7 +120,7 @@ def _read(volume: Volume) -> np.ndarray:
 def _open_stack(config, workdir: RunFolder) -> tuple[Volume, np.ndarray | None]:
   """The raw stack and its ground truth, None for a real one."""
   data = config.data
-  if data.source != 'simulate':
+  if not collect.find_source(data).is_simulated:
     return _open_real(config), None
   film = workdir.film()
   if not film_path(film, _SIMULATED).exists():

@@ -347,9 +347,9 @@ def test_missing_folder_and_damaged_files_are_one_line_errors(tmp_path):
     page.write_report(tmp_path / 'absent', NETWORK_FACTS)
   (tmp_path / 'metrics.json').write_text('{"test": ', encoding='utf-8')
   with pytest.raises(InputError, match='metrics.json'):
-    page.write_report(tmp_path, NETWORK_FACTS)
+    page.write_report(tmp_path, None)
   (tmp_path / 'metrics.json').unlink()
   (tmp_path / 'metrics.csv').write_text('epoch,lr\n1,2\n3\n', encoding='utf-8')
   with pytest.raises(InputError, match='metrics.csv'):
-    page.write_report(tmp_path, NETWORK_FACTS)
+    page.write_report(tmp_path, None)
   assert not (tmp_path / 'report.html').exists()

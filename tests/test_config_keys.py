@@ -88,8 +88,8 @@ def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
 
   def stop(*_):
     raise StopError
-  # An ensemble is a sweep and all stages of the main job but the measurements.
-  monkeypatch.setattr(ensemble, 'write_report', stop)
+  # An ensemble is a sweep and the main job; what follows measures, without settings.
+  monkeypatch.setattr(ensemble, 'measure', stop)
   with pytest.raises(StopError):
     ensemble.run_ensemble(load(f'{CONFIGS / "demo.py"}:ensemble_tiny', SMALL),
                           tmp_path / 'ensemble')

@@ -223,20 +223,3 @@ def registered_methods() -> tuple[str, ...]:
 def test_no_method_is_named_outside_the_registry(name):
   places = method_names_in(MODULES[name], registered_methods())
   assert not places, f'fibjax/{name.replace(".", "/")}.py names methods: {places}'
-
-
-def test_every_config_key_is_read_somewhere():
-  from fibjax.config import base
-  trees = [parse(path) for name, path in MODULES.items()
-           if name not in ('config.settings', 'config.rules')]
-  used = {node.attr for tree in trees for node in ast.walk(tree)
-          if isinstance(node, ast.Attribute)}
-  used |= {node.arg for tree in trees for node in ast.walk(tree)
-           if isinstance(node, ast.arg)}  # passed on by name, e.g. Hyper._fields
-  used |= {node.target.id for tree in trees for node in ast.walk(tree)
-           if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)}
-  used |= {node.value for tree in trees for node in ast.walk(tree)
-           if isinstance(node, ast.Constant)}  # settings[name] for names in a tuple
-  for section, keys in base().items():
-    for key in (keys if hasattr(keys, 'items') else (section,)):
-      assert key in used, f'nothing reads config.{section}.{key}'

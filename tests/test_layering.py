@@ -23,7 +23,7 @@ TOP_MODULES = {'__init__', '__main__', 'errors'}
 # Each outside package and the packages or modules that may import it.
 OUTSIDERS = {
     'ml_collections': {'config'}, 'tensorstore': {'volumes.volume'},
-    'tifffile': {'formats.tiff'}, 'imagecodecs': {'formats.tiff'},
+    'tifffile': {'formats.tiff'}, 'imagecodecs': {'formats.png'},
     'h5py': {'formats.hdf5', 'datasets.keras_weights'}, 'mrcfile': {'formats.mrc'},
     'flax': {'models'}, 'optax': {'training'}, 'orbax': {'training.checkpoint'},
     'cc3d': {'inference.small_objects'}, 'dask': {'system.cluster'},
@@ -34,7 +34,7 @@ OUTSIDERS = {
     'pywt': {'preparation.destripe'}, 'matplotlib': {'report'},
     'jinja2': {'report.page'}, 'napari': {'report.viewer'}, 'argparse': {'cli'},
     'filelock': {'system'}, 'psutil': {'system'},
-    'tqdm': {'system.progress'}, 'tensorboardX': {'training.loop'}}
+    'tqdm': {'system.progress'}, 'tensorboardX': {'training.single'}}
 # Where the names of METHODS may stand: the methods themselves, their networks, the
 # default of config.model.name, file names, and figures that measure one method.
 METHOD_PACKAGES = ('methods', 'models', 'config.settings', 'system.run_folder', 'bench')

@@ -26,7 +26,7 @@ import numpy as np
 from fibjax.errors import InputError
 from fibjax.metrics.labels import UNLABELLED
 from fibjax.models import windows
-from fibjax.training import losses, sampling
+from fibjax.training import losses
 
 
 class DeviceRegions(NamedTuple):
@@ -190,8 +190,8 @@ def make_plan(train, seed: int, train_masks_ryx, val_masks_ryx) -> Plan:
     InputError: when a class is missing or a window does not fit the regions.
   """
   if train.sampling == 'patch':
-    voxels_n3 = sampling.sample_voxels(train_masks_ryx, train.voxel_fraction, seed)
-    val_n3 = sampling.sample_voxels(val_masks_ryx, train.voxel_fraction, seed + 1)
+    voxels_n3 = sample_voxels(train_masks_ryx, train.voxel_fraction, seed)
+    val_n3 = sample_voxels(val_masks_ryx, train.voxel_fraction, seed + 1)
     steps, crop_px = math.ceil(len(voxels_n3) / train.batch), 1
 
     def corners(member_seed, epoch):

@@ -17,7 +17,7 @@ from fibjax.system import memory
 from fibjax.system.cluster import HERE
 
 _PERCENTILES = (0.1, 1, 5, 25, 50, 75, 95, 99, 99.9)
-_REST_GB = 1.0  # of a process that segments, besides its tiles (measured, see README)
+_REST_GB = 1.0  # of a process besides its tiles; fibjax/bench/RESULTS.md has figures
 
 
 class Cuts(NamedTuple):

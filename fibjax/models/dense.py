@@ -3,9 +3,10 @@
 Neighbouring voxels share almost all of their convolutions. At full resolution, with
 the taps of block k 2^(k-1) pixels apart and every pooling a maximum over two pixels so
 far apart (Li et al. 2014; the same arithmetic as the max-pooling fragments of Giusti
-et al. 2013, without moving anything), each shared value is computed once: about 0.69
-MMAC per voxel at (113, 3) instead of 142 (§9.4), with the same numbers as one
-patch per voxel. The network must be free of padding (patch_cnn 'context').
+et al. 2013, without moving data), each shared value is computed once: about 0.69 MMAC
+per voxel at (113, 3) instead of 142 (§9.4), with the same numbers as one patch per
+voxel. The network must be free of padding (patch_cnn 'context'): zeros around each
+patch make values depend on where it begins (models/exact.py).
 
 A window of 16 n + 59 + t pixels gives t x t logits, for any t.
 """
@@ -29,7 +30,7 @@ def window_px(cells: int, out_px: int) -> int:
 
 
 def count_bytes(cells: int, window_px2: int) -> int:
-  """Memory for a window of so many pixels: its widest maps, and a strip (measured)."""
+  """Memory for a window of so many pixels: its widest maps and a strip (measured)."""
   return 7 * WIDTHS[-1] * window_px2 + 17_000_000 * (cells + 2)
 
 
@@ -42,13 +43,14 @@ def plan_extents(cells: int, out_px: int, block: int = 1) -> tuple[int, ...]:
     block: each result is a multiple of block times its dilation, so that minimal
       filtering sees whole blocks of real pixels; 1: as small as possible.
   """
+  # From the logits back to the window: each layer needs what the next one reads.
   extents, step = [], STRIDE
   needed = out_px
   for taps in (cells, *(3,) * 2 * len(WIDTHS)):
     multiple = block * step if block > 1 else 1
     extents.append(-(-needed // multiple) * multiple)
     needed = extents[-1] + step * (taps - 1)
-    if len(extents) % 2:  # the next one down the list is before a pooling
+    if len(extents) % 2:  # the layer before this one is followed by a pooling
       step //= 2
       needed += step
   return (needed - step, *reversed(extents))
@@ -66,10 +68,10 @@ def apply_dense(params, window_byxc: jax.Array, cells: int,
     cells: n of n_xy = 16 n + 1.
     dropout: None outside training. A channel is dropped for a whole image, an element
       of a dense layer per voxel.
-    out_yx: (ty, tx), worked off as is best for large windows; None: as many as the
-      window gives, best for small ones. With multiples of 64, and a window as large as
-      plan_extents(cells, t, conv.BLOCK), the bits of a logit do not depend on the rest
-      of the window.
+    out_yx: (ty, tx) logits wanted, computed the way that is best for large windows;
+      None: as many as the window gives, the way that is best for small ones. With
+      multiples of 64, and a window as large as plan_extents(cells, t, conv.BLOCK), the
+      bits of a logit do not depend on the rest of the window.
 
   Returns:
     [b, ty, tx] logits.
@@ -82,6 +84,8 @@ def apply_dense(params, window_byxc: jax.Array, cells: int,
   if any(n < fit[0] for n, fit in zip(window_byxc.shape[1:3], fits, strict=True)):
     fits = [plan_extents(cells, t) for t in out_yx]
   extents = list(zip(*fits, strict=True))[1:]
+  # The pooling after block k is split: its maximum along x is taken with the layer
+  # before it, along y with the layer after it, where rows are read anyway.
   maps, step = window_byxc, 1
   for block in range(1, len(WIDTHS) + 1):
     for part in 'ab':
@@ -89,6 +93,7 @@ def apply_dense(params, window_byxc: jax.Array, cells: int,
           _after(step if part == 'b' else 0), step, step // 2 if part == 'a' else 0,
           extents.pop(0), params[f'conv{block}{part}'], maps)
     step *= 2
+  # The first dense layer is a convolution of n x n taps, 16 pixels apart.
   kernel = params['fc1']['kernel'].reshape(cells, cells, -1, HIDDEN[0])
   weights = {'kernel': kernel, 'params': {k: params[k] for k in ('fc1', 'fc2', 'out')}}
   head = _head
@@ -103,7 +108,11 @@ def apply_dense(params, window_byxc: jax.Array, cells: int,
 
 @functools.cache
 def _after(pooled: int):
-  """Bias, ELU, and the half of a pooling that is along x; the next layer does y."""
+  """Bias, ELU, and the maximum along x of a pooling; the next layer takes that along y.
+
+  Cached: `conv.filtered_layer` compares functions by identity, so a new one per call
+  would compile again.
+  """
   def after(weights, maps_byxc):
     maps = nn.elu(maps_byxc + weights['bias'][None, None, None])
     return jnp.maximum(maps[:, :, :-pooled], maps[:, :, pooled:]) if pooled else maps
@@ -111,7 +120,7 @@ def _after(pooled: int):
 
 
 def _head(weights, hidden, dropout: Dropout | None = None):
-  """What follows the first dense layer's products: one logit, [b, y, x, 1]."""
+  """The dense layers after the first one's products: one logit, [b, y, x, 1]."""
   layers = weights['params']
   for i in range(len(HIDDEN)):
     layer = layers[f'fc{i + 1}']

@@ -9,18 +9,18 @@ axes give the index i in the run and the end e, 0 first, 1 last):
   shared-run    [i, e, y, x, c]    run-run    [iy, ix, ey, ex, y, x, c]
 
 A run is convolved like a small map: what it reads (zeros beyond the map, values of the
-runs before, shared values where those end) is put side by side. As runs are at most
-four long, this is one step of Winograd's minimal filtering, with i leading: one matrix
-mixes the inputs, each mixture is multiplied by its own kernel, another matrix mixes
-the products. Along shared axes, kernel columns are applied together and the products
-added with a shift. Bias and ELU grow monotonically and come after pooling.
+previous layer's runs, shared values where those end) is put side by side. As runs are
+at most four long, this is one step of Winograd's minimal filtering, with i leading: one
+matrix mixes the inputs, each mixture is multiplied by its transformed kernel, another
+matrix mixes the products. Along shared axes, kernel columns are applied together and
+the products added with a shift. Bias and ELU grow monotonically, so they commute with
+the maximum and come after pooling, on a quarter of the values.
 
 The numbers are those of one patch per voxel, within rounding. The plain recursion
 needs 11.9 instead of 142 MMAC per voxel at (113, 3); filtering halves that again, and
 tiles of finite size add their rims. Work goes tile by tile and in small boxes of
-origins, so that what is used repeatedly stays in the cache.
+origins, so that values used repeatedly stay in the cache.
 """
-
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -29,7 +29,7 @@ from jax import lax
 from fibjax.models.exact_plan import STRIDE, Layer, make_layers, plan_run
 from fibjax.models.filtering import minimal_filter, mix, multiply
 
-BOX_PX = 8
+BOX_PX = 8  # side of a box of origins
 
 
 def _mix_runs(matrix, maps, runs: int):
@@ -39,7 +39,11 @@ def _mix_runs(matrix, maps, runs: int):
 
 
 def _prepare_kernels(params, layers):
-  """Kernels as each form multiplies by them: {name: {(run_y, run_x): kernel}}."""
+  """Kernels as each form multiplies by them: {name: {(run_y, run_x): kernel}}.
+
+  Along a run the kernel is transformed by G, along a shared axis its three columns
+  stand side by side in the last axis. Prepared once for all tiles.
+  """
   kernels = {}
   for layer in layers:
     if layer.kind != 'conv':
@@ -75,7 +79,7 @@ def _convolve(kernel, maps, outputs: int, run_y: bool, run_x: bool, step: int):
 
   Args:
     kernel: of _prepare_kernels.
-    maps: what the layer reads.
+    maps: the values that the layer reads.
     outputs: length of the layer's runs.
     run_y: y is a run; otherwise shared.
     run_x: x is a run; otherwise shared.
@@ -96,6 +100,11 @@ def _convolve(kernel, maps, outputs: int, run_y: bool, run_x: bool, step: int):
 
 
 def _pool(maps, run_y: bool, run_x: bool, step: int):
+  """2 x 2 maximum; shared axes stay at full resolution, runs are halved.
+
+  On a shared axis every pixel may be the first of a pair, as neighbourhoods begin at
+  any pixel; in a run the pairs are fixed.
+  """
   for run, axis in ((run_y, -3), (run_x, -2)):
     if not run:
       count = maps.shape[axis] - step
@@ -107,7 +116,7 @@ def _pool(maps, run_y: bool, run_x: bool, step: int):
 
 
 def _compute(weights, target: Layer, source: Layer, maps, run_y: bool, run_x: bool):
-  """One layer in one form from what it reads; bias and ELU come after pooling."""
+  """Computes a layer in one form; bias and ELU come after pooling, see above."""
   params, kernels = weights
   if target.kind == 'cells':
     return maps
@@ -122,12 +131,12 @@ def _compute(weights, target: Layer, source: Layer, maps, run_y: bool, run_x: bo
   return nn.elu(maps + params[layer]['bias'].reshape((1,) * (maps.ndim - 1) + (-1,)))
 
 
-def _gather_runs(own, read, s_axis: int, e_axis: int, plans):
-  """Puts what runs read side by side along s_axis, their ends along e_axis.
+def _gather_runs(source_runs, read, s_axis: int, e_axis: int, plans):
+  """Puts the values that runs read side by side along s_axis, their ends along e_axis.
 
   Args:
-    own: the source's runs, or None where it has none.
-    read: index -> shared values, with one place on s_axis and e_axis.
+    source_runs: the source's runs, or None where it has none.
+    read: index -> shared values, of length 1 along s_axis and e_axis.
     s_axis: axis of the index in a run.
     e_axis: axis of the end.
     plans: of plan_run.
@@ -138,7 +147,8 @@ def _gather_runs(own, read, s_axis: int, e_axis: int, plans):
     for entry in plan:
       if entry[0] == 'run':
         _, end, start, stop = entry
-        pieces.append(_slice(_slice(own, s_axis, start, stop - start), e_axis, end, 1))
+        piece = _slice(source_runs, s_axis, start, stop - start)
+        pieces.append(_slice(piece, e_axis, end, 1))
       else:
         pieces.append(read(entry[1]) if entry[0] == 'shared' else None)
     like = next(piece for piece in pieces if piece is not None)
@@ -148,7 +158,7 @@ def _gather_runs(own, read, s_axis: int, e_axis: int, plans):
 
 
 def _crop_shared(maps, axis: int, source: Layer, target: Layer, count: int):
-  """Cuts of a shared axis what the next layer's shared values read."""
+  """Crops a shared axis to what the next layer's shared values read."""
   start, stop = target.shared
   if target.kind == 'conv':
     start, stop = start - 1, stop + 1
@@ -172,7 +182,7 @@ def _shared_maps(weights, layers, image_yxc, tile_yx):
 
 
 def _edge_maps(weights, layers, shared, run_y: bool, origin, count: int, other: int):
-  """Forms that are a run along one axis and shared along the other.
+  """Computes the forms that are a run along one axis and shared along the other.
 
   Args:
     weights: parameters and prepared kernels.
@@ -184,8 +194,8 @@ def _edge_maps(weights, layers, shared, run_y: bool, origin, count: int, other: 
     other: origins of the tile along the shared axis.
 
   Returns:
-    (gathered, maps): by layer, what the layer reads, and the layer, as far as the
-    shared axis is needed.
+    (gathered, maps): by layer, the values that the layer reads and the layer itself,
+    cropped to the part of the shared axis that is needed.
   """
   gathered, maps = [None], [None]
   for i, (source, target) in enumerate(zip(layers, layers[1:], strict=False)):
@@ -207,18 +217,21 @@ def _edge_maps(weights, layers, shared, run_y: bool, origin, count: int, other: 
 
 
 def _box_cells(weights, layers, gathered, columns, origin_yx, band, box_yx):
-  """Cells of a box of origins, [n, n, 1, 1, oy, ox, c].
+  """Computes the cells of a box of origins, [n, n, 1, 1, oy, ox, c].
+
+  Only run-run values are computed per box. Each layer takes, around its own runs, the
+  run-shared values of the box's rows and the shared-run values of its column band.
 
   Args:
     weights: parameters and prepared kernels.
     layers: of make_layers.
-    gathered: what run-shared layers read, for the box's rows.
+    gathered: the values that run-shared layers read, for the box's rows.
     columns: shared-run maps of all bands, [band, ...].
     origin_yx: first origins.
     band: index of the box's column band.
     box_yx: origins.
   """
-  own = None
+  runs = None
   for i, (source, target) in enumerate(zip(layers, layers[1:], strict=False)):
 
     def read_column(index, i=i, source=source):
@@ -235,14 +248,14 @@ def _box_cells(weights, layers, gathered, columns, origin_yx, band, box_yx):
 
     plans = plan_run(source, target)
     if source.runs:
-      own = _gather_runs(own, read_column, 0, 2, plans)
-    own = _gather_runs(own, read_row, 1, 3, plans)
-    own = _compute(weights, target, source, own, True, True)
-  return own
+      runs = _gather_runs(runs, read_column, 0, 2, plans)
+    runs = _gather_runs(runs, read_row, 1, 3, plans)
+    runs = _compute(weights, target, source, runs, True, True)
+  return runs
 
 
 def _head(params, cells):
-  """Dense layers: [n, n, 1, 1, y, x, c] cells to [y, x] logits."""
+  """Applies the dense layers: [n, n, 1, 1, y, x, c] cells to [y, x] logits."""
   n, height, width, channels = cells.shape[0], *cells.shape[-3:]
   hidden = cells.reshape(n * n, height * width, channels).transpose(1, 0, 2)
   hidden = hidden.reshape(height * width, -1)
@@ -254,7 +267,11 @@ def _head(params, cells):
 
 
 def _score_tile(weights, layers, image_yxc, tile_yx, box_yx):
-  """Logits of one tile, a multiple of the box."""
+  """Logits of one tile, a multiple of the box.
+
+  Shared-shared values are computed once per tile, shared-run values once per band of
+  columns, run-shared values once per band of rows, and run-run values per box.
+  """
   shared = _shared_maps(weights, layers, image_yxc, tile_yx)
   bands_y, bands_x = (jnp.arange(0, t, s) for t, s in zip(tile_yx, box_yx, strict=True))
 
@@ -280,7 +297,7 @@ def _score_tile(weights, layers, image_yxc, tile_yx, box_yx):
 
 
 def count_bytes(cells: int, window_px2: int) -> int:
-  """Memory for a window of so many pixels: one tile's maps, measured, and the image."""
+  """Memory for a window of so many pixels: one tile's maps (measured) and the image."""
   return 25_000_000 * cells + 80 * window_px2
 
 
@@ -293,11 +310,11 @@ def apply_exact(params, window_byxc: jax.Array, cells: int,
     params: weights of a PatchCNN of padding 'same'.
     window_byxc: [b, y, x, n_z] images, y = 16 cells + ty, x likewise. Logit (0, 0)
       belongs to voxel (8 cells, 8 cells). Any ty and tx; multiples of the box, and of
-      the tile where larger, are fastest, as the rest is filled up with zeros.
+      the tile where larger, are fastest, as others are filled up with zeros.
     cells: n of n_xy = 16 n + 1.
     out_yx: (ty, tx), if the window is larger than they need.
     tile_px: largest tile; the memory needed grows with its area, not the window's.
-    box_yx: origins worked on at once.
+    box_yx: origins computed at once.
 
   Returns:
     [b, ty, tx] logits.
@@ -307,6 +324,7 @@ def apply_exact(params, window_byxc: jax.Array, cells: int,
   if out_yx is None:
     out_yx = [extent - rim for extent in window_byxc.shape[1:3]]
   window_byxc = window_byxc[:, :out_yx[0] + rim, :out_yx[1] + rim]
+  # Tiles of equal size, so that one compiled program serves all of them.
   counts, tile_yx = [], []
   for out, box in zip(out_yx, box_yx, strict=True):
     count = -(-out // tile_px)

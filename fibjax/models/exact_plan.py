@@ -1,6 +1,6 @@
-"""Tables of the exact evaluation: where zero padding is felt, and what reads what.
+"""Tables of the exact evaluation: where zero padding has an effect, and what is read.
 
-All of it is about one axis, as rows and columns act independently (§9.2). In a
+Everything concerns one axis, as rows and columns act independently (§9.2). In a
 map of step d, index i of a neighbourhood whose first pixel is o lies on pixel o + d i.
 Its value is either free of padding, then it depends on that pixel alone and is
 *shared* by all neighbourhoods that see it, or it depends on the origin; such indices
@@ -19,7 +19,7 @@ class Layer(NamedTuple):
 
   Attributes:
     name: 'image', 'conv1a', 'conv1b', 'pool1', ... 'pool4', 'cells'.
-    size: values that are used.
+    size: number of values that are used.
     step_px: d, pixels between two of them.
     runs: [start, stop) of the runs that depend on the origin, all equally long.
     shared: [start, stop) of the indices read as shared values, or None.
@@ -39,7 +39,9 @@ class Layer(NamedTuple):
 def affected_sets(cells: int) -> dict[str, tuple[int, frozenset[int]]]:
   """Size of each map and the indices that zero padding can change (§9.2).
 
-  The last value of conv1b is dropped by the pooling and therefore left out.
+  A value is affected if its convolution reads beyond the map or reads an affected
+  value, or if one of the values it is pooled from is. The last value of conv1b is
+  dropped by the pooling and therefore left out.
   """
   size, affected = STRIDE * cells + 1, frozenset()
   sets = {'image': (size, affected)}
@@ -58,7 +60,10 @@ def affected_sets(cells: int) -> dict[str, tuple[int, frozenset[int]]]:
 
 
 def find_runs(size: int, affected: frozenset[int]) -> tuple[tuple[int, int], ...]:
-  """Covers affected indices by runs of one length at both ends, or by one of all."""
+  """Covers affected indices by runs of equal length at both ends, or by one of all.
+
+  Equal lengths, so that both ends are computed by the same filter in one product.
+  """
   if not affected:
     return ()
   length = max(min(i + 1, size - i) for i in affected)
@@ -70,7 +75,7 @@ def find_runs(size: int, affected: frozenset[int]) -> tuple[tuple[int, int], ...
 
 
 def plan_run(source: Layer, target: Layer) -> tuple[tuple[tuple, ...], ...]:
-  """What each run of a layer reads, in order.
+  """Plans what each run of a layer reads, in order.
 
   Returns:
     Per run, entries ('zeros',), ('run', end, first, last + 1) with indices counted
@@ -101,7 +106,11 @@ def plan_run(source: Layer, target: Layer) -> tuple[tuple[tuple, ...], ...]:
 
 
 def make_layers(cells: int) -> tuple[Layer, ...]:
-  """All maps of a network of n = cells, the image first and the n cells last."""
+  """All maps of a network of n = cells, from the image to the n cells.
+
+  The shared interval of a layer follows from the layers after it, so it is filled in
+  from the last layer to the first.
+  """
   layers = []
   for name, (size, affected) in affected_sets(cells).items():
     step = 1 if name == 'image' else 2 ** (int(name[4]) - (name[:4] == 'conv'))

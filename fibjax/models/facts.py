@@ -11,9 +11,9 @@ class Rule(NamedTuple):
 
   Attributes:
     key: the setting, for example 'train.sampling'.
-    value: what it is.
-    holds: whether that is allowed.
-    expected: what is.
+    value: the setting's value.
+    holds: whether that value is allowed.
+    expected: text for what is allowed.
   """
   key: str
   value: object

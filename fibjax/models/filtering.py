@@ -18,11 +18,13 @@ import numpy as np
 from jax import lax
 
 BLOCK = 4  # outputs of a filter, m
-_POINTS = (0., 1., -1., 0.5, -2., 2.)  # of small rounding error, found by trial
+# Where the polynomials are evaluated, beside infinity. The entries of A, G and B are
+# powers of these, so that larger points lose digits; of those tried, these lose least.
+_POINTS = (0., 1., -1., 0.5, -2., 2.)
 _ROWS = 512  # of a matrix product, about
-# XLA's products on CPU work on blocks of 2048 columns and sum a smaller rest in
-# another order. In multiples of so many rows, of 32 channels or more, there is no rest,
-# and a voxel's bits do not depend on how many others are computed with it.
+# XLA's products on CPU work on blocks of 2048 columns and sum a smaller remainder in
+# another order. In multiples of so many rows, of 32 channels or more, there is no
+# remainder, and a voxel's bits do not depend on how many others are computed with it.
 _ROWS_MULTIPLE = 128
 
 
@@ -30,7 +32,8 @@ def minimal_filter(outputs: int, taps: int = 3):
   """Matrices (A, G, B) of a filter with outputs + taps - 1 products.
 
   y = A ((G g) * (B x)) is y_i = sum_k g_k x_{i + k} for all i < outputs. A and G
-  evaluate polynomials at 0, 1, -1, ... and infinity (Toom-Cook); B is what is left.
+  evaluate polynomials at 0, 1, -1, ... and infinity (Toom-Cook). B follows from them:
+  for unit vectors g and x the products of A and G are known, and y is wanted.
 
   Returns:
     A [outputs, p], G [p, taps], B [p, p] with p = outputs + taps - 1.
@@ -40,6 +43,8 @@ def minimal_filter(outputs: int, taps: int = 3):
   A = np.concatenate([np.vander(points, outputs, increasing=True),
                       np.eye(outputs)[-1:]]).T
   G = np.concatenate([np.vander(points, taps, increasing=True), np.eye(taps)[-1:]])
+  # sum_p A[i, p] G[p, k] B[p, j] must be 1 where j = i + k and 0 elsewhere: a linear
+  # system for each column of B, solvable exactly, hence a residual of rounding only.
   wanted = np.zeros((outputs, taps, count))
   for i in range(outputs):
     wanted[i, range(taps), range(i, i + taps)] = 1
@@ -49,7 +54,10 @@ def minimal_filter(outputs: int, taps: int = 3):
 
 
 def _parts(size: int) -> tuple[tuple[int, int], ...]:
-  """(first tap, taps) of the parts a kernel is cut into."""
+  """(first tap, taps) of the parts a kernel is cut into.
+
+  At most four taps each: the filter of a longer part would need larger points.
+  """
   if size <= BLOCK:
     return ((0, size),)
   first = -(-size // 2)
@@ -57,14 +65,17 @@ def _parts(size: int) -> tuple[tuple[int, int], ...]:
 
 
 def prepare_kernels(kernel_yxio: jax.Array) -> dict:
-  """Kernels as the products take them: {((y0, ry), (x0, rx)): [p_y p_x, i, o]}."""
+  """Transformed kernels G_y g G_x': {((y0, ry), (x0, rx)): [p_y p_x, i, o]}.
+
+  Keys are the first tap and the number of taps of a part, along y and x.
+  """
   size, _, channels, features = kernel_yxio.shape
   kernels = {}
   for part_y in _parts(size):
     for part_x in _parts(size):
       taps = kernel_yxio[part_y[0]:sum(part_y), part_x[0]:sum(part_x)]
-      G_y, G_x = (jnp.asarray(minimal_filter(BLOCK, r)[1], kernel_yxio.dtype)
-                  for r in (part_y[1], part_x[1]))
+      G_y, G_x = (jnp.asarray(minimal_filter(BLOCK, taps_along)[1], kernel_yxio.dtype)
+                  for taps_along in (part_y[1], part_x[1]))
       kernels[part_y, part_x] = jnp.einsum(
           'ty,ux,yxio->tuio', G_y, G_x, taps, precision='highest').reshape(
               -1, channels, features)
@@ -72,20 +83,28 @@ def prepare_kernels(kernel_yxio: jax.Array) -> dict:
 
 
 def multiply(left, right, batch: int = 0):
-  """Matrix product over the last axis of left, after leading batch axes of both."""
+  """Matrix product over the last axis of left, after leading batch axes of both.
+
+  In full float32 on all platforms: the filter's matrices magnify rounding errors, and
+  products in TF32 or bfloat16 would lose what they add up to.
+  """
   axes = tuple(range(batch))
   return lax.dot_general(left, right, (((left.ndim - 1,), (batch,)), (axes, axes)),
                          precision=lax.Precision.HIGHEST)
 
 
 def mix(matrices, arrays):
-  """Applies one matrix to each leading axis at once; returns [rows, what is left]."""
+  """Applies one matrix to each leading axis, by their Kronecker product.
+
+  One product for all axes, so that nothing is transposed in between. Returns
+  [rows, elements of the other axes].
+  """
   whole = jnp.asarray(functools.reduce(np.kron, matrices), arrays.dtype)
   return multiply(whole, arrays.reshape(whole.shape[1], -1))
 
 
 def over_lines(after, kernels: dict, dilation: int, pooled: int, out_yx, maps_yxc):
-  """after(conv(max over rows)) of maps [y, x, c], line by line.
+  """Computes after(conv(max over rows)) of maps [y, x, c], line by line.
 
   Args:
     after: [rows, out_x, o] -> [rows, x', o'].
@@ -108,11 +127,11 @@ def over_lines(after, kernels: dict, dilation: int, pooled: int, out_yx, maps_yx
     maps = after(maps.reshape(BLOCK * phases, out_yx[1], -1))
     return maps.reshape(1, BLOCK, phases, *maps.shape[1:])
 
-  like = jax.eval_shape(line, 0, 0)
-  # Any value will do, all is overwritten; this one exists only once the maps do, so
-  # that the buffers of later layers are not made before their time.
-  out = jnp.broadcast_to(maps_yxc[0, 0, 0].astype(like.dtype),
-                         (blocks_y, BLOCK, dilation, *like.shape[3:]))
+  line_shape = jax.eval_shape(line, 0, 0)
+  # All of it is overwritten. A value of the maps, not zero: XLA may allocate a constant
+  # at the start of the program, and the buffers of all layers would exist together.
+  out = jnp.broadcast_to(maps_yxc[0, 0, 0].astype(line_shape.dtype),
+                         (blocks_y, BLOCK, dilation, *line_shape.shape[3:]))
   per_block = dilation // phases
 
   def step(i, out):
@@ -126,13 +145,19 @@ def over_lines(after, kernels: dict, dilation: int, pooled: int, out_yx, maps_yx
 
 def _filter(kernels, dilation: int, pooled: int, blocks_x: int, phases: int, start,
             maps_yxc):
-  """[4, phases, out_x, o] of the lines that begin in rows start .. start + phases."""
+  """Convolves the lines that begin in rows start .. start + phases: [4, phases, x, o].
+
+  A line of one phase reads 4 + k - 1 rows, dilation apart. Along x, the pixels of a
+  block of 4 outputs are strided slices of each row, one per tap, so that all blocks of
+  all phases form the rows of one matrix product per pair (tap y, tap x).
+  """
   width, channels = maps_yxc.shape[1:]
   size = max(sum(part) for part, _ in kernels)
-  used = (BLOCK * blocks_x + size - 1) * dilation
+  used_px = (BLOCK * blocks_x + size - 1) * dilation
 
   def read(row):
-    return lax.dynamic_slice(maps_yxc, (row, 0, 0), (phases, width, channels))[:, :used]
+    rows = lax.dynamic_slice(maps_yxc, (row, 0, 0), (phases, width, channels))
+    return rows[:, :used_px]
 
   rows = []
   for tap in range(BLOCK + size - 1):

@@ -1,9 +1,9 @@
-"""What the U-Nets are made of: convolutions, normalisations and up-sampling.
+"""Layers of the U-Nets: convolutions, normalisations and up-sampling.
 
 Maps are [batch, y, x, channel] float32. Convolutions keep the size, with zeros around
 the map, and choose their form as in conv.py. A normalisation sees one pixel, or
-statistics that are fixed outside training: what a tile says of a voxel depends on the
-voxel's surroundings and not on the rest of the tile, so that tiles have no seams.
+statistics that are fixed outside training. The value of a voxel therefore depends on
+the voxel's surroundings, not on the whole tile, and tiles have no seams.
 """
 import math
 
@@ -54,10 +54,10 @@ class Conv(nn.Module):
 class Norm(nn.Module):
   """Normalisation with a factor and a shift per channel.
 
-  * 'group': of each pixel over groups of about 16 channels (Wu & He 2018 normalise over
-    the pixels of an image as well: then a voxel would depend on the tile);
+  * 'group': of each pixel over groups of about 16 channels. Wu & He 2018 normalise over
+    the pixels of an image as well; a voxel would then depend on the tile.
   * 'batch': of each channel, by the batch in training and by running statistics with
-    momentum 0.9 elsewhere (Ioffe & Szegedy 2015);
+    momentum 0.9 otherwise (Ioffe & Szegedy 2015).
   * 'none': none, and no weights.
 
   Attributes:
@@ -75,8 +75,8 @@ class Norm(nn.Module):
     shift = self.param('shift', nn.initializers.zeros, (channels,))
     normalise = self._by_batch if self.kind == 'batch' else _by_pixel
     args = (training,) if self.kind == 'batch' else ()
-    return normalise(maps_byxc, *args) * scale[None, None, None] + shift[None, None,
-                                                                         None]
+    normalised = normalise(maps_byxc, *args)
+    return normalised * scale[None, None, None] + shift[None, None, None]
 
   def _by_batch(self, maps_byxc, training):
     channels = maps_byxc.shape[-1]
@@ -87,8 +87,8 @@ class Norm(nn.Module):
       mean_c = jnp.mean(maps_byxc, (0, 1, 2))
       variance_c = jnp.var(maps_byxc, (0, 1, 2))
       if self.is_mutable_collection(STATISTICS):
-        for kept, new in ((mean, mean_c), (variance, variance_c)):
-          kept.value = _MOMENTUM * kept.value + (1 - _MOMENTUM) * new
+        for running, new in ((mean, mean_c), (variance, variance_c)):
+          running.value = _MOMENTUM * running.value + (1 - _MOMENTUM) * new
     return ((maps_byxc - mean_c[None, None, None])
             * lax.rsqrt(variance_c + _EPSILON)[None, None, None])
 
@@ -103,7 +103,7 @@ def _by_pixel(maps_byxc):
 
 
 def upsample(maps_byxc: jax.Array) -> jax.Array:
-  """Every pixel becomes 2 x 2 equal ones: [b, y, x, c] -> [b, 2 y, 2 x, c]."""
+  """Repeats every pixel 2 x 2 times: [b, y, x, c] -> [b, 2 y, 2 x, c]."""
   batch, height, width, channels = maps_byxc.shape
   wide = jnp.broadcast_to(maps_byxc[:, :, None, :, None],
                           (batch, height, 2, width, 2, channels))
@@ -111,5 +111,8 @@ def upsample(maps_byxc: jax.Array) -> jax.Array:
 
 
 def margin_px(reach_px: int, depth: int) -> int:
-  """Pixels around a tile that hold all its voxels see, whole cells of 2^depth."""
+  """Pixels around a tile that contain all its voxels see, in whole cells of 2^depth.
+
+  Whole cells, since a voxel's place in its cell decides what pooling joins it with.
+  """
   return math.ceil(reach_px / 2 ** depth) * 2 ** depth

@@ -7,8 +7,9 @@ Four blocks conv-ELU-conv-ELU-pool with 16, 32, 64, 80 channels, then dense laye
 
 * 'same': zeros around every map, the published network. The window is n_xy wide.
 * 'context': no padding; the window holds 30 real pixels more on each side, so it is
-  16 n + 60 wide and the network is translation equivariant (fast by models/dense.py).
-  It is another network: weights of one padding must not be used with the other.
+  16 n + 60 wide and the network is translation equivariant, which makes it fast
+  (models/dense.py). It is another network: weights of one padding must not be used
+  with the other.
 
 Weights are a dict of layers 'conv1a' ... 'conv4b', 'fc1', 'fc2', 'out', each with
 'kernel' and 'bias'; 'fc1' sees the last map flattened in (y, x, channel) order.
@@ -21,7 +22,9 @@ from fibjax.models.dropout import Dropout, drop
 
 WIDTHS = (16, 32, 64, 80)
 HIDDEN = (128, 64)
-CONTEXT_PX = 30  # what four blocks of two 3 x 3 convolutions see beyond the patch
+# Pixels that four blocks of two 3 x 3 convolutions see beyond the patch on each side:
+# 2 (1 + 2 + 4 + 8), as each pooling doubles the step.
+CONTEXT_PX = 30
 SIZES_XY = tuple(16 * n + 1 for n in range(2, 8))
 
 
@@ -69,7 +72,7 @@ class _ConvElu(nn.Module):
     shape = (3, 3, maps_byxc.shape[-1], self.features)
     kernel = self.param('kernel', nn.initializers.glorot_uniform(), shape)
     bias = self.param('bias', nn.initializers.zeros, (self.features,))
-    if self.padding == 'same':  # with zeros around small maps lax.conv is the faster
+    if self.padding == 'same':  # XLA's own is faster for small maps with zeros around
       out = conv.conv_lax(maps_byxc, kernel, padding='SAME')
     else:
       out = conv.conv_valid(maps_byxc, kernel)
@@ -88,7 +91,7 @@ class _Dense(nn.Module):
 
 
 def window_px(n_xy: int, padding: str) -> int:
-  """Side in pixels of the window the network reads for one voxel."""
+  """Side of the window the network reads for one voxel, in pixels."""
   return n_xy if padding == 'same' else n_xy - 1 + 2 * CONTEXT_PX
 
 

@@ -34,7 +34,8 @@ class ResUNet(nn.Module):
                ) -> jax.Array:
     """Maps [b, y, x, n_z], sides multiples of 2^depth, to [b, y, x, 2].
 
-    With dropout, which drops channels of the lowest maps, it is in training.
+    Dropout drops channels of the lowest maps; given one, batch normalisation uses
+    the batch.
     """
     training = dropout is not None
     maps = Conv(self.base, name='stem_a')(images_byxc)
@@ -72,7 +73,12 @@ class _Unit(nn.Module):
 
 
 def reach_px(depth: int) -> int:
-  """How far the network sees: 37 px of convolutions at depth 3, 7 of up-sampling."""
+  """How far a voxel sees, in pixels: 37 by convolutions at depth 3, 7 by up-sampling.
+
+  Two convolutions of the stem at full resolution; on the way down two per level, the
+  first of which still has the step of the level above; on the way up two per level; a
+  pixel of the lowest maps stands for a cell of 2^depth.
+  """
   cell = 2 ** depth
   return 2 + 3 * (cell - 1) + 2 * (cell - 1) + cell - 1
 

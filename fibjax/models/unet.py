@@ -37,7 +37,8 @@ class UNet(nn.Module):
                ) -> jax.Array:
     """Maps [b, y, x, n_z], sides multiples of 2^depth, to [b, y, x, 2].
 
-    With dropout, which drops channels at the end of the way down, it is in training.
+    Dropout drops channels of the lowest maps; given one, batch normalisation uses
+    the batch.
     """
     training = dropout is not None
     maps, joined = images_byxc, []
@@ -45,7 +46,8 @@ class UNet(nn.Module):
       if level:
         joined.append(maps)
         maps = conv.max_pool(maps)
-      maps = self._two(f'down{level}', self.base * 2 ** level, maps, training)
+      features = self.base * 2 ** level
+      maps = self._convolve_twice(f'down{level}', features, maps, training)
     if training:
       maps = drop(dropout.key, maps, dropout.spatial,
                   (maps.shape[0], 1, 1, maps.shape[3]))
@@ -53,10 +55,10 @@ class UNet(nn.Module):
       features = self.base * 2 ** level
       maps = Conv(features, 2, name=f'half{level}')(upsample(maps))
       maps = jnp.concatenate([joined.pop(), maps], 3)
-      maps = self._two(f'up{level}', features, maps, training)
+      maps = self._convolve_twice(f'up{level}', features, maps, training)
     return Conv(2, 1, name='out')(maps)
 
-  def _two(self, name, features, maps, training):
+  def _convolve_twice(self, name, features, maps, training):
     for part in 'ab':
       maps = Conv(features, name=f'{name}{part}')(maps)
       maps = nn.relu(Norm(self.norm, name=f'{name}{part}_norm')(maps, training))
@@ -64,7 +66,12 @@ class UNet(nn.Module):
 
 
 def reach_px(depth: int) -> int:
-  """How far the network sees, to the side where the 2 x 2 convolutions look."""
+  """How far a voxel sees, in pixels, towards where the 2 x 2 convolutions reach.
+
+  Two 3 x 3 convolutions per level on each way and two at the bottom; a 2 x 2
+  convolution per level adds a pixel of that level on one side, and pooling and
+  up-sampling the rest of a cell.
+  """
   cell = 2 ** depth
   return 2 * 2 * (cell - 1) + 2 * cell + 2 * (cell - 1)
 

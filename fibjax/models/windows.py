@@ -1,4 +1,4 @@
-"""TODO fibjax.models.windows."""
+"""Square windows of images on the device: cutting them and their eight symmetries."""
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -18,17 +18,16 @@ def dihedral(image_yxc: jax.Array, transform: jax.Array) -> jax.Array:
 
 
 def undo_dihedral(image_yxc: jax.Array, transform: jax.Array) -> jax.Array:
-  """Takes `dihedral` of the same transform back."""
+  """Inverts `dihedral` of the same transform."""
   image_yxc = jnp.where(transform & 4, jnp.swapaxes(image_yxc, 0, 1), image_yxc)
   image_yxc = jnp.where(transform & 2, image_yxc[:, ::-1], image_yxc)
   return jnp.where(transform & 1, image_yxc[::-1], image_yxc)
 
 
 
-
 def gather_windows(context_ryxc: jax.Array, corners_b3: jax.Array,
                    side_px: int) -> jax.Array:
-  """Cuts square windows out of the contexts.
+  """Cuts square windows out of contexts, on the device.
 
   Args:
     context_ryxc: [r, y, x, c] contexts on the device.

@@ -1,7 +1,7 @@
 """Augmentations: key + image -> image, the paper's two (§1.6) and those of §3.5.
 
-Images are one sample, [y, x, slice] float32; batches come by vmap. The slices are
-never flipped, since what lies below the surface has a direction.
+An image is one sample, [y, x, slice] float32; `jax.vmap` makes batches. The slices are
+never reversed: pores show what lies behind them, so the milling direction matters.
 """
 import functools
 import math
@@ -32,19 +32,20 @@ def intensity(image_yxc: jax.Array, key, mean_sd, deviation_sd) -> jax.Array:
 
 def deform(image_yxc: jax.Array, target_yx: jax.Array, weight_yx: jax.Array, key,
            physical: bool):
-  """Flips, rotates, scales and shears an image and its labels, changes and noises it.
+  """Deforms an image and its labels, and changes its brightness, contrast and noise.
 
-  Rotation up to 180 degrees, scale 0.9 to 1.1, shear up to 2 degrees, brightness up to
-  0.1 sd, contrast 0.9 to 1.1, noise up to 0.05 sd, all uniform; sd is that of the image
-  (§3.5, our choices). Images are interpolated linearly and mirrored at their faces,
-  labels are those of the nearest voxel, and have weight 0 where the crop has none.
+  Flips, rotation up to 180 degrees, scale 0.9 to 1.1, shear up to 2 degrees,
+  brightness up to 0.1 sd, contrast 0.9 to 1.1, noise up to 0.05 sd, all uniform; sd is
+  that of the image (§3.5, our choices). Images are interpolated linearly and mirrored
+  at their faces; labels are those of the nearest voxel and have weight 0 outside the
+  crop.
 
   Args:
     image_yxc: [s, s, n_z] image.
     target_yx, weight_yx: [t, t] in its middle, t <= s.
     key: typed PRNG key.
-    physical: only what keeps the direction of a tilted view, along which pore-backs
-      shift: flips along x and rotations up to 5 degrees.
+    physical: whether to keep the direction of the tilted view, along which pore-backs
+      shift: flips along x only, and rotations up to 5 degrees.
   """
   keys = jax.random.split(key, 8)
   flips = jax.random.bernoulli(keys[0], 0.5, (2,)) & jnp.array([not physical, True])
@@ -73,8 +74,8 @@ def deform(image_yxc: jax.Array, target_yx: jax.Array, weight_yx: jax.Array, key
 
 
 def _sample(image_yx, matrix, order: int, mode: str):
-  """The image at matrix times the place of each pixel, from the middle."""
+  """Samples the image at matrix times the position of each pixel from the middle."""
   middle = (image_yx.shape[0] - 1) / 2
-  places = jnp.mgrid[:image_yx.shape[0], :image_yx.shape[1]] - middle
+  positions = jnp.mgrid[:image_yx.shape[0], :image_yx.shape[1]] - middle
   return jax.scipy.ndimage.map_coordinates(
-      image_yx, jnp.tensordot(matrix, places, 1) + middle, order, mode)
+      image_yx, jnp.tensordot(matrix, positions, 1) + middle, order, mode)

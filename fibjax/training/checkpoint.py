@@ -19,7 +19,7 @@ _ERRORS = (ValueError, OSError, KeyError, TypeError)
 
 
 def open_manager(folder) -> ocp.CheckpointManager:
-  """Opens (and makes) a folder of checkpoints; use it as a context manager."""
+  """Opens a folder of checkpoints, creating it; use it as a context manager."""
   logging.getLogger('absl').setLevel(logging.ERROR)  # one warning per leaf otherwise
   options = ocp.CheckpointManagerOptions(
       preservation_policy=ocp.checkpoint_managers.LatestN(1),
@@ -28,7 +28,7 @@ def open_manager(folder) -> ocp.CheckpointManager:
 
 
 def save(manager: ocp.CheckpointManager, epoch: int, state: Any, meta: dict) -> None:
-  """Writes the checkpoint of an epoch, whole or not at all.
+  """Writes the checkpoint of an epoch, complete or not at all.
 
   Raises:
     RuntimeError: when the manager declines to save.
@@ -63,10 +63,10 @@ def restore(manager: ocp.CheckpointManager, epoch: int,
                      expected='a whole checkpoint of the configured model',
                      remedy='use the config it was trained with, or train again'
                      ) from None
-  # Orbax gives back what is stored where the target is a host array of another shape.
-  found, wanted = (jax.tree.map(np.shape, tree)
-                   for tree in (items['state'], host_target))
-  if found != wanted:
+  # Orbax returns arrays as stored, even where the target has another shape.
+  stored, wanted = (jax.tree.map(np.shape, tree)
+                    for tree in (items['state'], host_target))
+  if stored != wanted:
     raise InputError(f'checkpoint {manager.directory}/{epoch}',
                      got='weights of other shapes', expected='the configured model',
                      remedy='use the config it was trained with, or train again')
@@ -74,7 +74,7 @@ def restore(manager: ocp.CheckpointManager, epoch: int,
 
 
 def replace_weights(folder, weights: Any) -> None:
-  """Writes a pytree of arrays to a folder of its own, instead of what is there."""
+  """Writes a pytree of arrays to a folder, which it replaces."""
   shutil.rmtree(folder, ignore_errors=True)
   with open_manager(folder) as manager:
     save(manager, 0, weights, {})

@@ -24,7 +24,7 @@ from scipy import ndimage
 from fibjax.errors import InputError, check_shape
 from fibjax.metrics.labels import UNLABELLED
 
-_POROSITY_VOXELS = 256  # fewer say too little of a porosity (§8.4)
+_POROSITY_VOXELS = 256  # of fewer the porosity is too noisy (§8.4)
 _POROSITY_FLOOR = 1e-6
 
 
@@ -55,14 +55,14 @@ def focal(logits: jax.Array, targets: jax.Array, weights: jax.Array,
   `bce`. Not proper: the best logit lies nearer 0 than the posterior's.
   """
   solid = _as_solid(targets, logits.dtype)
-  # 1 - p to the gamma as an exponential: its gradient is finite for any gamma and p.
+  # (1 - p)^gamma as an exponential: its gradient is finite for any gamma and p.
   of_solid = jnp.exp(-gamma * jax.nn.softplus(logits)) * jax.nn.softplus(-logits)
   of_pore = jnp.exp(-gamma * jax.nn.softplus(-logits)) * jax.nn.softplus(logits)
   return _weighted_mean(solid * of_solid + (1 - solid) * of_pore, weights)
 
 
 def _overlap(logits, targets, weights):
-  """[2] weighted sums for pore and solid: of p y, of p and of y."""
+  """Weighted sums of p y, of p and of y, each [2] for pore and solid."""
   solid = _as_solid(targets, logits.dtype)
   p_k = jnp.stack([jax.nn.sigmoid(-logits), jax.nn.sigmoid(logits)])
   y_k = jnp.stack([1 - solid, solid])
@@ -71,7 +71,10 @@ def _overlap(logits, targets, weights):
 
 
 def _one_minus_present(part_k, whole_k, mass_k):
-  """1 - part / whole, averaged over the classes with mass; 0 without any."""
+  """1 - part / whole, averaged over the classes with mass; 0 without any.
+
+  The inner `where` keeps 0 / 0 out of the gradient, where the outer one would not.
+  """
   present = mass_k > 0
   loss_k = jnp.where(present, 1 - part_k / jnp.where(present, whole_k, 1.), 0.)
   return jnp.sum(loss_k) / jnp.maximum(jnp.sum(present), 1)
@@ -115,11 +118,12 @@ def tversky(logits: jax.Array, targets: jax.Array, weights: jax.Array,
 
 
 def _jaccard_steps(inside, outside):
-  """What each further error adds to the Jaccard loss of a class.
+  """Increase of the Jaccard loss of a class by each further error.
 
   With P the mass of the class, c and n that of the errors so far inside and outside
   it, the loss is 1 - (P - c) / (P + n). Its steps are written out, not taken as
-  differences: no cancellation, and exactly 0 for a voxel of weight 0.
+  differences of neighbouring losses: no cancellation, and exactly 0 for a voxel of
+  weight 0.
 
   Args:
     inside: [n] weights of the class's voxels, largest error first, 0 for the others.
@@ -140,14 +144,15 @@ def _jaccard_steps(inside, outside):
 def _lovasz_of(errors, targets, weights):
   """Lovász extension of 1 - IoU at the errors >= 0, averaged over present classes.
 
-  In a problem of two classes a voxel's error is the same for both: one sort does.
+  With two classes, a voxel's error is the same for both: one sort serves both.
   """
   errors, weights = errors.ravel(), weights.ravel()
   solid = (targets > 0.5).ravel()
   order = jnp.argsort(-jax.lax.stop_gradient(errors))
   pore, solid = (jnp.where(is_k, weights, 0.)[order] for is_k in (~solid, solid))
   steps = _jaccard_steps(pore, solid) + _jaccard_steps(solid, pore)
-  # Steps back to the voxels' order, not errors sorted: the gradient needs no scatter.
+  # The steps are put back into the voxels' order, instead of sorting the errors: they
+  # are constants of the gradient, which then needs no scatter.
   steps = jnp.zeros_like(steps).at[order].set(steps, unique_indices=True)
   present = sum((jnp.sum(part) > 0).astype(errors.dtype) for part in (pore, solid))
   return jnp.sum(errors * steps) / jnp.maximum(present, 1.)

@@ -1,19 +1,19 @@
-"""What a training sees: regions on the device, and which windows of them make a batch.
+"""Training data: regions on the device and the windows that make up each batch.
 
 Two kinds of samples share one form, windows of crop_px x crop_px labelled voxels with
 the margin m their network needs:
 
-* 'patch': single voxels (crop_px 1), drawn once, class-balanced, walked through in a
-  new order every epoch (the paper, §1.4). The last, partial batch is filled up with
-  voxels of weight 0.
-* 'dense': windows in which every labelled voxel counts (§9.4), drawn afresh every
-  epoch; the network must be free of padding. Class weights give pore and solid half of
-  the loss each.
+* 'patch': single voxels (crop_px 1), class-balanced, drawn once and visited in a new
+  order every epoch (the paper, §1.4). The last, partial batch is filled up with voxels
+  of weight 0.
+* 'dense': windows in which every labelled voxel counts (§9.4), drawn anew every epoch;
+  the network must be free of padding. Class weights give pore and solid half of the
+  loss each.
 
-What a voxel should be and how much it counts are two maps beside the images: targets
-P(solid), between 0 and 1 where experts differ, and weights, 0 where unlabelled. Which
-voxels and windows validate follows from config.data.seed, the order of an epoch from
-(seed of the member, epoch).
+Two maps stand beside the images: targets P(solid), between 0 and 1 where experts
+differ, and weights in the loss, 0 where unlabelled. The voxels and windows of the
+validation set follow from config.data.seed, the order of an epoch from (seed of the
+member, epoch).
 """
 import math
 from collections.abc import Callable
@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.metrics.labels import UNLABELLED
+from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
 from fibjax.models import windows
 from fibjax.training import losses
 
@@ -33,7 +33,7 @@ class DeviceRegions(NamedTuple):
   """Annotated regions of one split on the device.
 
   Attributes:
-    context_ryxc: [r, H + 2 m, W + 2 m, n_z] images (patches.py).
+    context_ryxc: [r, H + 2 m, W + 2 m, n_z] images with margins.
     targets_ryx: [r, H, W] float32 P(solid), 0 where unlabelled.
     weights_ryx: [r, H, W] float32 weight in the loss, 0 where unlabelled.
   """
@@ -55,11 +55,11 @@ class Samples(NamedTuple):
 
 def cut_samples(regions: DeviceRegions, samples: Samples, margin_px: int,
                 crop_px: int):
-  """Windows, labels and weights of a batch.
+  """Cuts images, targets and weights of a batch.
 
   Args:
     regions: on the device.
-    samples: which windows.
+    samples: windows to cut.
     margin_px: m of the contexts.
     crop_px: side of the labelled area; 1 for single voxels.
 
@@ -79,7 +79,7 @@ def cut_samples(regions: DeviceRegions, samples: Samples, margin_px: int,
 def put_regions(context_ryxc, masks_ryx, balanced: bool, *, targets_ryx=None,
                 border_weight: float = 0., border_sigma_px: float = 5.
                 ) -> DeviceRegions:
-  """Puts one split on the device, with weights that average to 1.
+  """Puts the regions of one split on the device, with weights that average to 1.
 
   Args:
     context_ryxc: [r, H + 2 m, W + 2 m, n_z] images.
@@ -106,7 +106,7 @@ def put_regions(context_ryxc, masks_ryx, balanced: bool, *, targets_ryx=None,
     >>> train.targets_ryx.shape, train.context_ryxc.shape[3]
     ((1, 48, 48), 1)
   """
-  counts = np.array([(masks_ryx == k).sum() for k in (0, 1)], float)
+  counts = np.array([(masks_ryx == k).sum() for k in (PORE, SOLID)], float)
   for name, count in zip(('pore', 'solid'), counts, strict=True):
     if count == 0:
       raise InputError(f'annotated voxels of class {name}', got=0,
@@ -120,22 +120,23 @@ def put_regions(context_ryxc, masks_ryx, balanced: bool, *, targets_ryx=None,
                                                    border_sigma_px)
                              for mask_yx in masks_ryx])
   if targets_ryx is None:
-    targets_ryx = masks_ryx == 1
+    targets_ryx = masks_ryx == SOLID
   return DeviceRegions(jnp.asarray(context_ryxc),
                        jnp.asarray(targets_ryx, jnp.float32),
                        jnp.asarray(weights_ryx, jnp.float32))
 
 
 def hard_labels(regions: DeviceRegions) -> np.ndarray:
-  """[r, H, W] uint8 labels of regions on the device: 0, 1, or 255 without weight."""
+  """Labels of regions on the device, [r, H, W] uint8: 0, 1, or 255 without weight."""
   return np.where(np.asarray(regions.weights_ryx) > 0,
                   np.asarray(regions.targets_ryx) > 0.5, UNLABELLED).astype(np.uint8)
 
 
 def _random_windows(masks_ryx, count: int, crop_px: int, seed: int) -> np.ndarray:
-  """[count, 3] corners of windows inside the regions, uniformly.
+  """Draws windows inside the regions uniformly, [count, 3] corners.
 
-  A window without a label is replaced by one around a labelled voxel.
+  A window without a label is replaced by one around a labelled voxel: it would leave a
+  batch without loss.
   """
   regions, height, width = masks_ryx.shape
   if crop_px > min(height, width):
@@ -156,18 +157,19 @@ def _random_windows(masks_ryx, count: int, crop_px: int, seed: int) -> np.ndarra
 
 
 def _is_empty(masks_ryx, corners_n3, crop_px: int) -> np.ndarray:
-  """[n] whether a window has no labelled voxel."""
+  """Whether each window has no labelled voxel, [n]."""
   return np.array([(masks_ryx[r, y:y + crop_px, x:x + crop_px] == UNLABELLED).all()
                    for r, y, x in corners_n3])
 
 
 class Plan(NamedTuple):
-  """What an epoch walks through.
+  """Samples of all epochs.
 
   Attributes:
-    train_corners: (seed, epoch) -> [steps, b, 3] and [steps, b] valid, on the host.
+    train_corners: (seed, epoch) -> [steps, b, 3] corners and [steps, b] whether they
+      count, on the host.
     val_corners: [steps, b, 3]; val_valid: [steps, b].
-    steps: per epoch.
+    steps: training steps per epoch.
     crop_px: labelled side of a window.
   """
   train_corners: Callable
@@ -182,7 +184,7 @@ def make_plan(train, seed: int, train_masks_ryx, val_masks_ryx) -> Plan:
 
   Args:
     train: config.train.
-    seed: config.data.seed, of the voxels of 'patch' and of what validates.
+    seed: config.data.seed, of the voxels of 'patch' and of the validation set.
     train_masks_ryx: labels of the training regions.
     val_masks_ryx: labels of the validation regions.
 
@@ -209,12 +211,11 @@ def make_plan(train, seed: int, train_masks_ryx, val_masks_ryx) -> Plan:
 
 
 def _batches(rows_n3: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:
-  """[n, 3] -> [ceil(n / b), b, 3] and [.., b] validity; the last one is filled up."""
+  """[n, 3] to [ceil(n / b), b, 3] and validity [.., b]; the last one is filled up."""
   missing = -len(rows_n3) % batch
   filled = np.concatenate([rows_n3, np.repeat(rows_n3[:1], missing, 0)])
   valid = np.concatenate([np.ones(len(rows_n3)), np.zeros(missing)])
   return filled.reshape(-1, batch, 3), valid.reshape(-1, batch).astype(np.float32)
-
 
 
 
@@ -243,13 +244,13 @@ def sample_voxels(masks_ryx: np.ndarray, fraction: float, seed: int) -> np.ndarr
                      'labelled voxels', expected='at least one voxel of each class',
                      remedy='raise it or annotate more')
   drawn = []
-  for code, name in ((0, 'pore'), (1, 'solid')):
-    found = np.flatnonzero(masks_ryx == code)
-    if found.size < per_class:
-      raise InputError(f'annotated voxels of class {name}', got=found.size,
+  for code, name in ((PORE, 'pore'), (SOLID, 'solid')):
+    candidates = np.flatnonzero(masks_ryx == code)
+    if candidates.size < per_class:
+      raise InputError(f'annotated voxels of class {name}', got=candidates.size,
                        expected=f'at least {per_class}',
                        remedy='annotate more of it or lower '
                        'config.train.voxel_fraction')
-    drawn.append(random.choice(found, per_class, replace=False))
+    drawn.append(random.choice(candidates, per_class, replace=False))
   chosen = random.permutation(np.concatenate(drawn))
   return np.stack(np.unravel_index(chosen, masks_ryx.shape), 1).astype(np.int32)

@@ -286,7 +286,7 @@ def test_what_else_is_refused(exported, tmp_path, break_it, said):
   break_it(folder)
   with pytest.raises(InputError, match=said):
     exchange.import_annotations(folder, 'napari', tmp_path / 'r')
-  with pytest.raises(InputError, match='label profile'):
+  with pytest.raises(InputError, match='label codes'):
     exchange.import_annotations(folder, 'unknown', tmp_path / 'r')
   assert not (tmp_path / 'r').exists()
 
@@ -303,7 +303,7 @@ def test_an_image_that_was_saved_over_is_reported(film, exported, tmp_path):
 @pytest.mark.parametrize('change, said', [
     ({'z': 12}, 'place 0: got z, y, x'), ({'y': -1}, 'place 0'),
     ({'x': 145}, 'place 0'),
-    ({'volume': 'other'}, 'volume other')])
+    ({'volume': 'other'}, "place 0: volume: got 'other'")])
 def test_places_outside_are_refused(volume, tmp_path, change, said):
   place = {'volume': 'film', 'z': 5, 'y': 50, 'x': 50} | change
   with pytest.raises(InputError, match=said):

@@ -7,6 +7,8 @@ exception that escapes is a defect of fibjax and keeps its traceback.
 import difflib
 from collections.abc import Iterable
 
+_MAX_SHOWN = 24  # known words that a message lists; of more it lists the first half
+
 
 class InputError(ValueError):
   """A mistake in the user's input: a file, a label, a config value, an array."""
@@ -59,7 +61,8 @@ def unknown(name: str, got, known: Iterable, remedy: str = 'choose one of these'
     remedy: what the user can do where no known word is similar.
   """
   known = [str(k) for k in known]
-  return InputError(name, got=repr(got), expected=f'one of {", ".join(known)}',
+  shown = known if len(known) <= _MAX_SHOWN else [*known[:_MAX_SHOWN // 2], '...']
+  return InputError(name, got=repr(got), expected=f'one of {", ".join(shown)}',
                     remedy=did_you_mean(got, known) or remedy)
 
 

@@ -1,5 +1,6 @@
 """Helpers that several test files share: small networks, settings, films and runs."""
 import re
+import shlex
 from pathlib import Path
 
 import jax
@@ -158,3 +159,33 @@ def visible_text(html):
   """The words of a page as a reader sees them."""
   body = re.sub(r'<style>.*?</style>', '', html, flags=re.S)
   return ' '.join(re.sub(r'<[^>]*>', ' ', body).split())
+
+
+def document_text(path) -> str:
+  """A document with commands that go over several lines joined to one."""
+  return Path(path).read_text(encoding='utf-8').replace('\\\n', ' ')
+
+
+def code_blocks(path, heading: str = '', language: str = '') -> list[str]:
+  """Code blocks of a Markdown document.
+
+  Args:
+    path: the document.
+    heading: text of the heading whose section is searched; '': the whole document.
+    language: after the opening fence.
+  """
+  text = document_text(path)
+  if heading:
+    text = re.search(rf'^(#+) {re.escape(heading)}\n(.*?)(?=^#|\Z)', text,
+                     re.M | re.S)[2]
+  blocks = re.findall(r'^```(\w*)\n(.*?)^```$', text, re.M | re.S)
+  return [code for tongue, code in blocks if tongue == language]
+
+
+def commands_of(path, heading: str = '') -> list[list[str]]:
+  """Words of every fibjax command in the code blocks of a document."""
+  start = (r'^(?:\w+=\S+ )?'
+           r'(?:fibjax|bash launch/local\.sh|sbatch \S+ launch/slurm\.sbatch) (\S.*)$')
+  return [shlex.split(command, comments=True)
+          for block in code_blocks(path, heading)
+          for command in re.findall(start, block, re.M)]

@@ -2,9 +2,8 @@
 import numpy as np
 import pytest
 
-from fibjax import models
+from fibjax import config, models
 from fibjax.annotation.regions import load_regions
-from fibjax.config import settings as config
 from fibjax.errors import InputError
 from fibjax.pipeline import run
 from fibjax.report import sources

@@ -2,6 +2,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from fibjax.bench import bench, figures, members, segment, workloads
 from fibjax.cli import main
 from fibjax.errors import InputError
+from fibjax.inference.score import BlockScorer, Scorer, score_array
 from tests.helpers import ROOT
 
 
@@ -111,18 +113,37 @@ def test_figures_with_a_peer_are_a_group_of_their_own(monkeypatch):
                     figures.dense_and_torch}
 
 
-def test_the_command_measures_one_group(tmp_path, capsys, monkeypatch):
+def test_the_command_has_every_option(tmp_path, measured, capsys):
+  words = ['bench', '--only=y', f'--out={tmp_path / "f.json"}']
+  for more in ([], [], ['--restart']):
+    assert main.main(words + more) == 0
+    assert json.loads(capsys.readouterr().out) == {'q': 2.0}
+  assert measured == ['y', 'y']
+
+
+@pytest.mark.long
+def test_a_group_is_measured_in_this_process(monkeypatch):
   monkeypatch.setattr(workloads, 'REPEATS', 1)
-  assert main.main(['bench', '--only=gather', f'--out={tmp_path / "f.json"}']) == 0
-  values = json.loads(capsys.readouterr().out)
+  values = figures.gather_share()
   assert set(values) == {'gather_share_33_3', 'gather_share_113_3'}
   assert all(0 < share < 1 for share in values.values())
 
 
-def test_the_time_of_computing_is_part_of_the_time_of_scoring(tmp_path):
-  values = segment.measure(tmp_path, 'film', (2, 40, 50), n_xy=33)
-  assert 0 < values['compute_s'] < values['score_s'] < values['wall_s']
-  assert 0.05 < values['peak_rss_gb'] < 100
+def _open_slow(memory_gb):
+  assert memory_gb > 0
+
+  def score(shape_zyx, image_zyx):
+    time.sleep(0.02)
+    return 1 - image_zyx
+  return BlockScorer(lambda box: box, score)
+
+
+def test_a_timed_scorer_scores_the_same_and_keeps_its_seconds():
+  scorer, seconds = segment.timed(Scorer((1, 1, 1), (), {'k': 1}, _open_slow))
+  assert scorer.fingerprint == {'k': 1}
+  image_zyx = np.random.default_rng(0).random((20, 3, 4), np.float32)
+  np.testing.assert_array_equal(score_array(scorer.open(1.), image_zyx), 1 - image_zyx)
+  assert len(seconds) == 2 and all(0.02 <= s < 10 for s in seconds)
 
 
 @pytest.mark.long
@@ -130,8 +151,9 @@ def test_segment_is_measured_in_its_own_process(tmp_path):
   done = subprocess.run(
       [sys.executable, '-m', 'fibjax.bench.segment', tmp_path, 'film', '1', '64', '64'],
       check=True, cwd=ROOT, stdout=subprocess.PIPE)
-  assert set(json.loads(done.stdout)) == {
-      'wall_s', 'score_s', 'compute_s', 'peak_rss_gb'}
+  values = json.loads(done.stdout)
+  assert 0 < values['compute_s'] < values['score_s'] < values['wall_s']
+  assert 0.05 < values['peak_rss_gb'] < 100
 
 @pytest.mark.long
 def test_eight_members_are_compared_with_one(monkeypatch):

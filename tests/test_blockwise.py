@@ -14,8 +14,8 @@ from fibjax.errors import InputError
 from fibjax.system import files, geometry
 from fibjax.system.cluster import HERE, Resources
 from fibjax.volumes import blockwise, ome_zarr
-from fibjax.volumes import volume as volumes
 from fibjax.volumes.blockwise import BlockFunction
+from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 
 
 class _StoppedError(Exception):
@@ -45,10 +45,10 @@ def film(tmp_path, monkeypatch):
   monkeypatch.setattr(ome_zarr, 'SHARD_ZYX', (2, 8, 8))
   monkeypatch.setattr(ome_zarr, 'CHUNK_ZYX', (1, 4, 4))
   array = np.random.default_rng(0).random((5, 20, 13)).astype(np.float32)
-  with volumes.new_volume(tmp_path / 'film', array.shape, np.float32,
-                          (50., 10., 10.)) as volume:
-    volumes.write_box(volume, (0, 0, 0), array)
-  return volumes.open_volume(tmp_path / 'film'), array
+  with new_volume(tmp_path / 'film', array.shape, np.float32,
+                  (50., 10., 10.)) as volume:
+    write_box(volume, (0, 0, 0), array)
+  return open_volume(tmp_path / 'film'), array
 
 
 def make(film, out, open_function=None, fingerprint=None, resources=HERE):
@@ -57,13 +57,13 @@ def make(film, out, open_function=None, fingerprint=None, resources=HERE):
       open_function or opener(), source, out, np.float32,
       fingerprint=fingerprint or {'source': files.hash_files(source.path)},
       title='negate', resources=resources)
-  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+  return read_box(volume, (0, 0, 0), volume.shape)
 
 
 def test_every_voxel_is_made_once_and_nothing_else_is_left(film, tmp_path):
   steps = opener(tmp_path / 'log')
   np.testing.assert_array_equal(make(film, tmp_path / 'out', steps), -film[1])
-  volume = volumes.open_volume(tmp_path / 'out')
+  volume = open_volume(tmp_path / 'out')
   boxes = blockwise.shard_boxes(volume)
   assert len(boxes) == 3 * 3 * 2
   assert sorted((tmp_path / 'log').read_text().splitlines()) == sorted(
@@ -115,11 +115,11 @@ SCRIPT = '''
 import sys
 from pathlib import Path
 from fibjax.volumes import ome_zarr
-from fibjax.volumes import volume as volumes
+from fibjax.volumes.volume import open_volume
 from tests.test_blockwise import make, opener
 ome_zarr.SHARD_ZYX, ome_zarr.CHUNK_ZYX = (2, 8, 8), (1, 4, 4)
 folder = Path(sys.argv[1])
-source = volumes.open_volume(folder / 'film')
+source = open_volume(folder / 'film')
 make((source, None), folder / 'out', opener(folder / 'log', 0.1))
 '''
 
@@ -167,7 +167,7 @@ def test_a_source_that_changes_under_the_work_stops_it(film, tmp_path):
 
   def compute(box, block_zyx):
     if box[0] == (2, 0, 0):
-      volumes.write_box(source, (4, 0, 0), array[4:] + 1)
+      write_box(source, (4, 0, 0), array[4:] + 1)
     return negated(box, block_zyx)
 
   with pytest.raises(InputError, match='film: got a volume that changed'):
@@ -189,11 +189,11 @@ import resource, sys
 from pathlib import Path
 from fibjax.errors import InputError
 from fibjax.volumes import ome_zarr
-from fibjax.volumes import volume as volumes
+from fibjax.volumes.volume import open_volume
 from tests.test_blockwise import make
 ome_zarr.SHARD_ZYX = (4, 20, 13)  # a shard of 4 kB, then one of 1 kB
 folder = Path(sys.argv[1])
-source = volumes.open_volume(folder / 'film')
+source = open_volume(folder / 'film')
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 try:
   make((source, None), folder / 'out')
@@ -211,9 +211,9 @@ def test_a_disk_that_takes_no_more_is_a_clear_error(film, tmp_path):
   done = subprocess.run([sys.executable, '-c', FULL_DISK, tmp_path, '9999999'],
                         text=True, capture_output=True, check=True)
   assert not done.stdout
-  found = volumes.open_volume(tmp_path / 'out')
+  found = open_volume(tmp_path / 'out')
   np.testing.assert_array_equal(
-      volumes.read_box(found, (0, 0, 0), found.shape), -film[1])
+      read_box(found, (0, 0, 0), found.shape), -film[1])
 
 
 @pytest.mark.long

@@ -7,7 +7,7 @@ from fibjax.cli import main
 from fibjax.datasets import simulated
 from fibjax.errors import InputError
 from fibjax.simulation import annotator, films
-from fibjax.volumes import volume as volumes
+from fibjax.volumes.volume import open_volume, read_box
 
 SHAPE = (3, 40, 44)
 
@@ -17,8 +17,8 @@ def simulate(folder, **options):
 
 
 def read(folder, kind):
-  volume = volumes.open_volume(folder / f'{kind}.ome.zarr')
-  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+  volume = open_volume(folder / f'{kind}.ome.zarr')
+  return read_box(volume, (0, 0, 0), volume.shape)
 
 
 @pytest.mark.parametrize('call', [1, 2, 3])
@@ -98,5 +98,5 @@ def test_a_film_of_a_public_binary_volume(shared_data, tmp_path):
   solid = tifffile.imread(file)[:3, :10, :10] == 1
   assert 0.2 < solid.mean() < 0.8
   assert np.mean(read(out, 'truth')[:, 2::5, 2::5] == solid) > 0.9
-  meta = volumes.open_volume(out / 'raw.ome.zarr').attributes['simulation']
+  meta = open_volume(out / 'raw.ome.zarr').attributes['simulation']
   assert meta['geometry'] == {'source': 'given', 'scale': 5}

@@ -206,12 +206,12 @@ def test_the_coverage_of_its_intervals_is_counted(done, tmp_path, capsys):
   assert main.main(['coverage', f'--workdir={tmp_path}', f'--out={out}']) == 2
 
 
-def test_sampling_of_a_part_is_scaled_to_the_whole(tmp_path, monkeypatch):
+def test_sampling_of_a_part_is_scaled_to_the_whole(tmp_path):
   noise = np.random.default_rng(0).normal(size=(16, 160, 160))
   labels = (ndimage.gaussian_filter(noise, 1.5) > 0).astype(np.uint8)
   with new_volume(tmp_path / 'v', labels.shape, np.uint8, None) as made:
     write_box(made, (0, 0, 0), labels)
   volume = open_volume(tmp_path / 'v')
-  whole = ensemble._sampling(volume).sd
-  monkeypatch.setattr(ensemble, '_SAMPLING_VOX', labels.size // 4)
-  assert ensemble._sampling(volume).sd == pytest.approx(whole, rel=0.25)
+  whole = ensemble.sampling_error(volume).sd
+  part = ensemble.sampling_error(volume, labels.size // 4).sd
+  assert part != whole and part == pytest.approx(whole, rel=0.25)

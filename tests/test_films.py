@@ -12,7 +12,7 @@ from fibjax.simulation.films import PRESETS, simulate_film
 
 SMALL = (3, 64, 72)
 
-# Spec 7.5, columns of the model: Otsu's dice, pore recall, precision, false positive
+# §7.5, columns of the model: Otsu's dice, pore recall, precision, false positive
 # rate in the solid.
 CALIBRATION = {
   'HPC22': (0.520, 0.747, 0.414, 0.297),
@@ -116,7 +116,7 @@ def test_porosity_is_random_when_not_matched():
 
 
 def test_the_slow_field_scatters_the_regions_as_published():
-  # Spec 7.6 expects region SDs of 8, 9 and 12 points for 256 x 256 px regions, and
+  # §7.6 expects region SDs of 8, 9 and 12 points for 256 x 256 px regions, and
   # the published ones are 8.3, 9.3 and 12.5. Seeds stand for distant regions.
   for name, expected in (('HPC22', 0.08), ('HPC30', 0.09), ('HPC45', 0.12)):
     geometry = replace(PRESETS[name].geometry, match_porosity=False)

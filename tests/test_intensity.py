@@ -15,7 +15,7 @@ from fibjax.volumes.volume import new_volume, open_volume, write_box
 
 def make(path, array_zyx, size=(50, 10, 10), **options):
   with new_volume(path, array_zyx.shape, array_zyx.dtype, size,
-                          **options) as new:
+                  **options) as new:
     write_box(new, (0, 0, 0), array_zyx)
   return open_volume(path)
 
@@ -68,14 +68,14 @@ def test_a_known_gradient_is_found_and_removed(tmp_path, dtype):
   np.testing.assert_allclose(
       prepared, scaled - record['beta_per_px'] * rows[:, None], atol=1e-7)
   again = scaling.prepare_volume(open_volume(tmp_path / 'out'),
-                                   tmp_path / 'again')
+                                 tmp_path / 'again')
   assert abs(again['beta_per_px']) < 1e-9
 
 
 def test_without_gradient_only_the_range_of_the_dtype_counts(tmp_path):
   grey = np.array([[[0, 65535], [1, 30000]]], np.uint16)
   record = scaling.prepare_volume(make(tmp_path / 'a', grey), tmp_path / 'b',
-                                    gradient=False)
+                                  gradient=False)
   np.testing.assert_allclose(values(tmp_path / 'b'), grey / 65535, rtol=1e-7)
   assert record['beta_per_px'] == 0 and record['gradient_removed'] is False
 
@@ -83,7 +83,7 @@ def test_without_gradient_only_the_range_of_the_dtype_counts(tmp_path):
 def test_minmax_of_the_volume(tmp_path):
   grey = np.random.default_rng(0).normal(900, 40, (11, 8, 9)).astype(np.float32)
   scaling.prepare_volume(make(tmp_path / 'a', grey), tmp_path / 'b',
-                           scale='minmax_volume', gradient=False)
+                         scale='minmax_volume', gradient=False)
   got = values(tmp_path / 'b')
   assert got.min() == pytest.approx(0, abs=1e-6) and got.max() == pytest.approx(1)
   np.testing.assert_allclose(got, (grey - grey.min()) / np.ptp(grey), atol=1e-5)
@@ -139,6 +139,36 @@ def test_the_record_is_json_and_replays(tmp_path, scale):
   assert prepared.voxel_size_zyx_nm == (50, 10, 10)
 
 
+@pytest.mark.parametrize('scale, gradient', [
+    ('dtype', True), ('dtype', False), ('minmax_volume', True)])
+@pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
+@pytest.mark.parametrize('shape', [(19, 40, 30), (2, 3, 1500), (1, 1, 2)])
+def test_an_array_gets_the_bits_of_the_volume(tmp_path, shape, dtype, scale, gradient):
+  """3 x 1500 px is wider than a shard, so that rows are summed in parts."""
+  grey = film(shape, 0.002, dtype)
+  scaling.prepare_volume(make(tmp_path / 'a', grey), tmp_path / 'b', scale=scale,
+                         gradient=gradient)
+  for array in (grey, np.asfortranarray(grey), grey.astype(grey.dtype.newbyteorder())):
+    got = scaling.scale_image(array, scale=scale, gradient=gradient)
+    assert got.dtype == np.float32
+    np.testing.assert_array_equal(got.view(np.int32),
+                                  values(tmp_path / 'b').view(np.int32))
+
+
+def test_bad_arrays_are_named():
+  def refused(grey, match, **options):
+    with pytest.raises(InputError, match=match):
+      scaling.scale_image(grey, **options)
+  refused(film()[0], r'image_zyx: got an array of shape \(40, 30\)')
+  refused(np.zeros((0, 3, 4)), 'image_zyx: got an array of shape')
+  refused(np.full((2, 3, 4), 7, np.uint16), 'image_zyx: got 7 in every voxel')
+  refused(film() > 9, 'image_zyx: got dtype bool')
+  refused(film(), "prepare.scale: got 'slice'", scale='slice')
+  grey = film(dtype=np.float32)
+  grey[3, 2, 1] = np.nan
+  refused(grey, 'image_zyx slice z=3: got NaN')
+
+
 @pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf])
 def test_a_slice_that_is_not_finite_is_named(tmp_path, bad):
   grey = film(dtype=np.float32)
@@ -155,5 +185,5 @@ def test_other_bad_volumes_are_named(tmp_path):
     assert not (tmp_path / 'out').exists()
   refused('c', np.full((2, 3, 4), 7, np.uint16), 'c: got 7 in every voxel')
   refused('i', np.arange(24, dtype=np.int32).reshape(2, 3, 4), 'i: got dtype int32')
-  refused('s', film(), "prep scale: got 'slice'", scale='slice')
+  refused('s', film(), "prepare.scale: got 'slice'", scale='slice')
   refused('f', film(dtype=np.float32) * 65535, "f: got float values .*minmax_volume")

@@ -216,7 +216,7 @@ def method_names_in(path: Path, methods) -> set[str]:
 
 def registered_methods() -> tuple[str, ...]:
   from fibjax.methods import registry
-  return tuple(getattr(registry, 'METHODS', registry.NAMES))
+  return tuple(registry.METHODS)
 
 
 @pytest.mark.parametrize('name', [n for n in MODULES if not is_in(n, METHOD_PACKAGES)])

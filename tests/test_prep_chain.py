@@ -7,7 +7,15 @@ import zarr
 from scipy import ndimage
 
 from fibjax.errors import InputError
-from fibjax.preparation import alignment, brightness, chain, destripe, scaling, steps
+from fibjax.preparation import (
+  alignment,
+  brightness,
+  chain,
+  destripe,
+  records,
+  scaling,
+  steps,
+)
 from fibjax.preparation.steps import Step, steps_from
 from fibjax.simulation.fields import smooth_noise
 from fibjax.system import files
@@ -72,7 +80,7 @@ def by_hand(grey_zyx):
 def test_the_chain_is_its_steps_one_after_the_other(tmp_path, dtype):
   grey_zyx = stack(dtype)
   raw = make(tmp_path / 'raw.ome.zarr', grey_zyx)
-  record = chain.prepare(raw, tmp_path / 'out.ome.zarr', steps_from(ALL))
+  record = chain.apply_steps(raw, tmp_path / 'out.ome.zarr', steps_from(ALL))
   made, expected = values(tmp_path / 'out.ome.zarr'), by_hand(grey_zyx)
   assert made.dtype == dtype and made.shape == expected.shape
   if dtype == np.float32:
@@ -92,7 +100,7 @@ def test_the_chain_is_its_steps_one_after_the_other(tmp_path, dtype):
                                   'brightness,destripe:levels=3'])
 def test_replay_gives_the_same_bytes(tmp_path, text, monkeypatch):
   raw = make(tmp_path / 'raw.ome.zarr', stack())
-  record = chain.prepare(raw, tmp_path / 'a' / 'x.ome.zarr', steps_from(text))
+  record = chain.apply_steps(raw, tmp_path / 'a' / 'x.ome.zarr', steps_from(text))
   file = tmp_path / 'a' / 'x.preparation.json'
   assert chain.record_path(tmp_path / 'a' / 'x.ome.zarr') == file
   assert files.read_json(file) == json.loads(json.dumps(record)) == record
@@ -101,7 +109,7 @@ def test_replay_gives_the_same_bytes(tmp_path, text, monkeypatch):
   assert again == record
   assert files.hash_files(tmp_path / 'a') == files.hash_files(tmp_path / 'b')
   attributes = volumes.open_volume(tmp_path / 'b' / 'x.ome.zarr').attributes
-  assert attributes == {'preparation': {key: record[key] for key in ('input', 'steps')}}
+  assert attributes == {'preparation': record}
 
 
 def test_slabs_of_any_depth_give_the_same_bytes(tmp_path, monkeypatch):
@@ -113,9 +121,9 @@ def test_slabs_of_any_depth_give_the_same_bytes(tmp_path, monkeypatch):
     raw = make(tmp_path / f'raw{i}.ome.zarr', grey_zyx, shard_zyx=shard)
     monkeypatch.setattr(ome_zarr, 'SHARD_ZYX', (depth, *shard[1:]))  # of the result
     monkeypatch.setattr(ome_zarr, 'CHUNK_ZYX', (1, 16, 16))
-    monkeypatch.setattr(chain, '_DEPTH', depth)
+    monkeypatch.setattr(chain, 'READ_DEPTH', depth)
     monkeypatch.setattr(chain.os, 'cpu_count', lambda workers=workers: workers)
-    record = chain.prepare(raw, tmp_path / f'out{i}.ome.zarr', steps_from(ALL))
+    record = chain.apply_steps(raw, tmp_path / f'out{i}.ome.zarr', steps_from(ALL))
     assert record['input'].pop('source') == str(raw.path)
     results.append((record, values(tmp_path / f'out{i}.ome.zarr').tobytes()))
   assert all(result == results[0] for result in results)
@@ -133,7 +141,7 @@ def test_alignment_resamples_each_slice_once_from_the_raw_data(tmp_path, monkeyp
     return once(image_yx, *args, **options)
 
   monkeypatch.setattr(alignment.ndimage, 'affine_transform', counted)
-  record = chain.prepare(raw, tmp_path / 'out.ome.zarr', steps_from('align'))
+  record = chain.apply_steps(raw, tmp_path / 'out.ome.zarr', steps_from('align'))
   assert sorted(calls) == list(range(len(grey_zyx)))
   (part,) = record['steps']
   estimated = part['estimated']
@@ -150,14 +158,13 @@ def test_memory_holds_a_few_slices(tmp_path, monkeypatch):
   monkeypatch.setattr(ome_zarr, 'SHARD_ZYX', (5, 40, 50))
   monkeypatch.setattr(ome_zarr, 'CHUNK_ZYX', (1, 20, 20))
   reads = []
-  read = volumes.read_box
 
   def watched(volume, start, stop):
     reads.append((start[0], stop[0]))
-    return read(volume, start, stop)
+    return volumes.read_box(volume, start, stop)
 
-  monkeypatch.setattr(volumes, 'read_box', watched)
-  chain.prepare(raw, tmp_path / 'out.ome.zarr', steps_from('gradient,brightness'))
+  monkeypatch.setattr(records, 'read_box', watched)
+  chain.apply_steps(raw, tmp_path / 'out.ome.zarr', steps_from('gradient,brightness'))
   assert max(stop - start for start, stop in reads) <= 8
   # the hash, two estimates and the result
   assert sum(stop - start for start, stop in reads) == 4 * 30
@@ -167,7 +174,7 @@ def test_values_beyond_the_range_are_counted(tmp_path, capsys):
   grey_zyx = stack(np.uint8)
   grey_zyx[:, :, 5] = 255  # rises above 255 where the gradient is subtracted
   raw = make(tmp_path / 'raw.ome.zarr', grey_zyx)
-  record = chain.prepare(raw, tmp_path / 'out.ome.zarr', steps_from('gradient'))
+  record = chain.apply_steps(raw, tmp_path / 'out.ome.zarr', steps_from('gradient'))
   beta = record['steps'][0]['estimated']['beta_per_px']
   flat = np.rint(scaling.subtract_row_gradient(grey_zyx, beta).astype(np.float32))
   assert record['result']['clipped_voxels'] == (flat > 255).sum() > 100
@@ -178,7 +185,7 @@ def test_values_beyond_the_range_are_counted(tmp_path, capsys):
 
 def test_what_the_steps_are_for_is_gone(tmp_path):
   raw = make(tmp_path / 'raw.ome.zarr', stack(np.float32))
-  chain.prepare(raw, tmp_path / 'out.ome.zarr', steps_from('gradient,brightness'))
+  chain.apply_steps(raw, tmp_path / 'out.ome.zarr', steps_from('gradient,brightness'))
   made = values(tmp_path / 'out.ome.zarr')
   before = [brightness.solid_level(image_yx).median for image_yx in stack(np.float32)]
   after = [brightness.solid_level(image_yx).median for image_yx in made]
@@ -222,7 +229,8 @@ def test_bad_steps_are_named(text, match):
 def test_a_record_of_another_volume_is_refused(tmp_path):
   grey_zyx = stack()
   raw = make(tmp_path / 'raw.ome.zarr', grey_zyx)
-  record = chain.prepare(raw, tmp_path / 'out.ome.zarr', steps_from('align,gradient'))
+  record = chain.apply_steps(raw, tmp_path / 'out.ome.zarr',
+                             steps_from('align,gradient'))
   changed = grey_zyx.copy()
   changed[7, 3, 4] += 1
   for name, other, match in (
@@ -240,7 +248,8 @@ def test_a_record_of_another_volume_is_refused(tmp_path):
 
 def test_a_damaged_record_is_named(tmp_path):
   raw = make(tmp_path / 'raw.ome.zarr', stack())
-  record = chain.prepare(raw, tmp_path / 'out.ome.zarr', steps_from('align,gradient'))
+  record = chain.apply_steps(raw, tmp_path / 'out.ome.zarr',
+                             steps_from('align,gradient'))
   damaged = [({}, 'preparation record: got no'), ([], 'preparation record'),
              ({**record, 'steps': [{'name': 'align'}]}, "got no 'parameters'"),
              ({**record, 'steps': []}, 'steps: got none')]
@@ -256,7 +265,7 @@ def test_a_damaged_record_is_named(tmp_path):
 
 def test_other_digits_than_recorded_are_said(tmp_path, capsys):
   raw = make(tmp_path / 'raw.ome.zarr', stack())
-  record = chain.prepare(raw, tmp_path / 'out.ome.zarr', steps_from('gradient'))
+  record = chain.apply_steps(raw, tmp_path / 'out.ome.zarr', steps_from('gradient'))
   record['result']['hash'] = '0'
   chain.replay(raw, record, tmp_path / 'new.ome.zarr')
   assert 'not the voxels of the record' in capsys.readouterr().err
@@ -266,7 +275,7 @@ def test_bad_volumes_are_named_and_nothing_is_left(tmp_path):
   def refused(name, grey_zyx, match, text='align,gradient,brightness'):
     raw = make(tmp_path / name, grey_zyx)
     with pytest.raises(InputError, match=match):
-      chain.prepare(raw, tmp_path / 'out.ome.zarr', steps_from(text))
+      chain.apply_steps(raw, tmp_path / 'out.ome.zarr', steps_from(text))
     assert not list(tmp_path.glob('out*'))
   grey_zyx = stack(np.float32)
   for value in (np.nan, np.inf):
@@ -281,11 +290,86 @@ def test_bad_volumes_are_named_and_nothing_is_left(tmp_path):
   raw = make(tmp_path / 'raw', grey_zyx)
   (tmp_path / 'x.preparation.json').write_text('{}')
   with pytest.raises(InputError, match='x.preparation.json: got something there'):
-    chain.prepare(raw, tmp_path / 'x.ome.zarr', steps_from('gradient'))
+    chain.apply_steps(raw, tmp_path / 'x.ome.zarr', steps_from('gradient'))
 
 
 def test_one_slice_can_be_prepared(tmp_path):
   raw = make(tmp_path / 'raw', stack(shape=(1, 60, 70)))
-  record = chain.prepare(raw, tmp_path / 'out.ome.zarr', steps_from(ALL))
+  record = chain.apply_steps(raw, tmp_path / 'out.ome.zarr', steps_from(ALL))
   assert record['steps'][0]['estimated']['rigid_z3'] == [[0, 0, 0]]
   assert record['result']['shape'] == [1, 60, 70]
+
+
+class Killed(BaseException):
+  """Stands for a kill: no handler of mistakes catches it."""
+
+
+def kill(*_):
+  raise Killed
+
+
+@pytest.mark.parametrize('again', ['apply_steps', 'replay'])
+def test_a_kill_before_the_copy_of_the_record_loses_nothing(tmp_path, monkeypatch,
+                                                            again):
+  raw = make(tmp_path / 'raw', stack())
+  chain_steps = steps_from('align:mask=false,gradient')
+  expected = chain.apply_steps(raw, tmp_path / 'whole.ome.zarr', chain_steps)
+  out, copy = tmp_path / 'out.ome.zarr', tmp_path / 'out.preparation.json'
+  with monkeypatch.context() as patch, pytest.raises(Killed):
+    patch.setattr(chain.files, 'write_json', lambda path, content, write=(
+        files.write_json): kill() if path == copy else write(path, content))
+    chain.apply_steps(raw, out, chain_steps)
+  assert volumes.open_volume(out).attributes == {'preparation': expected}
+  assert not copy.exists()
+  stamp = files.stamp_files(out)
+  with pytest.raises(InputError, match='out.ome.zarr: got something there'):
+    chain.apply_steps(raw, out, steps_from('gradient'))  # another call
+  other = make(tmp_path / 'other', stack(seed=1))
+  with pytest.raises(InputError, match='out.ome.zarr: got something there'):
+    chain.apply_steps(other, out, chain_steps)
+  assert not copy.exists()
+  made = (chain.apply_steps(raw, out, chain_steps) if again == 'apply_steps' else
+          chain.replay(raw, expected, out))
+  assert made == expected == files.read_json(copy)
+  assert files.stamp_files(out) == stamp
+
+
+def test_a_kill_before_the_record_is_in_the_volume_leaves_no_volume(tmp_path,
+                                                                    monkeypatch):
+  raw = make(tmp_path / 'raw', stack())
+  with monkeypatch.context() as patch, pytest.raises(Killed):
+    patch.setattr(chain, 'write_attributes', kill)
+    chain.apply_steps(raw, tmp_path / 'out.ome.zarr', steps_from('gradient'))
+  assert not (tmp_path / 'out.ome.zarr').exists()
+  chain.apply_steps(raw, tmp_path / 'out.ome.zarr', steps_from('gradient'))
+
+
+@pytest.mark.parametrize('dtype', [np.uint8, np.float32])
+def test_an_array_gets_the_bits_of_the_volume(tmp_path, dtype):
+  grey_zyx = stack(dtype)
+  made = chain.apply_steps(make(tmp_path / 'raw', grey_zyx), tmp_path / 'out.ome.zarr',
+                           steps_from(ALL))
+  for array in (grey_zyx, np.asfortranarray(grey_zyx)):
+    corrected = chain.apply_steps_to_array(array, ALL)
+    np.testing.assert_array_equal(corrected.image_zyx,
+                                  values(tmp_path / 'out.ome.zarr'))
+    assert corrected.image_zyx.dtype == dtype
+    assert corrected.record['input'].pop('source') == 'image_zyx'
+    for key in ('steps', 'result'):
+      assert corrected.record[key] == made[key]
+  again = chain.replay_on_array(grey_zyx, made)
+  np.testing.assert_array_equal(again.image_zyx, corrected.image_zyx)
+  assert again.record == made
+
+
+def test_bad_arrays_are_named():
+  grey_zyx = stack(np.float32)
+  for array, match in ((grey_zyx[0], 'image_zyx: got an array of shape'),
+                       (grey_zyx.astype(float), 'image_zyx: got dtype float64'),
+                       (np.where(grey_zyx > 9, 0, np.nan).astype(np.float32),
+                        'image_zyx slice z=0: got NaN')):
+    with pytest.raises(InputError, match=match):
+      chain.apply_steps_to_array(array, 'gradient')
+  made = chain.apply_steps_to_array(grey_zyx, steps_from('gradient')).record
+  with pytest.raises(InputError, match='image_zyx: got hash .*of the record'):
+    chain.replay_on_array(grey_zyx + np.float32(1e-3), made)

@@ -49,12 +49,11 @@ def test_dense_scores_equal_the_network_voxel_by_voxel(film, context_model, tmp_
 
 
 @pytest.mark.parametrize('mode', ['patch', 'auto'])
-def test_the_published_network_voxel_by_voxel(film, tmp_path, mode, monkeypatch):
+def test_the_published_network_voxel_by_voxel(film, tmp_path, mode):
   array, volume = film
   model = small_model(33, 1, 'same')
   params = random_params(model)
-  monkeypatch.setattr(network_scorer, '_BATCH', 500)
-  found = scored(model, params, volume, tmp_path / 's', mode=mode)
+  found = scored(model, params, volume, tmp_path / 's', mode=mode, batch=500)
   padded = np.pad(array, ((0, 0), (16, 16), (16, 16)), 'reflect')
   for z, y, x in [(0, 0, 0), (2, 36, 29), (1, 18, 3), (0, 36, 15)]:
     window = padded[z, y:y + 33, x:x + 33, None]
@@ -62,8 +61,7 @@ def test_the_published_network_voxel_by_voxel(film, tmp_path, mode, monkeypatch)
 
 
 @pytest.mark.long
-def test_both_modes_agree_and_no_bit_depends_on_the_tile(context_model, tmp_path,
-                                                         monkeypatch):
+def test_both_modes_agree_and_no_bit_depends_on_the_tile(context_model, tmp_path):
   model, params = context_model
   array = np.random.default_rng(1).random((1, 40, 24)).astype(np.float32)
   with new_volume(tmp_path / 'film', array.shape, np.float32, None) as made:
@@ -73,8 +71,7 @@ def test_both_modes_agree_and_no_bit_depends_on_the_tile(context_model, tmp_path
   for tile_px in (11, 16, 32):
     tiles = scored(model, params, volume, tmp_path / f't{tile_px}', tile_px=tile_px)
     np.testing.assert_array_equal(tiles, whole)
-  monkeypatch.setattr(network_scorer, '_BATCH', 100)
-  patch = scored(model, params, volume, tmp_path / 'p', mode='patch')
+  patch = scored(model, params, volume, tmp_path / 'p', mode='patch', batch=100)
   np.testing.assert_allclose(patch, whole, atol=1e-4)
 
 

@@ -9,7 +9,13 @@ from fibjax.errors import InputError
 from fibjax.inference import postprocess, segment, small_objects
 from fibjax.system.cluster import HERE, Resources
 from fibjax.volumes import blockwise, ome_zarr
-from fibjax.volumes import volume as volumes
+from fibjax.volumes.volume import (
+  create_group,
+  new_volume,
+  open_volume,
+  read_box,
+  write_box,
+)
 
 SIGMA_PX, THRESHOLD = 1.3, 0.47
 
@@ -31,10 +37,10 @@ def scores(tmp_path, monkeypatch):
   noise = np.random.default_rng(0).normal(size=(7, 22, 31))
   noise = ndimage.gaussian_filter(noise, (0.4, 1.2, 1.2))
   scores_zyx = (1 / (1 + np.exp(-4 * noise / noise.std()))).astype(np.float32)
-  with volumes.new_volume(tmp_path / 'scores', noise.shape, np.float32,
-                          (50., 10., 10.)) as volume:
-    volumes.write_box(volume, (0, 0, 0), scores_zyx)
-  return volumes.open_volume(tmp_path / 'scores'), scores_zyx
+  with new_volume(tmp_path / 'scores', noise.shape, np.float32,
+                  (50., 10., 10.)) as volume:
+    write_box(volume, (0, 0, 0), scores_zyx)
+  return open_volume(tmp_path / 'scores'), scores_zyx
 
 
 def whole(scores_zyx, settings, sigma_px=SIGMA_PX):
@@ -49,7 +55,7 @@ def run(scores, out, settings, sigma_px=SIGMA_PX, resources=HERE):
   volume = segment.segment_scores(scores, out, settings._replace(sigma_px=sigma_px),
                                   resources=resources)
   assert volume.path == out and volume.dtype == np.uint8
-  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+  return read_box(volume, (0, 0, 0), volume.shape)
 
 
 @pytest.mark.parametrize('changes', [
@@ -65,7 +71,7 @@ def test_streamed_equals_whole(scores, tmp_path, changes, sigma_px):
   thresholded = postprocess.double_threshold(scores_zyx, sigma_px, THRESHOLD,
                                              settings.kernel)
   assert sigma_px > 2 or (got != thresholded).any()
-  made = volumes.open_volume(tmp_path / 'out')
+  made = open_volume(tmp_path / 'out')
   assert made.voxel_size_zyx_nm == (50., 10., 10.)
   assert {path.name for path in tmp_path.iterdir()} == {'scores', 'out'}
 
@@ -143,12 +149,12 @@ def test_other_settings_or_scores_are_refused(scores, tmp_path, monkeypatch):
     segment.segment_scores(volume, out, settings_of(threshold=0.5))
   with pytest.raises(InputError, match="'connectivity': 26.*'connectivity': 18"):
     run(volume, out, settings_of(connectivity=18))
-  volumes.write_box(volume, (0, 0, 0), 1 - scores_zyx[:3])
+  write_box(volume, (0, 0, 0), 1 - scores_zyx[:3])
   with pytest.raises(InputError, match="out: .*'scores'"):
     run(volume, out, settings_of())
   shutil.rmtree(out)
   with monkeypatch.context() as patch:
-    patch.setattr(small_objects, '_find_kept', None)
+    patch.setattr(blockwise, 'map_blocks', None)
     with pytest.raises(TypeError):
       run(volume, out, settings_of())
   with pytest.raises(InputError, match="threshold: .*'sigma_px'"):
@@ -166,18 +172,18 @@ def test_bad_parameters_leave_nothing_behind(scores, tmp_path, sigma_px, thresho
 
 
 def test_stages_do_not_disturb_the_group_around_them(scores, tmp_path, monkeypatch):
-  group = volumes.create_group(tmp_path / 'group')
+  group = create_group(tmp_path / 'group')
   with monkeypatch.context() as patch:
-    patch.setattr(small_objects, '_find_kept', None)
+    patch.setattr(blockwise, 'map_blocks', None)
     with pytest.raises(TypeError):
       run(scores[0], group / 'film', settings_of())
   assert (group / '.film.stages' / 'threshold').exists()
-  assert volumes.create_group(group) == group
+  assert create_group(group) == group
   with pytest.raises(InputError, match='without OME metadata'):  # no member is named
-    volumes.open_volume(group)
+    open_volume(group)
   run(scores[0], group / 'film', settings_of())
   with pytest.raises(InputError, match='a group with film, expected'):
-    volumes.open_volume(group)
+    open_volume(group)
 
 
 @pytest.mark.long

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fibjax import models
-from fibjax.config import settings as config
+from fibjax import config, models
 from fibjax.errors import InputError
 from fibjax.methods import network
 from fibjax.methods.registry import make_method
 from fibjax.pipeline import run, segmenter, stages
 from fibjax.studies import sweep
+from fibjax.system import cluster
 from fibjax.system.run_folder import RunFolder
 from fibjax.training import loop, members_table, single
 
@@ -105,15 +105,17 @@ def test_a_winner_is_the_run_it_would_have_been_alone(swept, tmp_path):
 
 def test_a_killed_sweep_goes_on_where_it_was(swept, tmp_path, monkeypatch):
   folder, _ = swept
-  train, seen = sweep._train_unit, []
+  run_units, seen = cluster.run_units, []
 
-  def dying(shared, unit):
-    seen.append(unit)
-    if len(seen) == 2:
-      raise KeyboardInterrupt
-    train(shared, unit)
+  def dying(train, shared, units, resources):
+    def count(shared, unit):
+      seen.append(unit)
+      if len(seen) == 2:
+        raise KeyboardInterrupt
+      return train(shared, unit)
+    return run_units(count, shared, units, resources)
 
-  monkeypatch.setattr(sweep, '_train_unit', dying)
+  monkeypatch.setattr(cluster, 'run_units', dying)
   with pytest.raises(KeyboardInterrupt):
     sweep.run_sweep(load(), tmp_path / 'w')
   assert len(rows_of(tmp_path / 'w')) == 3  # of the first size, on two devices

@@ -16,7 +16,7 @@ def test_the_four_trials_are_the_documents():
       0, 120, 240, 360, 480]
   twenty = choose_slices.choose_slices(600, 20, 'distributed', TEST)
   assert twenty == list(range(0, 600, 30)) and len(twenty) == 20
-  # Distances to the tested slices as in section 3.2.
+  # Distances to the tested slices as in §3.2.
   assert [min(abs(z - t) for z in twenty) for t in TEST] == [13, 14, 28]
 
 

@@ -166,7 +166,7 @@ def _prep(args, _):
   if args.replay:
     chain.replay(raw, files.read_json(args.replay), args.out)
   else:
-    chain.prepare(raw, args.out, steps.steps_from(args.steps))
+    chain.apply_steps(raw, args.out, steps.steps_from(args.steps))
   print(f'record: {chain.record_path(args.out)}', file=sys.stderr)
   print(args.out)
 

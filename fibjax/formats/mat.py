@@ -1,10 +1,10 @@
 """MATLAB files: version 5 (up to 2 GB a variable) by mat5.py, version 7.3 by hdf5.py.
 
-A variable is found when it is the only one of three axes, else it must be named. Its
-axes are mostly rows, columns, slices ('yxz'), but nothing in MATLAB says so: the order
-of the indices has to be given, or stand in the file as text in a variable `axes`. A
-variable `voxel_size_zyx_nm` of three numbers is the voxel size. Files written here have
-both. A packed version 5 variable is read whole, others slice by slice.
+The only variable of three axes is taken; of several, one must be named. Its axes are
+mostly rows, columns, slices ('yxz'), but MATLAB does not record that: the order of the
+indices has to be given, or stated in the file as text in a variable `axes`. A variable
+`voxel_size_zyx_nm` of three numbers is the voxel size. Files written here have both. A
+compressed version 5 variable is read whole, others slice by slice.
 """
 import contextlib
 import math
@@ -27,11 +27,11 @@ from fibjax.formats.stack_reader import (
 )
 from fibjax.volumes.voxel_size import check_voxel_size
 
-VARIABLE = 'volume'  # name of the variable written
+_DEFAULT_NAME = 'volume'  # of the variable to write
 _AXES, _SIZE = 'axes', 'voxel_size_zyx_nm'
 _WRITTEN_AXES = 'yxz'
-_LIMIT_BYTES = 2**31 - 2**16
-_SMALL = 64
+LIMIT_BYTES = 2**31 - 2**16
+_MAX_NOTE_VALUES = 64
 
 
 @contextlib.contextmanager
@@ -40,13 +40,12 @@ def open_mat(path: Path, *, dataset=None, axes=None):
 
   Args:
     path: MAT file of version 5 or 7.3.
-    dataset: name of the variable; None finds the only one of three axes.
-    axes: their order in MATLAB, first index first; may be left out only where the file
-      states it.
+    dataset: name of the variable; None takes the only one of three axes.
+    axes: their order in MATLAB, first index first; optional where the file states it.
 
   Raises:
-    InputError: when the file is damaged, there is no such variable or a choice of
-      several, or the order of the axes is unknown.
+    InputError: when the file is damaged, the variable is missing or ambiguous, or the
+      order of the axes is unknown.
   """
   with open(path, 'rb') as file:
     is_v5 = file.read(10) == b'MATLAB 5.0'
@@ -57,12 +56,13 @@ def open_mat(path: Path, *, dataset=None, axes=None):
       yield stack
     return
   with decoding(path, 'a readable MAT file'):
-    listed = mat5.list_variables(path)
-    in_file, size = _read_notes(path, lambda name: _small_variable(path, listed, name))
-  found = {name: f'{v.shape} {v.dtype}' for name, v in listed.items()
-           if len(v.shape) == 3 and v.dtype.kind != 'U'}
-  key = choose_dataset(str(path), found, dataset)
-  variable, name = listed[key], f'{path}: {key}'
+    variables = mat5.list_variables(path)
+    in_file, size = _read_notes(
+        path, lambda name: _small_variable(path, variables, name))
+  candidates = {name: f'{v.shape} {v.dtype}' for name, v in variables.items()
+                if len(v.shape) == 3 and v.dtype.kind != 'U'}
+  key = choose_dataset(str(path), candidates, dataset)
+  variable, name = variables[key], f'{path}: {key}'
   check_numbers(name, variable.shape, variable.dtype)
   chosen = choose_axes(name, axes, in_file, default=None)
   with decoding(path, 'a readable MAT file'):
@@ -84,16 +84,17 @@ def write_mat(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm, *, dataset=None)
     dataset: name of the variable; None: 'volume'.
 
   Raises:
-    InputError: when path exists or cannot be written, for a name MATLAB does not take,
-      or above 2 GB.
+    InputError: when path exists or cannot be written, for a name that is not allowed in
+      MATLAB, or above 2 GB.
   """
-  name = dataset or VARIABLE
+  name = dataset or _DEFAULT_NAME
   if not (name.isascii() and name.isidentifier() and name[0] != '_') or name in (
       _AXES, _SIZE):
     raise InputError(f'{path}: dataset', got=repr(name),
-                     expected='a name of a MATLAB variable', remedy='use letters')
+                     expected='a name allowed for a MATLAB variable',
+                     remedy='use letters, digits and underscores')
   n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-  if n_bytes > _LIMIT_BYTES:
+  if n_bytes > LIMIT_BYTES:
     raise InputError(str(path), got=f'{n_bytes} bytes to write',
                      expected='at most 2 GB in a MAT file of version 5',
                      remedy='export to .h5, which MATLAB reads with h5read')
@@ -109,17 +110,17 @@ def write_mat(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm, *, dataset=None)
 
 
 def _read_notes(path, variable):
-  """(axes, voxel size) by the variables of those names; (None, unknown) without."""
+  """(axes, voxel size) by the variables of those names; (None, UNKNOWN) if absent."""
   axes, size = variable(_AXES), variable(_SIZE)
   if size is not None:
     size = check_voxel_size(str(path), np.ravel(size))
   return axes if isinstance(axes, str) else None, size or UNKNOWN
 
 
-def _small_variable(path, listed, name):
-  """Array of a small variable; text as str; None without."""
-  variable = listed.get(name)
-  if variable is None or not 0 < math.prod(variable.shape) <= _SMALL:
+def _small_variable(path, variables, name):
+  """A small variable, array or str; None if it is absent."""
+  variable = variables.get(name)
+  if variable is None or not 0 < math.prod(variable.shape) <= _MAX_NOTE_VALUES:
     return None
   values = mat5.read_variable(path, variable)
   return ''.join(map(chr, values.ravel())) if variable.dtype.kind == 'U' else values

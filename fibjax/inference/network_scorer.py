@@ -25,12 +25,11 @@ from fibjax.system import devices, geometry
 
 CHANNELS = ('solid', 'entropy', 'mutual_information')  # entropies in nats
 _SMALL_PX = 64  # smaller tiles are mostly margin
-_BATCH = 2048  # voxels of mode 'patch' at once, if the memory allows (§1.9)
 
 
 def network_scorer(networks: Sequence[Model], params: Sequence, *,
                    dihedral: bool = False, mode: str = 'auto',
-                   tile_px: int = 0) -> Scorer:
+                   tile_px: int = 0, batch: int = 2048) -> Scorer:
   """Makes a scorer of one network, or of an ensemble of networks of any sizes.
 
   Args:
@@ -40,6 +39,7 @@ def network_scorer(networks: Sequence[Model], params: Sequence, *,
     mode: 'auto' and 'dense' (all voxels of a tile at once) or 'patch' (each voxel by
       its own neighbourhood, the literal method and the oracle of 'dense').
     tile_px: largest tile in y and x; 0: as large as the memory allows.
+    batch: voxels of mode 'patch' at once, if the memory allows (§1.9).
 
   Returns:
     A scorer; with several networks its channels are CHANNELS.
@@ -54,10 +54,11 @@ def network_scorer(networks: Sequence[Model], params: Sequence, *,
       channels=CHANNELS if len(networks) > 1 else (),
       fingerprint={'weights': [hash_params(weights) for weights in params],
                    'model': settings, 'mode': mode, 'dihedral': dihedral},
-      open=functools.partial(_open, settings, params, dihedral, mode, tile_px))
+      open=functools.partial(_open, settings, params, dihedral, mode, tile_px,
+                             batch))
 
 
-def _open(settings, params, dihedral: bool, mode: str, tile_px: int,
+def _open(settings, params, dihedral: bool, mode: str, tile_px: int, batch: int,
           memory_gb: float) -> BlockScorer:
   networks = [models.make_model(dict(one)) for one in settings]
   weights = [devices.put_everywhere(one) for one in params]
@@ -76,7 +77,7 @@ def _open(settings, params, dihedral: bool, mode: str, tile_px: int,
   def program(network: Model, tile_yx):
     patches = memory_gb * 1e9 / devices.count_in_work() / network.patch_bytes
     return _score_program(json.dumps(network.settings, sort_keys=True), mode, tile_yx,
-                          max(1, min(_BATCH, int(patches))), dihedral,
+                          max(1, min(batch, int(patches))), dihedral,
                           len(jax.local_devices()))
 
   def covering(shape_zyx):

@@ -131,7 +131,7 @@ def predict(forest: Forest, features_nf: np.ndarray) -> np.ndarray:
   return np.concatenate([np.empty(0, np.float32), *found])[:len(features_nf)]
 
 
-def score_block(forest: Forest, block_zyx: np.ndarray) -> np.ndarray:
+def score_block(forest: Forest, block_zyx: np.ndarray, chunk: int = 0) -> np.ndarray:
   """P(solid) of the inner voxels of a block, tile by tile on all devices.
 
   A voxel's score has the same bits whatever the block; its cost per inner voxel falls
@@ -142,6 +142,7 @@ def score_block(forest: Forest, block_zyx: np.ndarray) -> np.ndarray:
     block_zyx: [z, y, x] float32 grey values of a prepared volume, with
       `scale_space.margin_zyx(forest.settings['feature_set'])` voxels on each side,
       mirrored at the faces of the volume (`volume.read_mirrored`).
+    chunk: voxels of a slice that descend the trees at once; 0: as suits the device.
 
   Returns:
     [z, y, x] float32 scores of the block without its margin.
@@ -154,7 +155,7 @@ def score_block(forest: Forest, block_zyx: np.ndarray) -> np.ndarray:
   score_zyx = np.empty(inner_zyx, np.float32)
   starts = scale_space.tile_starts(inner_zyx, tile_zyx)
   tiles = scale_space.cut_tiles(block_zyx, feature_set, tile_zyx, starts)
-  found = _score_fn(feature_set, tile_zyx)(_put(forest), tiles)
+  found = _score_fn(feature_set, tile_zyx, chunk or _chunk())(_put(forest), tiles)
   for start, score_zn in zip(starts, found, strict=True):
     where = tuple(slice(a, a + n) for a, n in zip(start, tile_zyx, strict=True))
     score_zyx[where] = score_zn.reshape(tile_zyx)
@@ -326,11 +327,11 @@ def _predict_fn():
 
 
 @functools.cache
-def _score_fn(feature_set: str, tile_zyx):
+def _score_fn(feature_set: str, tile_zyx, chunk: int):
   """(tables, tiles with margins) -> scores [z, n] of each, for one size of tile."""
   depth, *tile_yx = tile_zyx
   count = tile_yx[0] * tile_yx[1]
-  size = min(_chunk(), count)
+  size = min(chunk, count)
 
   def score(tables, block_zyx):
     levels = scale_space.make_levels(block_zyx, feature_set, tuple(tile_yx))

@@ -6,7 +6,7 @@ balanced samples answers for a prior of 1/2; at the natural prior its logit need
 constant of `prior_offset`. Temperature comes first and the offset second,
 sigmoid(z / T + offset): T repairs the logit at the prior of the training, and only a
 repaired logit obeys the rule of Bayes that the offset stands for.
-Source: Guo et al. 2017 (temperature); methods 1.8 and 8.7. Pure numpy, no files.
+Source: Guo et al. 2017 (temperature); §1.8, §8.7. Pure numpy, no files.
 """
 import math
 from typing import NamedTuple

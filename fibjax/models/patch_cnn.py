@@ -1,4 +1,4 @@
-"""The sliding-window network of Skärberg et al. 2021 (section 1.5 of the methods).
+"""The sliding-window network of Skärberg et al. 2021 (§1.5).
 
 Input is one neighbourhood per voxel, [batch, y, x, slice], n_xy = 16 n + 1 pixels wide
 with n in 2..7 and n_z slices as channels; output is one logit of P(solid) per voxel.

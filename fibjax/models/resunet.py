@@ -1,4 +1,4 @@
-"""Residual U-Net (Zhang, Liu & Wang 2018; section 3.4 of the methods).
+"""Residual U-Net (Zhang, Liu & Wang 2018; §3.4).
 
 Pre-activation residual units (normalisation, ReLU, 3 x 3 convolution, twice, plus a
 shortcut) on the way down, each halving the resolution by its first convolution, and on

@@ -1,4 +1,4 @@
-"""U-Net (Ronneberger, Fischer & Brox 2015; section 4.1 of the methods).
+"""U-Net (Ronneberger, Fischer & Brox 2015; §4.1).
 
 Two 3 x 3 convolutions with ReLU per level, 2 x 2 max pooling on the way down, and on
 the way up every pixel doubled, a 2 x 2 convolution that halves the channels, and the

@@ -7,7 +7,7 @@ p = (y, x) lies in the slice as acquired, about the image centre c = (size - 1) 
 
 A stack's transforms are an array [z, 3]. Pairs are registered by StackReg (Thevenaz,
 Ruttimann and Unser, IEEE Trans. Image Process. 7, 1998, 27), then concatenated, and
-each slice is resampled once, from the raw data (methods 6.1).
+each slice is resampled once, from the raw data (§6.1).
 
 What registration cannot know:
 * Walls seen through open pores move from slice to slice by (slice step) tan(tilt), and

@@ -6,7 +6,7 @@ Two separate corrections of grey values [y, x]:
   mean of all pixels would not do: it follows the porosity, which may change with depth.
 * Within a slice, charging and shadows change brightness over many pores. The local
   normalisation (I - mean) / (sd + epsilon) over a window larger than the pores removes
-  that, and with it what is real at that scale (methods 6.3).
+  that, and with it what is real at that scale (§6.3).
 
 This is the only module of prep that knows scikit-image.
 """

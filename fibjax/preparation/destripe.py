@@ -1,7 +1,7 @@
 """Removal of curtains: stripes that the ion beam leaves along the image's vertical.
 
 The wavelet-FFT filter of Munch, Trtik, Marone and Stampanoni (Optics Express 17, 2009,
-8567; methods 6.2). A wavelet transform sorts what changes from column to column by
+8567; §6.2). A wavelet transform sorts what changes from column to column by
 width; in each of these bands a stripe is what hardly changes down the rows, so that a
 Fourier transform down the rows gathers it around frequency 0, where it is damped.
 

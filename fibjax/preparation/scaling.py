@@ -1,29 +1,47 @@
-"""Pre-processing of grey values: a common scale, and no gradient along image rows.
+"""Grey values on a common scale, without the gradient along image rows (§1.2).
 
-In: a volume [z, y, x] uint8, uint16 or float32 as acquired. Out: float32 in about
-[0, 1], the scale of all volumes the networks see. Both steps are one affine map,
-V' = scale * V + offset - beta * (row - row_mean), recorded in full, so that it can be
-replayed on other slices of the same acquisition. Values are not clipped: they may
-leave [0, 1] slightly (Skarberg et al. 2021, section 2.2; specification 1.2).
+Input: a volume or array [z, y, x] uint8, uint16 or float32 as acquired. Output: float32
+in about [0, 1], the scale that all methods expect. Both steps are one affine map,
+V' = scale * V + offset - beta * (row - row_mean), recorded completely, so that it can
+be replayed on other slices of the same acquisition. Values are not clipped: they may
+leave [0, 1] slightly (Skarberg et al. 2021, section 2.2).
 
-The gradient is that of the detector's shadow, along y (the milling trench's depth).
-It is a straight line through the row means of the whole volume; least squares on the
-means equals least squares on all voxels, since every row has as many.
+The gradient is the shadow on the detector, along y (the depth of the milling trench):
+a straight line through the row means of the whole volume. Least squares on the means
+equals least squares on all voxels, since all rows have the same number of them.
 """
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
 import numpy as np
 
-from fibjax.errors import InputError, unknown
+from fibjax.errors import InputError
 from fibjax.system import geometry
+from fibjax.volumes import ome_zarr
 from fibjax.volumes.volume import Volume, new_volume, read_box, shard_shape, write_box
 
 SCALES = ('dtype', 'minmax_volume')
 _DTYPE_RANGE = {'uint8': 255.0, 'uint16': 65535.0, 'float32': 1.0, 'float64': 1.0}
-# A float volume further from [0, 1] than this was surely never scaled.
+# A float volume with values outside these limits was certainly never scaled.
 _FLOAT_LIMITS = (-0.5, 1.5)
 
 
+class _Source(NamedTuple):
+  """Grey values on disk or in memory; read: (start_zyx, stop_zyx) -> [z, y, x].
+
+  Statistics are summed box by box: the order of the sums, and so their last bits,
+  depends on shard_zyx.
+  """
+  name: str
+  shape: tuple[int, int, int]
+  dtype: np.dtype
+  shard_zyx: tuple[int, int, int]
+  read: Callable[[tuple, tuple], np.ndarray]
+
+
 def fit_row_gradient(row_means_y: np.ndarray) -> float:
-  """Slope of the least-squares line through the mean of each image row.
+  """Fits the slope of the least-squares line through the mean of each image row.
 
   Args:
     row_means_y: [y] mean over z and x of each row.
@@ -47,8 +65,8 @@ def subtract_row_gradient(grey_zyx: np.ndarray, beta_per_px: float, *,
     grey_zyx: [..., y, x] values.
     beta_per_px: slope per pixel along y.
     first_row: row of the volume that grey_zyx starts with.
-    row_mean: row where the correction is 0; None: the middle of grey_zyx, which then
-      has all rows of the volume.
+    row_mean: row where the correction is 0; None: the middle of grey_zyx, which must
+      then have all rows of the volume.
 
   Returns:
     float64 array of the same shape.
@@ -65,7 +83,7 @@ def apply_record(grey_zyx: np.ndarray, record: dict, first_row: int = 0) -> np.n
 
   Args:
     grey_zyx: [..., y, x] values as acquired.
-    record: what `prepare_volume` returned.
+    record: as `prepare_volume` returns it.
     first_row: row of the volume that grey_zyx starts with.
 
   Returns:
@@ -76,88 +94,127 @@ def apply_record(grey_zyx: np.ndarray, record: dict, first_row: int = 0) -> np.n
                                row_mean=record['row_mean']).astype(np.float32)
 
 
+def scale_image(image_zyx: np.ndarray, *, scale: str = 'dtype',
+                gradient: bool = True) -> np.ndarray:
+  """Scales grey values to about [0, 1] and removes their gradient along rows.
+
+  Equal to the last bit to `prepare_volume` of the imported volume.
+
+  Args:
+    image_zyx: [z, y, x] grey values as acquired, uint8, uint16, float32 or float64.
+    scale: 'dtype' divides by the range of the dtype (255, 65535; floats stay as they
+      are); 'minmax_volume' maps the minimum and maximum to 0 and 1.
+    gradient: whether to remove the gradient along image rows.
+
+  Returns:
+    float32 [z, y, x]; values may leave [0, 1] slightly.
+
+  Raises:
+    InputError: as `prepare_volume`; for an array of another rank.
+  """
+  image_zyx = np.asarray(image_zyx)
+  if image_zyx.ndim != 3 or 0 in image_zyx.shape:
+    raise InputError('image_zyx', got=f'an array of shape {image_zyx.shape}',
+                     expected='three axes z, y, x with at least one voxel',
+                     remedy='add an axis of length one for a single slice')
+  # Sums over slices of another memory layout would round differently.
+  image_zyx = np.ascontiguousarray(image_zyx, image_zyx.dtype.newbyteorder('='))
+
+  def read(start, stop):
+    return image_zyx[tuple(map(slice, start, stop))]
+  _, shard = ome_zarr.choose_grid(image_zyx.shape)
+  record = _fit(_Source('image_zyx', image_zyx.shape, image_zyx.dtype, tuple(shard),
+                        read), scale, gradient)
+  return _apply_to_slices(image_zyx, record)
+
+
 def prepare_volume(source: Volume, out_path, *, scale: str = 'dtype',
                    gradient: bool = True) -> dict:
-  """Writes the prepared float32 volume, in two passes shard by shard.
+  """Writes the scaled float32 volume, in two passes shard by shard.
 
   Args:
     source: volume as acquired.
     out_path: volume to make; must not exist.
-    scale: 'dtype' divides by the range of the dtype (255, 65535; floats stay as they
-      are); 'minmax_volume' maps the volume's minimum and maximum to 0 and 1.
-    gradient: whether to remove the gradient along image rows.
+    scale, gradient: as for `scale_image`.
 
   Returns:
-    JSON-able record: source, dtype, shape, earlier_steps (what `fibjax prep` did
-      before, see chain.py), scale and offset (V * scale + offset),
-    beta_per_px (on the scaled values), row_mean (the row where the correction is 0),
-    minimum, maximum and mean as acquired, method.
+    JSON-able record, also in the attributes of the volume: source, dtype, shape,
+    earlier_steps (names of the steps of `fibjax prep` before, see chain.py), scale and
+    offset (V * scale + offset), beta_per_px (on the scaled values), row_mean (the row
+    where the correction is 0), minimum, maximum and mean as acquired, method.
 
   Raises:
     InputError: for NaN or infinite values (names the slice), a constant volume, a
       float volume far outside [0, 1], another dtype, or an unknown scale.
   """
+  record = _fit(_Source(str(source.path), source.shape, source.dtype,
+                        shard_shape(source), partial(read_box, source)),
+                scale, gradient,
+                source.attributes.get('preparation', {}).get('steps', ()))
+  with new_volume(out_path, source.shape, np.float32, source.voxel_size_zyx_nm,
+                  fill_value=None, attributes={'preprocessing': record}) as prepared:
+    for start, stop in geometry.tile_boxes(source.shape, shard_shape(prepared)):
+      grey_zyx = read_box(source, start, stop)
+      write_box(prepared, start, _apply_to_slices(grey_zyx, record, start[1]))
+  return record
+
+
+def _apply_to_slices(grey_zyx, record: dict, first_row: int = 0) -> np.ndarray:
+  """`apply_record` slice by slice, which keeps the float64 values in between small."""
+  out_zyx = np.empty(grey_zyx.shape, np.float32)
+  for z, grey_yx in enumerate(grey_zyx):
+    out_zyx[z] = apply_record(grey_yx, record, first_row)
+  return out_zyx
+
+
+def _fit(source: _Source, scale: str, gradient: bool, earlier_steps=()) -> dict:
+  """Fits scale and gradient to all grey values: the record of `prepare_volume`."""
   if scale not in SCALES:
-    raise unknown('prep scale', scale, SCALES)
+    raise InputError('config.prepare.scale', got=repr(scale),
+                     expected=f'one of {SCALES}', remedy='correct it')
   if source.dtype.name not in _DTYPE_RANGE:
-    raise InputError(str(source.path), got=f'dtype {source.dtype}',
+    raise InputError(source.name, got=f'dtype {source.dtype}',
                      expected=f'one of {", ".join(_DTYPE_RANGE)}',
                      remedy='convert the stack')
   row_means_y, low, high = _statistics(source)
   factor, offset = _scaling(source, scale, low, high)
-  record = {
-      'source': str(source.path), 'dtype': source.dtype.name,
-      'shape': list(source.shape), 'earlier_steps': [
-          step['name'] for step in source.attributes.get('preparation', {}).get(
-              'steps', ())],
+  return {
+      'source': source.name, 'dtype': source.dtype.name, 'shape': list(source.shape),
+      'earlier_steps': [step['name'] for step in earlier_steps],
       'method': scale, 'gradient_removed': gradient,
       'scale': factor, 'offset': offset,
       'beta_per_px': fit_row_gradient(row_means_y * factor) if gradient else 0.0,
       'row_mean': (source.shape[1] - 1) / 2,
       'minimum': low, 'maximum': high, 'mean': float(row_means_y.mean())}
-  with new_volume(out_path, source.shape, np.float32, source.voxel_size_zyx_nm,
-                          fill_value=None,
-                          attributes={'preprocessing': record}) as prepared:
-    for start, stop in _shard_boxes(prepared):
-      grey_zyx = read_box(source, start, stop)
-      out_zyx = np.empty(grey_zyx.shape, np.float32)
-      for z, grey_yx in enumerate(grey_zyx):  # keeps the float64 in between small
-        out_zyx[z] = apply_record(grey_yx, record, first_row=start[1])
-      write_box(prepared, start, out_zyx)
-  return record
 
 
-def _statistics(source):
-  """Mean of each row [y], minimum and maximum of a volume, in one pass."""
+def _statistics(source: _Source) -> tuple[np.ndarray, float, float]:
+  """Mean of each row [y], minimum and maximum of all grey values, in one pass."""
   row_sums_y, low, high = np.zeros(source.shape[1]), np.inf, -np.inf
-  for start, stop in _shard_boxes(source):
+  for start, stop in geometry.tile_boxes(source.shape, source.shard_zyx):
     sums_y = row_sums_y[start[1]:stop[1]]
-    for z, grey_yx in enumerate(read_box(source, start, stop), start[0]):
-      ends = float(grey_yx.min()), float(grey_yx.max())
-      if not np.isfinite(ends).all():  # min and max carry NaN on
-        raise InputError(f'{source.path} slice z={z}', got='NaN or infinite values',
+    for z, grey_yx in enumerate(source.read(start, stop), start[0]):
+      extremes = float(grey_yx.min()), float(grey_yx.max())
+      if not np.isfinite(extremes).all():  # min and max propagate NaN
+        raise InputError(f'{source.name} slice z={z}', got='NaN or infinite values',
                          expected='finite grey values',
                          remedy='repair or leave out the slice')
       sums_y += grey_yx.sum(1, dtype=np.float64)
-      low, high = min(low, ends[0]), max(high, ends[1])
+      low, high = min(low, extremes[0]), max(high, extremes[1])
   if low == high:
-    raise InputError(str(source.path), got=f'{low:g} in every voxel',
+    raise InputError(source.name, got=f'{low:g} in every voxel',
                      expected='an image with contrast',
                      remedy='check the stack that was imported')
   return row_sums_y / (source.shape[0] * source.shape[2]), low, high
 
 
-def _scaling(source, scale, low, high) -> tuple[float, float]:
+def _scaling(source: _Source, scale: str, low, high) -> tuple[float, float]:
   """(factor, offset) of V * factor + offset."""
   if scale == 'minmax_volume':
     return 1 / (high - low), -low / (high - low)
   unscaled = low < _FLOAT_LIMITS[0] or high > _FLOAT_LIMITS[1]
   if source.dtype.kind == 'f' and unscaled:
-    raise InputError(str(source.path), got=f'float values from {low:g} to {high:g}',
+    raise InputError(source.name, got=f'float values from {low:g} to {high:g}',
                      expected='about [0, 1], which the dtype scale leaves as they are',
                      remedy="use the scale 'minmax_volume'")
   return 1 / _DTYPE_RANGE[source.dtype.name], 0.0
-
-
-def _shard_boxes(volume):
-  return geometry.tile_boxes(volume.shape, shard_shape(volume))

@@ -42,7 +42,6 @@ from fibjax.training import checkpoint
 from fibjax.volumes.volume import Volume, read_box
 
 _WINDOWS, _WINDOW_PX = 24, 256  # for the spread of the members in a volume
-_SAMPLING_VOX = 2 ** 27  # of a volume, about its centre, for the two-point function
 _MEMORY_GB = 1.5  # for the tiles of a simulated film
 
 
@@ -174,7 +173,8 @@ def volume_porosity(label, inputs: Inputs, segmentation: Volume, name: str,
   members_m = (labels_mryx == 0).mean((1, 2, 3))
   whole = evaluate.whole_volume(segmentation, None)['porosity_automatic']
   members_m += whole - np.mean(ensemble_ryx == 0)
-  interval = uncertainty.porosity_interval(members_m, bias, _sampling(segmentation))
+  interval = uncertainty.porosity_interval(members_m, bias,
+                                           sampling_error(segmentation))
   return interval | {'members': members_m.tolist()}
 
 
@@ -206,14 +206,19 @@ def _threshold(scores: np.ndarray, how) -> np.ndarray:
   return postprocess.double_threshold(scores, how.sigma_px, how.threshold, how.kernel)
 
 
-def _sampling(segmentation: Volume) -> two_point.Sampling:
-  """Sampling error of the porosity, from as much of the volume as is practical.
+def sampling_error(segmentation: Volume, largest_vox: int = 2 ** 27
+                   ) -> two_point.Sampling:
+  """Sampling error of the porosity of a volume, from its central part.
 
   The variance of a mean falls as one over the volume, so the error of a part is scaled
   to the whole.
+
+  Args:
+    segmentation: [z, y, x] labels, 0 = pore.
+    largest_vox: voxels of the part whose two-point function is computed.
   """
   depth, height, width = segmentation.shape
-  side = max(1, int((_SAMPLING_VOX / depth) ** 0.5))
+  side = max(1, int((largest_vox / depth) ** 0.5))
   sides = (depth, min(side, height), min(side, width))
   start = [(n - s) // 2 for n, s in zip(segmentation.shape, sides, strict=True)]
   stop = [a + s for a, s in zip(start, sides, strict=True)]

@@ -12,8 +12,7 @@ import filelock
 
 from fibjax.errors import InputError
 
-# What only computing can make again: checkpoints, scores and segmentations, partial
-# ones too.
+# Results that take long to compute again, finished or partial.
 _EXPENSIVE = ('checkpoints', 'forest.npz', 'sweep/groups', 'runs/*', 'forest/*',
               '*scores.ome.zarr*', '*segmentation.ome.zarr*')
 
@@ -178,7 +177,7 @@ def lock(workdir):
   workdir = Path(workdir)
   try:
     workdir.mkdir(parents=True, exist_ok=True)
-    held = filelock.FileLock(workdir / '.lock', timeout=0).acquire()
+    acquired = filelock.FileLock(workdir / '.lock', timeout=0).acquire()
   except filelock.Timeout:
     raise InputError(str(workdir), got='a workdir in use by another process',
                      expected='one run per workdir',
@@ -186,7 +185,7 @@ def lock(workdir):
   except OSError as error:
     raise InputError(str(workdir), got=str(error), expected='a folder to write to',
                      remedy='choose another --workdir') from None
-  with held:
+  with acquired:
     yield workdir
 
 
@@ -202,9 +201,10 @@ def volume_name(path) -> str:
 
 @contextlib.contextmanager
 def undo_on_mistake(folder: Path):
-  """Empties a new workdir again when a mistake ends the call before any training.
+  """Empties a new workdir again when an InputError ends the call.
 
-  The corrected command can then use the same workdir. Expensive results stay.
+  The corrected command can then use the same workdir. A workdir that already has
+  results that take long to compute is kept as it is.
   """
   folder = Path(folder)
   existed = folder.exists()

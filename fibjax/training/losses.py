@@ -22,6 +22,7 @@ import optax
 from scipy import ndimage
 
 from fibjax.errors import InputError, check_shape
+from fibjax.metrics.labels import UNLABELLED
 
 _POROSITY_VOXELS = 256  # fewer say too little of a porosity (§8.4)
 _POROSITY_FLOOR = 1e-6
@@ -260,7 +261,7 @@ def border_weights(mask_yx: np.ndarray, amount: float, sigma_px: float) -> np.nd
   if not 0 < sigma_px < math.inf:
     raise InputError('sigma_px of border weight', got=sigma_px, expected='more than 0',
                      remedy='give pixels, e.g. 5')
-  labelled, pore, solid = mask_yx != 255, mask_yx == 0, mask_yx == 1
+  labelled, pore, solid = mask_yx != UNLABELLED, mask_yx == 0, mask_yx == 1
   pore_face = pore & ndimage.binary_dilation(solid)
   solid_face = solid & ndimage.binary_dilation(pore)
   if not pore_face.any():

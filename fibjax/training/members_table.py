@@ -46,10 +46,10 @@ HYPERS = {  # columns of members.csv; the published values as in §1.7
 COLUMNS = ('n_xy', 'n_z', 'loss', 'member', 'seed', *HYPERS, 'best_epoch', 'val_bce',
            'val_accuracy', 'val_miou', 'seconds', 'state')
 STATES = ('finished', 'diverged', 'stopped')
+SUMMARISED_COLUMNS = ('val_bce', 'val_miou', 'seconds')
 
 _TEXT_COLUMNS = ('loss', 'seed', 'state')
 _WHOLE_COLUMNS = ('n_xy', 'n_z', 'member')  # whole numbers; with the loss, the key
-_SUMMARISED_COLUMNS = ('val_bce', 'val_miou', 'seconds')
 _RANGES = {'n_xy': (1, math.inf), 'n_z': (1, math.inf), 'member': (0, math.inf),
            'val_bce': (0, math.inf), 'val_miou': (0, 1), 'val_accuracy': (0, 1),
            'seconds': (0, math.inf)}
@@ -196,7 +196,7 @@ def summarise_sizes(members: dict) -> list[Size]:
     of_size = ((members['n_z'] == n_z) & (members['n_xy'] == n_xy)
                & (members['loss'] == loss))
     finished = of_size & (members['state'] == 'finished')
-    values = {name: members[name][finished] for name in _SUMMARISED_COLUMNS}
+    values = {name: members[name][finished] for name in SUMMARISED_COLUMNS}
     n = int(finished.sum())
     sizes.append(Size(
         int(n_xy), int(n_z), loss,

@@ -84,7 +84,7 @@ def map_blocks(open_function: Callable[[Volume], BlockFunction], source: Volume,
       changes during the work, or when a shard cannot be read, computed or written.
   """
   out = Path(out)
-  partial = out.with_name(f'{out.name}.partial')
+  partial = files.partial_path(out)
   manifest = out.with_name(f'{out.name}.manifest.jsonl')
   fingerprint = json.loads(json.dumps(fingerprint))  # as it will be read back
   if out.exists():

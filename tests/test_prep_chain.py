@@ -214,6 +214,7 @@ def test_steps_from_text():
     ('align:trend=keep:trend=keep', 'each name once'),
     ('align:trend=cubic', "align:trend: got 'cubic', expected one of keep, linear"),
     ('align:speed=3', "got parameter 'speed', expected one of mask, trend"),
+    ('alline', "did you mean 'align'"), ('align:trnd=keep', "did you mean 'trend'"),
     ('gradient:x=3', "step gradient: got parameter 'x', expected none"),
     ('align:mask=yes', "align:mask: got 'yes', expected true or false"),
     ('align:sigma_z=long', "sigma_z: got 'long', expected a value like 15.0"),

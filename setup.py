@@ -12,7 +12,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.11',
     packages=find_packages(include=['fibjax', 'fibjax.*']),
-    package_data={'fibjax.report': ['*.html']},
+    package_data={'fibjax': ['METHODS.md'], 'fibjax.report': ['*.html']},
     install_requires=[
         'jax>=0.10',
         'flax>=0.12',
@@ -35,6 +35,8 @@ setup(
         'jinja2>=3.1',
         'scikit-learn>=1.5',
         'scikit-image>=0.24',
+        'filelock>=3.15',
+        'psutil>=5.9',
         'tqdm>=4.66',
         'tensorboardX>=2.6',
     ],

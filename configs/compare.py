@@ -1,16 +1,17 @@
 """All methods on the same films, with pore-backs off, at half and at full strength.
 
-COMMAND   fibjax run --config=configs/compare.py --workdir=workdirs/compare
+COMMAND   fibjax compare --config=configs/compare.py --workdir=workdirs/compare
 HARDWARE  2 CPU cores, 92 minutes beside other work
 SCORE     test mIoU of three films, pore-backs off, half, full: CNN 0.984, 0.975, 0.907;
-          forest 0.988, 0.977, 0.840; U-Net 0.986, 0.977, 0.892; the best classical one
-          with pore-backs, threshold backpropagation, 0.969, 0.949, 0.723 (2026-11-26)
+          forest 0.988, 0.977, 0.840; U-Net 0.986, 0.977, 0.892; threshold
+          backpropagation, the best classical method with pore-backs, 0.969, 0.949,
+          0.723 (2026-11-26)
 RESULT    workdirs/compare/report.html and compare.json
 
-On the public FlyEM volume, as far as it has what a method needs:
+On the public FlyEM volume, which has no pore-backs (see flyem.py):
 
-COMMAND   fibjax run --config=configs/compare.py:flyem --config.data.root=DIR \
-              --workdir=workdirs/compare_flyem
+COMMAND   fibjax compare --config=configs/compare.py:flyem \
+              --config.data.root=DIR --workdir=workdirs/compare_flyem
 HARDWARE  2 CPU cores, 35 minutes beside other work
 SCORE     test mIoU: U-Net 0.796, residual U-Net 0.776, CNN 0.747, forest 0.739,
           Sauvola 0.615 (2026-11-26)
@@ -19,7 +20,7 @@ from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):
-  """Variants: base; flyem; tiny (some minutes, for the tests)."""
+  """Variants: base; flyem; tiny (some minutes on a CPU, for tests)."""
   known = ('base', 'flyem', 'tiny')
   if variant not in known:
     raise unknown_variant(variant, known)

@@ -1,23 +1,25 @@
-"""Three simulated films (HPC22, HPC30, HPC45): the main job in minutes.
+"""The main job on three simulated films (HPC22, HPC30, HPC45), in minutes.
 
 COMMAND   fibjax run --config=configs/demo.py --workdir=workdirs/demo
 HARDWARE  2 CPU cores, 4 min 31 s
 SCORE     test mIoU after post-processing 0.868, 0.914, 0.904 for HPC22, HPC30, HPC45
-          (best grey threshold with the answer in hand: 0.524, 0.668, 0.542), porosity
-          17.4, 36.6, 51.2 % where the truth is 17.1, 34.8, 50.5 % (2026-11-26)
+          (best grey threshold, chosen on the test regions: 0.524, 0.668, 0.542),
+          porosity 17.4, 36.6, 51.2 % where the truth is 17.1, 34.8, 50.5 % (2026-11-26)
 
-An ensemble of 8 seeds on the same films is `demo.py:ensemble`:
+An ensemble of 8 seeds on the same films, variant `ensemble`:
 
 COMMAND   fibjax ensemble --config=configs/demo.py:ensemble --workdir=workdirs/ensemble
 HARDWARE  2 CPU cores, 34 minutes
-SCORE     test mIoU 0.913, its members 0.906 on average (sd 0.006); Brier score 0.030
-          against 0.032 (2026-11-26)
+SCORE     test mIoU 0.913, members 0.906 ± 0.006; Brier score 0.030, members 0.032
+          (2026-11-26)
+
+A config file is Python code and is executed: run only files that you trust.
 """
 from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):
-  """Variants: base; ensemble (8 seeds); each with tiny (a minute, for the tests)."""
+  """Variants: base; ensemble (8 seeds); tiny, ensemble_tiny (a minute, tests)."""
   known = ('base', 'tiny', 'ensemble', 'ensemble_tiny')
   if variant not in known:
     raise unknown_variant(variant, known)

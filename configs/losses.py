@@ -1,9 +1,9 @@
-"""Losses compared: each trained with the same seeds on the same simulated films.
+"""Comparison of losses, each trained with the same seeds on the same simulated films.
 
 COMMAND   fibjax sweep --config=configs/losses.py --workdir=workdirs/losses
 HARDWARE  2 CPU cores, 46 minutes beside other work
 SCORE     test mIoU 0.841 (bce), 0.842 (bce + ramp(0.6, 1)*jaccard), 0.836 (dice);
-          two of four seeds of jaccard and of lovasz alone call everything one phase
+          jaccard and lovasz alone: two of four seeds call everything one phase
           (2026-11-26)
 RESULT    workdirs/losses/sweep/report.html and losses.json
 """
@@ -11,7 +11,7 @@ from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):
-  """Variants: base; tiny (a minute, for the tests)."""
+  """Variants: base; tiny (a minute, for tests)."""
   if variant not in ('base', 'tiny'):
     raise unknown_variant(variant, ('base', 'tiny'))
   config = base()

@@ -1,9 +1,9 @@
 """Training slices for a residual U-Net on a membrane of 80 % porosity.
 
-A random forest and an emulated correction make the labels; 5 or 20 slices, from the top
-or distributed, train five seeds each (sections 2 and 3 of the methods).
+A random forest and an emulated correction make the labels (§2, §3.3); 5 or 20 slices,
+from the top or distributed, train five seeds each (§3).
 
-COMMAND   fibjax run --config=configs/membrane.py --workdir=workdirs/membrane
+COMMAND   fibjax study --config=configs/membrane.py --workdir=workdirs/membrane
 HARDWARE  2 CPU cores, 63 minutes beside another study
 SCORE     accuracy at slices 434 and 598, distributed minus initial: +0.031 [0.015,
           0.048] with 5 slices, +0.055 [0.034, 0.077] with 20, interaction +0.024
@@ -12,15 +12,16 @@ SCORE     accuracy at slices 434 and 598, distributed minus initial: +0.031 [0.0
           distributed +0.010 [0.003, 0.017] (25 minutes) (2026-11-26)
 RESULT    workdirs/membrane/report.html, study.json and trials/*/slices.csv
 
-Without trends along z, where placement should not matter: `membrane.py:flat`. Without a
-person: `membrane.py:auto`, forest, choice of slices by its uncertainty, network;
-compared with both others by `--config.study.placements=initial,distributed,uncertain`.
+The variant `flat` has no trends along z, so placement should not matter. The variant
+`auto` needs no person: the forest's uncertainty chooses the slices, and its labels are
+not corrected; `--config.study.placements=initial,distributed,uncertain` compares that
+with the two other placements.
 """
 from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):
-  """Variants: base; flat; auto; tiny and auto_tiny (a minute, for the tests)."""
+  """Variants: base; flat; auto; tiny and auto_tiny (a minute, for tests)."""
   known = ('base', 'flat', 'auto', 'tiny', 'auto_tiny')
   if variant not in known:
     raise unknown_variant(variant, known)

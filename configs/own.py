@@ -1,6 +1,6 @@
-"""A user's own volumes and regions: the recommended network and training.
+"""Your own volumes and regions, with the recommended network and training.
 
-Bring volumes by `fibjax import` and regions by `fibjax regions import` first.
+Make volumes with `fibjax import` and regions with `fibjax regions import` first.
 
 COMMAND   fibjax run --config=configs/own.py --workdir=workdirs/own \
               --config.data.volumes=A.ome.zarr,B.ome.zarr \
@@ -11,14 +11,14 @@ from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):
-  """Variants: base; large (113 x 113 neighbourhoods, for a GPU); tiny (a look)."""
+  """Variants: base; large (113 x 113 neighbourhoods, for a GPU); tiny (a minute)."""
   if variant not in ('base', 'large', 'tiny'):
     raise unknown_variant(variant, ('base', 'large', 'tiny'))
   config = base()
   config.name = 'own'
   config.data.source = 'volumes'
-  # Pore-backs move along y, the direction of the tilt, from slice to slice: flips along
-  # y would hide that. 'dihedral' or 'full' for images in which they do not.
+  # Pore-backs move along y, the direction of the tilt, from slice to slice; flips along
+  # y would hide that. Choose 'dihedral' or 'full' where pore-backs do not move so.
   config.train.augment = 'physical'
   if variant == 'large':
     config.model.n_xy = 113

@@ -1,27 +1,28 @@
-"""The network of Skärberg et al. 2021 with the hyper-parameters of its winner.
+"""The network of Skärberg et al. 2021 with the hyper-parameters of the paper's winner.
 
 Zero padding, 113 x 113 x 3, single voxels, SGD with momentum 0.99 (J. Microscopy
-283:51, sections 1.4 to 1.7 of the methods), on the authors' data: DIR is the unzipped
-record 10.5281/zenodo.4317170. The report has Tables 1 to 3 beside the published ones.
+283:51; §1.4 to §1.7), on the authors' data: DIR is the unzipped record
+10.5281/zenodo.4317170. The report has Tables 1 to 3 beside the published ones.
 
 COMMAND   fibjax run --config=configs/skarberg2021.py --config.data.root=DIR \
               --workdir=workdirs/skarberg2021
 HARDWARE  one GPU
 
-With the authors' trained weights instead of a training: --config.train.weights=archive.
+To use the authors' weights instead of training: --config.train.weights=archive.
 On other data: --config.data.source=volumes --config.data.volumes=A,B,C
 --config.data.regions=RA,RB,RC.
 
 The paper's search, 100 members for each of 36 sizes, is the variant `sweep`:
 
 COMMAND   fibjax sweep --config=configs/skarberg2021.py:sweep ... --workdir=...
-HARDWARE  a node with several GPUs (launch/local.sh), or several (launch/slurm.sbatch)
+HARDWARE  one node with several GPUs (launch/local.sh) or several nodes
+          (launch/slurm.sbatch)
 """
 from fibjax.config import base, unknown_variant
 
 
 def get_config(variant: str = 'base'):
-  """Variants: base; sweep (the search); each with _tiny: a small simulated film."""
+  """Variants: base; sweep (the search); tiny, sweep_tiny (a small film, for tests)."""
   known = ('base', 'tiny', 'sweep', 'sweep_tiny')
   if variant not in known:
     raise unknown_variant(variant, known)

@@ -1,21 +1,25 @@
-"""The one kind of error a user's mistake raises.
+"""`InputError`, the error that every mistake of a user raises.
 
-Every message is one line that names the thing, what was got, what was expected and
-the remedy; the command prints it as it is and exits with status 2. Anything else
-that escapes is a defect of fibjax and keeps its traceback.
+Its message is one line that names the thing at fault, what was got, what was expected
+and the remedy; the command prints it as it is and exits with status 2. Any other
+exception that escapes is a defect of fibjax and keeps its traceback.
 """
+import difflib
+from collections.abc import Iterable
+
+_MAX_SHOWN = 24  # known words that a message lists; of more it lists the first half
 
 
 class InputError(ValueError):
-  """A mistake in what the user gave: a file, a label, a config value, an array."""
+  """A mistake in the user's input: a file, a label, a config value, an array."""
 
   def __init__(self, name: str, *, got, expected, remedy: str):
     """Builds the one-line message.
 
     Args:
       name: the thing at fault, e.g. a file, a config key or a region.
-      got: what was found there.
-      expected: what must hold.
+      got: its value or state.
+      expected: the condition that it must meet.
       remedy: what the user can do about it.
     """
     self.name = name
@@ -23,7 +27,7 @@ class InputError(ValueError):
     super().__init__(' '.join(line.split()))
 
   def __reduce__(self):
-    """Pickles the message, so that an error of a worker process arrives whole."""
+    """Pickles the message, so that a worker process can send the error."""
     return _rebuild, (self.name, str(self))
 
 
@@ -31,6 +35,35 @@ def _rebuild(name: str, line: str) -> InputError:
   error = InputError.__new__(InputError, line)
   error.args, error.name = (line,), name
   return error
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+  """The known word that is most like a misspelt one, '' when none is similar."""
+  lower = {str(k).lower(): str(k) for k in known}
+  matches = difflib.get_close_matches(str(word).lower(), lower, n=1)
+  return lower[matches[0]] if matches else ''
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+  """"did you mean 'xyz'?" with the nearest known word; '' when none is similar."""
+  similar = nearest(word, known)
+  return f'did you mean {similar!r}?' if similar else ''
+
+
+def unknown(name: str, got, known: Iterable, remedy: str = 'choose one of these'
+            ) -> InputError:
+  """The error for a word that is not among the known ones; suggests the nearest.
+
+  Args:
+    name: the thing at fault, e.g. a config key or a flag.
+    got: the word.
+    known: all words that would do, in the order of the message.
+    remedy: what the user can do where no known word is similar.
+  """
+  known = [str(k) for k in known]
+  shown = known if len(known) <= _MAX_SHOWN else [*known[:_MAX_SHOWN // 2], '...']
+  return InputError(name, got=repr(got), expected=f'one of {", ".join(shown)}',
+                    remedy=did_you_mean(got, known) or remedy)
 
 
 def check_shape(name: str, array, shape: tuple) -> None:

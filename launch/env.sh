@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes the virtual environment .venv with fibjax in it, once; sourced by the others.
-# FIBJAX_PYTHON chooses the interpreter (3.11 or newer), FIBJAX_EXTRAS more extras.
+# Creates the virtual environment .venv and installs fibjax in it, once; the other
+# scripts source this one. FIBJAX_PYTHON names the interpreter (3.11 or newer),
+# FIBJAX_EXTRAS further extras of setup.py, e.g. FIBJAX_EXTRAS=cuda12,view.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${FIBJAX_PYTHON:-python3}
@@ -12,7 +13,7 @@ fi
 extras=dev${FIBJAX_EXTRAS:+,$FIBJAX_EXTRAS}
 stamp=.venv/.fibjax-installed-$extras
 if [ ! -e "$stamp" ] || [ setup.py -nt "$stamp" ]; then
-  # pip comes last into an environment: without it the making was interrupted.
+  # venv installs pip last: an environment without it is incomplete.
   .venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv
   .venv/bin/python -m pip install --quiet --editable ".[$extras]"
   touch "$stamp"

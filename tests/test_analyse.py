@@ -2,13 +2,13 @@
 import numpy as np
 import pytest
 
-from fibjax.analysis.physics import analyse, compare
+from fibjax.analysis.physics import analyse, central_box, compare
 from fibjax.pipeline import measure
 from fibjax.report import figures, page
 from fibjax.report.physics import physics_figure, physics_table
 from fibjax.system import files
 from fibjax.volumes.volume import create_volume, open_volume, write_box
-from tests.test_report import film, make_run, visible_text
+from tests.helpers import NETWORK_FACTS, film, make_run, visible_text
 
 SIZE = (50., 10., 10.)
 
@@ -24,7 +24,7 @@ def store(path, array, size=SIZE):
     ((100, 500, 500), 25_000, ((45, 225, 225), (55, 275, 275))),  # 500 nm each
     ((4, 500, 500), 4 * 900, ((0, 235, 235), (4, 265, 265)))])  # z is shorter than that
 def test_the_box_has_equal_edges_and_at_most_so_many_voxels(shape, voxels, expected):
-  assert measure.central_box(shape, SIZE, voxels) == expected
+  assert central_box(shape, SIZE, voxels) == expected
 
 
 def test_a_volume_is_measured_in_its_box_beside_the_truth(tmp_path):
@@ -66,7 +66,8 @@ def test_a_run_is_analysed_once_and_shown(tmp_path):
   again = measure.analyse_run(1., segmentations, dict.fromkeys(segmentations), folder)
   assert again['HPC22']['start_zyx'] == [1, 1, 1]  # a finished volume is kept
   files.write_json(folder / 'analysis.json', found)
-  text = visible_text(page.write_report(folder).read_text(encoding='utf-8'))
+  path = page.write_report(folder, NETWORK_FACTS)
+  text = visible_text(path.read_text(encoding='utf-8'))
   assert 'Physical quantities of HPC22' in text and 'Pore sizes and S2 of HPC30' in text
   assert (folder / 'figures' / 'physics_2.png').exists()
 
@@ -82,7 +83,7 @@ def test_the_table_has_the_numbers_and_their_errors(tmp_path):
                               f'{100 * ((1 - phi) / phi - 1):+.1f}')
   pore, solid = (content['found']['chords'][phase]['z']['corrected_nm']
                  for phase in ('pore', 'solid'))
-  assert rows['pore chord, nm z'][:2] == (f'{pore:.0f}', f'{solid:.0f}')
+  assert rows['pore chord along z, nm'][:2] == (f'{pore:.0f}', f'{solid:.0f}')
   content['found']['transport']['y']['converged'] = False
   assert 'along y' in physics_table('A', content).note
   assert figures.to_png(physics_figure('a$b_$', content))

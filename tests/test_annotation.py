@@ -9,13 +9,13 @@ import pytest
 import tifffile
 
 from fibjax.annotation import exchange, experts, frame, proposals
-from fibjax.annotation.proposals import Sizes
 from fibjax.annotation.regions import (
   check_regions,
   load_regions,
   make_regions,
   region_mask,
 )
+from fibjax.annotation.sizes import Sizes
 from fibjax.errors import InputError
 from fibjax.formats.label_codes import LABEL_CODES
 from fibjax.metrics.calibration import binary_entropy
@@ -48,7 +48,7 @@ def exported(volume, tmp_path):
   """A folder of four regions for two experts, and their places."""
   places = proposals.propose(volume, 4, 'random', seed=9, sizes=SMALL)
   exchange.export_regions({'film': volume}, places, tmp_path / 'e', sizes=SMALL,
-                            experts=('anna', 'ben'))
+                          experts=('anna', 'ben'))
   return tmp_path / 'e', places
 
 
@@ -131,8 +131,9 @@ def test_the_frame_is_no_label_code_and_the_same_in_no_other_orientation():
 
 
 def test_a_context_beyond_the_volume_is_mirrored(film, volume, tmp_path):
-  exchange.export_regions({'film': volume}, [{'volume': 'film', 'z': 0, 'y': 0,
-                                                'x': 144}], tmp_path / 'e', sizes=SMALL)
+  exchange.export_regions(
+      {'film': volume}, [{'volume': 'film', 'z': 0, 'y': 0, 'x': 144}], tmp_path / 'e',
+      sizes=SMALL)
   padded = np.pad(film.image_zyx, ((2, 2), (16, 16), (16, 16)), 'reflect')
   np.testing.assert_array_equal(tifffile.imread(tmp_path / 'e/images/region_000.tif'),
                                 padded[:5, :64, 144:208])
@@ -317,7 +318,7 @@ def test_bad_options_of_export(volume, tmp_path, options, said):
   place = {'volume': 'film', 'z': 5, 'y': 50, 'x': 50}
   with pytest.raises(InputError, match=said):
     exchange.export_regions({'film': volume}, [place], tmp_path / 'e',
-                              **{'sizes': SMALL} | options)
+                            **{'sizes': SMALL} | options)
 
 
 # --- Several experts -----------------------------------------------------------------
@@ -494,14 +495,14 @@ def test_grey_values_are_no_scores(volume, tmp_path):
 
 def test_places_are_a_table(volume, tmp_path):
   places = proposals.propose(volume, 3, 'random', sizes=SMALL)
-  sizes = proposals.Sizes(64, 128, 3)
+  sizes = Sizes(64, 128, 3)
   proposals.save_places(tmp_path / 'p.csv', places, sizes)
   assert proposals.load_places(tmp_path / 'p.csv') == (places, sizes)
   with pytest.raises(InputError, match='already'):
     proposals.save_places(tmp_path / 'p.csv', places, sizes)
   (tmp_path / 'own.csv').write_text('volume,z,y,x\nfilm,1,2,3\n')
   assert proposals.load_places(tmp_path / 'own.csv') == (
-      [{'volume': 'film', 'z': 1, 'y': 2, 'x': 3}], proposals.Sizes())
+      [{'volume': 'film', 'z': 1, 'y': 2, 'x': 3}], Sizes())
   for text in ('', 'volume,z,y,x\n', 'volume,z,y\na,1,2\n', 'volume,z,y,x\na,1,2,b\n',
                'volume,z,y,x\na,1\n', 'volume,z,y,x,region_px\na,1,2,3,q\n',
                'volume,z,y,x,region_px\na,1,2,3,64\na,1,2,3,65\n'):

@@ -2,15 +2,14 @@
 import numpy as np
 import pytest
 
-from fibjax import models
+from fibjax import config, models
 from fibjax.annotation.regions import load_regions
-from fibjax.config import settings as config
 from fibjax.errors import InputError
-from fibjax.methods import registry
 from fibjax.pipeline import run
 from fibjax.report import sources
+from fibjax.training import stored
 from tests import tiny_archive
-from tests.test_main import SKARBERG
+from tests.helpers import ROOT
 
 NAMES = ['HPC22', 'HPC30', 'HPC45']
 
@@ -23,7 +22,7 @@ def archive(tmp_path_factory):
 
 
 def load(archive, *more):
-  return config.load(f'{SKARBERG}:tiny', (
+  return config.load(f'{ROOT}/configs/skarberg2021.py:tiny', (
       'data.source=zenodo', f'data.root={archive}', 'split.mode=table', *more))
 
 
@@ -56,7 +55,7 @@ def test_the_authors_weights_serve_without_a_training(archive, tmp_path):
   tiny_archive.write_weights(file, params)
   folder = tmp_path / 'w'
   run.run(settings, folder)
-  (found,) = registry.open_predictor(settings, folder).params
+  found = stored.load_best(model, settings.train, folder)
   for layer, part in params.items():
     for name, value in part.items():
       np.testing.assert_array_equal(np.squeeze(found[layer][name]), np.squeeze(value))

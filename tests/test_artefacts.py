@@ -62,7 +62,7 @@ def test_line_noise_is_a_correlated_row_offset():
 
 def test_curtains_run_down_the_rows_and_persist_in_z():
   drawn = artefacts.draw_artefacts(Artefacts(curtain=0.05, curtain_slices=8.0),
-                                (60, 40, 3000), 5, 10.0, (1,))
+                                   (60, 40, 3000), 5, 10.0, (1,))
   image = np.zeros((40, 3000), np.float32)
   change = np.stack([artefacts.apply_artefacts(image, image > 0, k, drawn)
                      for k in range(60)])

@@ -7,8 +7,9 @@ import pytest
 from fibjax.analysis import chords
 from fibjax.analysis.chords import Chords
 from fibjax.errors import InputError
-from fibjax.simulation import formulas, structure
+from fibjax.simulation import structure
 from fibjax.simulation.fields import Spectrum
+from tests import formulas
 
 SIZE = (50., 20., 10.)
 
@@ -100,8 +101,8 @@ def test_mean_of_an_isotropic_medium_is_4_phi_over_s():
 
 
 def test_mean_of_a_boolean_model():
-  moments = formulas.grain_moments(10.)
-  intensity = formulas.boolean_intensity(0.5, moments[0])
+  moments = structure.grain_moments(10.)
+  intensity = structure.boolean_intensity(0.5, moments[0])
   solid = structure.whole(structure.boolean((96, 96, 96), intensity, 10., 4))
   found = chords.find_chords(solid.astype(np.uint8), (10.,) * 3)
   corrected = np.mean([chords.mean_corrected(found[axis])[0] for axis in 'zyx'])
@@ -111,4 +112,4 @@ def test_mean_of_a_boolean_model():
 
 def test_another_phase_is_refused():
   with pytest.raises(InputError, match='pore or solid'):
-    chords.find_chords(np.zeros((2, 2, 2)), SIZE, 'water')
+    chords.find_chords(np.zeros((2, 2, 2), np.uint8), SIZE, 'water')

@@ -14,8 +14,9 @@ from fibjax.methods import (
   thresholds,
   watershed,
 )
-from fibjax.methods import morphological_profile as profiles
 from fibjax.methods.morphological_profile import (
+  _carry_back,
+  _last_occurrences,
   morphological_profile,
   threshold_backpropagation,
 )
@@ -60,7 +61,7 @@ def dark():
 
 @pytest.fixture(scope='module')
 def noise_free():
-  """Spec 5.4: eps 0.9, lambda 400 nm, neither noise nor texture."""
+  """A film with eps 0.9 and lambda 400 nm (§7.3), neither noise nor texture."""
   preset = films.PRESETS['HPC30']
   imaging = replace(preset.imaging, back_brightness=0.9, back_length_nm=400.0,
                     electrons=0.0, read_noise=0.0, texture=0.0)
@@ -242,13 +243,12 @@ def test_laplace_surface_is_harmonic(shape):
     thresholds.laplace_surface(image_yx, ~np.ones(shape, bool))
 
 
-def test_laplace_surface_by_iteration_is_the_direct_one(monkeypatch):
+def test_laplace_surface_by_iteration_is_the_direct_one():
   rng = np.random.default_rng(0)
   image_yx = rng.random((230, 210))
   support_yx = rng.random(image_yx.shape) < 0.01
   found_yx = thresholds.laplace_surface(image_yx, support_yx)
-  monkeypatch.setattr(thresholds, '_DIRECT_PIXELS', 10 ** 6)
-  direct_yx = thresholds.laplace_surface(image_yx, support_yx)
+  direct_yx = thresholds.laplace_surface(image_yx, support_yx, direct_px=10 ** 6)
   assert np.abs(found_yx - direct_yx).max() < 0.01
 
 
@@ -380,13 +380,13 @@ def test_profile_methods_find_where_a_wall_begins_and_ends(method):
 def test_occurrences_are_carried_back_to_the_first_failure():
   column_z = np.array([0.2, 1.0, 0.5, 0.95, 0.93, 1.0, 0.1, 0.1], np.float32)
   smooth_zyx = column_z[:, None, None]
-  last_zyx = profiles._last_occurrences(smooth_zyx, 0.25, 0.5)
+  last_zyx = _last_occurrences(smooth_zyx, 0.25, 0.5)
   assert np.flatnonzero(last_zyx).tolist() == [1, 5]
-  grey_zyx = profiles._carry_back(smooth_zyx, last_zyx, 0.9)
+  grey_zyx = _carry_back(smooth_zyx, last_zyx, 0.9)
   np.testing.assert_allclose(grey_zyx.ravel(), [0, 1, 0, 1, 1, 1, 0, 0])
   # A fall over two slices counts, one over three does not; the last slice is bright.
   column_z = np.array([1.0, 0.8, 0.6, 0.6, 1.0, 0.9, 0.8, 0.7], np.float32)
-  last_zyx = profiles._last_occurrences(column_z[:, None, None], 0.25, 0.5)
+  last_zyx = _last_occurrences(column_z[:, None, None], 0.25, 0.5)
   assert np.flatnonzero(last_zyx).tolist() == [0, 7]
 
 
@@ -518,14 +518,13 @@ def textured_film(tilt_deg, shape=(6, 128, 128), seed=3, strength=0.15):
   return image_zyx, truth_zyx
 
 
-def test_flow_needs_the_tilt_and_uses_it(monkeypatch):
+def test_flow_needs_the_tilt_and_uses_it():
   gains = {}
   for tilt_deg in (35.0, 0.0):
     image_zyx, truth_zyx = textured_film(tilt_deg)
     with_flow = scores(truth_zyx, optical_flow.optical_flow(image_zyx))['miou']
-    with monkeypatch.context() as patch:
-      patch.setattr(optical_flow, '_motion', lambda *args: np.float64(0))
-      without = scores(truth_zyx, optical_flow.optical_flow(image_zyx))['miou']
+    without_zyx = optical_flow.optical_flow(image_zyx, motion_weight=0)
+    without = scores(truth_zyx, without_zyx)['miou']
     gains[tilt_deg] = with_flow - without
     found = optical_flow.estimate_shift(image_zyx)
     assert found == pytest.approx(3.5 * (tilt_deg > 0), abs=0.4)
@@ -555,4 +554,5 @@ def test_no_motion_in_textureless_pores_is_said():
 def test_noise_between_slices_is_that_of_the_difference():
   rng = np.random.default_rng(0)
   volume_zyx = np.stack([discs((64, 64))] * 8) + 0.1 * rng.standard_normal((8, 64, 64))
-  assert classical_common.slice_noise(volume_zyx) == pytest.approx(0.1 * 2 ** 0.5, rel=0.03)
+  noise = classical_common.slice_noise(volume_zyx)
+  assert noise == pytest.approx(0.1 * 2 ** 0.5, rel=0.03)

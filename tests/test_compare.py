@@ -1,4 +1,5 @@
 """Methods side by side: the table, what it finds, classical methods as runs."""
+import concurrent.futures
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ from fibjax.analysis import two_point
 from fibjax.cli import main
 from fibjax.config import load
 from fibjax.errors import InputError
-from fibjax.methods import classical
-from fibjax.pipeline import run
+from fibjax.methods import classical, registry
+from fibjax.models import facts
+from fibjax.pipeline import run, stages
 from fibjax.report import compare_page
 from fibjax.studies import compare_methods
 from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
@@ -57,8 +59,12 @@ def test_every_method_is_measured_on_the_same_regions(compared):
 @pytest.mark.long
 def test_a_second_call_runs_nothing_again(compared, monkeypatch):
   settings, folder, result = compared
-  monkeypatch.setattr(compare_methods, '_in_process', None)
+  monkeypatch.setattr(concurrent.futures, 'ProcessPoolExecutor', None)
   assert compare_methods.run_compare(settings, folder) == result
+
+
+ROLES = {'otsu': facts.THRESHOLD, 'forest': facts.FOREST,
+         'patch_cnn': facts.NETWORK}
 
 
 def row(method, strength, miou, manual=0.3, automatic=0.25, best=0.7):
@@ -71,13 +77,14 @@ def row(method, strength, miou, manual=0.3, automatic=0.25, best=0.7):
 def test_findings_are_read_off_the_rows():
   rows = [row('otsu', 0., 0.97), row('forest', 0., 0.96),
           row('otsu', 1., 0.6), row('forest', 1., 0.75), row('patch_cnn', 1., 0.85)]
-  found = compare_methods.find(rows)
+  found = compare_methods.check_expectations(rows, ROLES)
   assert found['without_pore_backs'] == {'least_miou': 0.96, 'all_near_1': True}
   assert found['1'] == {'thresholds_overestimate_solid': True,
                         'network_ahead_of_forest_by': pytest.approx(0.10),
                         'forest_ahead_of_best_threshold': True}
-  worse = compare_methods.find([row('otsu', 0., 0.9), row('otsu', 1., 0.6, automatic=0.4),
-                        row('forest', 1., 0.69), row('patch_cnn', 1., 0.6)])
+  worse = compare_methods.check_expectations([
+      row('otsu', 0., 0.9), row('otsu', 1., 0.6, automatic=0.4),
+      row('forest', 1., 0.69), row('patch_cnn', 1., 0.6)], ROLES)
   assert not worse['without_pore_backs']['all_near_1']
   assert worse['1'] == {'thresholds_overestimate_solid': False,
                         'network_ahead_of_forest_by': pytest.approx(-0.09),
@@ -89,7 +96,7 @@ def test_the_table_shows_what_there_is():
       'accuracy': 0.9, 'z_anisotropy': 0.123, 'seconds_training': 12.3,
       'seconds_per_mvoxel': 3.456, 'peak_gib': 1.2}
   truth = {'method': 'truth', 'shine_through': 1., 'z_anisotropy': -0.01}
-  table = compare_page.compare_table([truth, full])
+  table = compare_page.compare_table([truth, full], {'forest': 'random forest'})
   assert table.rows[0][:4] == ('truth', '1', '–', '–')
   assert table.rows[1] == ('random forest', '1', '0.750', '0.750', '0.900', '5.00',
                            '+0.123', '12', '3.46', '1.20')
@@ -133,7 +140,7 @@ def test_a_classical_method_is_a_run(name, tmp_path):
   metrics = run.run(settings, tmp_path / 'w')
   labels = read(tmp_path / 'w' / 'segmentation.ome.zarr' / 'HPC30')
   image = read(tmp_path / 'w' / 'prepared.ome.zarr' / 'HPC30')
-  np.testing.assert_array_equal(labels, classical.METHODS[name](image))
+  np.testing.assert_array_equal(labels, classical.CLASSICAL[name].label(image))
   assert metrics['test']['before'] == metrics['test']['after']
   assert run.evaluate_again(tmp_path / 'w') == metrics
   text = (tmp_path / 'w' / 'report.html').read_text(encoding='utf-8')
@@ -145,14 +152,15 @@ def test_a_classical_method_is_a_run(name, tmp_path):
 def test_a_volume_too_large_for_the_memory_is_named(tmp_path, monkeypatch):
   with new_volume(tmp_path / 'v', (3, 8, 8), np.float32, None) as made:
     write_box(made, (0, 0, 0), np.zeros((3, 8, 8), np.float32))
-  monkeypatch.setattr(classical.patches, 'device_memory_bytes', lambda: 1000)
+  monkeypatch.setattr(stages, 'device_memory_bytes', lambda: 1000)
+  method = registry.make_method(load(f'{ROOT}/configs/demo.py:tiny',
+                                     ('model.name=otsu',)))
   with pytest.raises(InputError, match='needed by otsu'):
-    classical.segment_volume('otsu', open_volume(tmp_path / 'v'),
-                             tmp_path / 'out')
+    stages.label_volume(method, open_volume(tmp_path / 'v'), tmp_path / 'out')
 
 
 def test_unknown_methods_are_named_before_any_work(tmp_path, capsys):
-  status = main.main(['run', f'--config={ROOT}/configs/compare.py:tiny',
+  status = main.main(['compare', f'--config={ROOT}/configs/compare.py:tiny',
                       '--config.compare.methods=otsu,kmeans',
                       f'--workdir={tmp_path / "w"}'])
   assert status == 2 and 'kmeans' in capsys.readouterr().err

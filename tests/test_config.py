@@ -39,9 +39,13 @@ def test_overrides_of_every_type():
 
 
 @pytest.mark.parametrize('override, message', [
-    ('train.epoch=3', 'unknown key.*epochs'),
-    ('trian.epochs=3', 'unknown key.*train'),
+    ('train.epoch=3', r'unknown key.*epochs.*did you mean --config\.train\.epochs\?'),
+    ('trian.epochs=3', r'unknown key.*train.*did you mean --config\.train\.epochs\?'),
+    ('epochs=3', r'unknown key.*sweep, train.*mean --config\.train\.epochs\?'),
     ('train.epochs.x=3', 'unknown key'),
+    ('xyzzy=3', 'unknown key.*check the spelling'),
+    ('data.artefacts=mildd', "one of none, mild, real; did you mean 'mild'"),
+    ('data.artefacts=xyzzy', r'one of none, mild, real\)'),
     ('train.epochs=many', 'expected int'),
     ('train.epochs=1e3', 'expected int'),
     ('train.epochs=true', 'expected int'),
@@ -78,6 +82,8 @@ def test_all_problems_come_in_one_message():
      '  c.trian.epochs = 1\n  return c', 'AttributeError'),
     ('from fibjax.config import base\ndef get_config():\n  c = base()\n'
      '  c.train.epochs = 3.5\n  return c', 'TypeError'),
+    ('from fibjax.config import base\ndef get_config():\n  c = base()\n'
+     '  c.train.epoch = 1\n  return c', r"unknown key train\.epoch .*mean 'epochs'"),
     ('def get_config():\n  return 3', 'int.*ConfigDict'),
     ('from fibjax.config import base\ndef get_config():\n  c = base()\n'
      '  del c.train.epochs\n  return c', r'missing key train\.epochs'),
@@ -94,6 +100,8 @@ def test_missing_file_and_unknown_variant():
     load('configs/nothing.py')
   with pytest.raises(InputError, match="'huge'.*base.*tiny"):
     load(f'{DEMO}:huge')
+  with pytest.raises(InputError, match="'ensemblee'.*did you mean 'ensemble'"):
+    load(f'{DEMO}:ensemblee')
 
 
 def test_a_config_json_of_another_version_is_named():

@@ -5,8 +5,9 @@ from skimage.measure import euler_number
 
 from fibjax.analysis import connectivity
 from fibjax.errors import InputError
-from fibjax.simulation import formulas, structure
+from fibjax.simulation import structure
 from fibjax.simulation.fields import Spectrum
+from tests import formulas
 
 SIZE = (50., 10., 10.)
 CUBES = (1000., 1000., 1000.)  # voxels of 1 um^3
@@ -83,8 +84,8 @@ def test_pores_do_not_connect_over_an_edge():
 
 
 def test_one_phase_and_too_little():
-  assert set(connectivity.percolation(np.zeros((2, 2, 2)), SIZE).values()) == {1}
-  assert set(connectivity.percolation(np.ones((2, 2, 2)), SIZE).values()) == {0}
-  assert connectivity.euler_density(np.ones((3, 3, 3)), SIZE) == 0
+  assert set(connectivity.percolation(np.zeros((2, 2, 2), int), SIZE).values()) == {1}
+  assert set(connectivity.percolation(np.ones((2, 2, 2), int), SIZE).values()) == {0}
+  assert connectivity.euler_density(np.ones((3, 3, 3), np.uint8), SIZE) == 0
   with pytest.raises(InputError, match='2 voxels'):
-    connectivity.euler_density(np.ones((1, 3, 3)), SIZE)
+    connectivity.euler_density(np.ones((1, 3, 3), np.uint8), SIZE)

@@ -7,7 +7,7 @@ from fibjax.cli import main
 from fibjax.datasets import simulated
 from fibjax.errors import InputError
 from fibjax.simulation import annotator, films
-from fibjax.volumes import volume as volumes
+from fibjax.volumes.volume import open_volume, read_box
 
 SHAPE = (3, 40, 44)
 
@@ -17,13 +17,13 @@ def simulate(folder, **options):
 
 
 def read(folder, kind):
-  volume = volumes.open_volume(folder / f'{kind}.ome.zarr')
-  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+  volume = open_volume(folder / f'{kind}.ome.zarr')
+  return read_box(volume, (0, 0, 0), volume.shape)
 
 
 @pytest.mark.parametrize('call', [1, 2, 3])
 def test_a_film_killed_while_it_was_written_is_made_again(tmp_path, monkeypatch, call):
-  original, kinds = volumes.new_volume, []
+  original, kinds = simulated.new_volume, []
 
   def dying(path, *args, **options):
     kinds.append(path.name)
@@ -31,7 +31,7 @@ def test_a_film_killed_while_it_was_written_is_made_again(tmp_path, monkeypatch,
       raise KeyboardInterrupt
     return original(path, *args, **options)
   with monkeypatch.context() as patch:
-    patch.setattr(volumes, 'new_volume', dying)
+    patch.setattr(simulated, 'new_volume', dying)
     with pytest.raises(KeyboardInterrupt):
       simulate(tmp_path, annotator=True)
   assert kinds == ['annotated.ome.zarr', 'truth.ome.zarr', 'raw.ome.zarr'][:call]
@@ -46,7 +46,7 @@ def test_a_film_killed_while_it_was_written_is_made_again(tmp_path, monkeypatch,
 def test_a_film_that_is_there_is_kept(tmp_path):
   simulate(tmp_path)
   before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
-  with pytest.raises(InputError, match=r'raw\.ome\.zarr: got something there already'):
+  with pytest.raises(InputError, match=r'raw\.ome\.zarr: got a path that already'):
     simulate(tmp_path, annotator=True)
   assert {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()} == before
 
@@ -98,5 +98,5 @@ def test_a_film_of_a_public_binary_volume(shared_data, tmp_path):
   solid = tifffile.imread(file)[:3, :10, :10] == 1
   assert 0.2 < solid.mean() < 0.8
   assert np.mean(read(out, 'truth')[:, 2::5, 2::5] == solid) > 0.9
-  meta = volumes.open_volume(out / 'raw.ome.zarr').attributes['simulation']
+  meta = open_volume(out / 'raw.ome.zarr').attributes['simulation']
   assert meta['geometry'] == {'source': 'given', 'scale': 5}

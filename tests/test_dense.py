@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 
 from fibjax.models import Dropout, conv, dense
-from tests.test_patch_cnn import small_model
-
-
-def random_params(model, seed=0):
-  params = jax.jit(model.init)(jax.random.key(seed))
-  return jax.tree.map(lambda p: p + 0.03 * jax.random.normal(
-      jax.random.key(p.size), p.shape), params)
+from tests.helpers import random_params, small_model
 
 
 @pytest.mark.parametrize('shape', [(1, 9, 7, 3), (2, 6, 6, 20)])

@@ -11,11 +11,15 @@ from fibjax.annotation.regions import make_regions
 from fibjax.config import from_dict, load, to_dict
 from fibjax.errors import InputError
 from fibjax.evaluation import region_scores
-from fibjax.inference.score import CHANNELS, Predictor, score_volume
-from fibjax.methods import registry
+from fibjax.inference import postprocess
+from fibjax.inference.network_scorer import CHANNELS, network_scorer
+from fibjax.inference.score import score_volume
+from fibjax.inference.segment import Postprocessing
+from fibjax.methods import network
 from fibjax.metrics import calibration
 from fibjax.pipeline import segmenter
 from fibjax.studies import ensemble
+from fibjax.system.run_folder import RunFolder
 from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 
 ROOT = Path(__file__).parents[1]
@@ -40,8 +44,8 @@ def film(tmp_path_factory):
 
 
 def score(pairs, film, out, dihedral=False, **options):
-  found = score_volume(Predictor(*zip(*pairs, strict=True), dihedral),
-                             film, out, **options)
+  scorer = network_scorer(*zip(*pairs, strict=True), dihedral=dihedral, **options)
+  found = score_volume(scorer, film, out)
   return read_box(found, (0, 0, 0), found.shape, channel=None)
 
 
@@ -103,7 +107,8 @@ def test_region_scores_are_those_of_the_volume(film, tmp_path, dihedral):
       ('v', 'v'), [(1, 5, 4), (2, 9, 3)], [np.zeros((16, 12), np.uint8)] * 2,
       ['val', 'val'])
   found = region_scores.score_regions(
-      Predictor(*zip(*pairs, strict=True), dihedral), {'v': volume}, regions, 3)
+      [network_scorer([model], [params], dihedral=dihedral)
+       for model, params in pairs], {'v': volume}, regions, 3)
   for k, scores_zyx in enumerate(alone):
     np.testing.assert_allclose(found[k, 0], scores_zyx[1, 2:24, 1:19], atol=1e-5)
     np.testing.assert_allclose(found[k, 1], scores_zyx[2, 6:28, 0:18], atol=1e-5)
@@ -150,7 +155,7 @@ def test_a_second_call_makes_nothing_anew(done):
 def test_an_ensemble_segments_another_volume_as_its_own(done, tmp_path):
   _, folder, _ = done
   out = segmenter.segment_other(folder, folder / 'data' / 'HPC30' / 'raw.ome.zarr',
-                          tmp_path / 'out', 'auto')
+                                tmp_path / 'out', 'auto')
   found, own = (open_volume(path) for path in
                 (out, folder / 'segmentation.ome.zarr' / 'HPC30'))
   np.testing.assert_array_equal(*(read_box(v, (0, 0, 0), v.shape)
@@ -171,23 +176,21 @@ def test_more_members_than_there_are_is_an_error(done, tmp_path):
 @pytest.mark.long
 def test_labels_of_a_film_in_memory_are_those_of_the_volume(done):
   settings, folder, _ = done
-  predictor = registry.open_predictor(settings, folder)
+  scorers = network.member_scorers(*network.open_networks(RunFolder(folder)))
   chosen = json.loads((folder / 'postprocess.json').read_text())
+  how = Postprocessing(chosen['sigma_px'], chosen['threshold'])
   raw = open_volume(folder / 'data' / 'HPC30' / 'raw.ome.zarr')
-  image = read_box(raw, (0, 0, 0), raw.shape)
-  found = ensemble._label_film(settings, predictor, chosen, image)
-  assert found.shape == (2, *raw.shape) and (found[0] != found[1]).any()
-  only = predictor._replace(models=predictor.models[:1], params=predictor.params[:1])
-  alone = score_volume(
-      only, open_volume(folder / 'prepared.ome.zarr' / 'HPC30'),
-      folder / 'alone')
-  from fibjax.inference import postprocess
-  expected = postprocess.double_threshold(
-      read_box(alone, (0, 0, 0), alone.shape), chosen['sigma_px'],
-      chosen['threshold'])
-  # Beyond the faces one mirrors the image, the other repeats the score.
-  inside = np.s_[:, 16:-16, 16:-16]
-  assert (found[0][inside] != expected[inside]).mean() < 1e-4
+  image_zyx = read_box(raw, (0, 0, 0), raw.shape)
+  labels_mzyx = ensemble.label_film([scorer.open(1.5) for scorer in scorers], how,
+                                    settings.prepare, image_zyx)
+  assert labels_mzyx.shape == (2, *raw.shape)
+  assert (labels_mzyx[0] != labels_mzyx[1]).any()
+  prepared = open_volume(folder / 'prepared.ome.zarr' / 'HPC30')
+  for k, scorer in enumerate(scorers):
+    scores = score_volume(scorer, prepared, folder / f'alone{k}')
+    expected = postprocess.double_threshold(
+        read_box(scores, (0, 0, 0), scores.shape), how.sigma_px, how.threshold)
+    np.testing.assert_array_equal(labels_mzyx[k], expected)
 
 
 @pytest.mark.long
@@ -203,12 +206,12 @@ def test_the_coverage_of_its_intervals_is_counted(done, tmp_path, capsys):
   assert main.main(['coverage', f'--workdir={tmp_path}', f'--out={out}']) == 2
 
 
-def test_sampling_of_a_part_is_scaled_to_the_whole(tmp_path, monkeypatch):
+def test_sampling_of_a_part_is_scaled_to_the_whole(tmp_path):
   noise = np.random.default_rng(0).normal(size=(16, 160, 160))
   labels = (ndimage.gaussian_filter(noise, 1.5) > 0).astype(np.uint8)
   with new_volume(tmp_path / 'v', labels.shape, np.uint8, None) as made:
     write_box(made, (0, 0, 0), labels)
   volume = open_volume(tmp_path / 'v')
-  whole = ensemble._sampling(volume).sd
-  monkeypatch.setattr(ensemble, '_SAMPLING_VOX', labels.size // 4)
-  assert ensemble._sampling(volume).sd == pytest.approx(whole, rel=0.25)
+  whole = ensemble.sampling_error(volume).sd
+  part = ensemble.sampling_error(volume, labels.size // 4).sd
+  assert part != whole and part == pytest.approx(whole, rel=0.25)

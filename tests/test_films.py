@@ -12,7 +12,7 @@ from fibjax.simulation.films import PRESETS, simulate_film
 
 SMALL = (3, 64, 72)
 
-# Spec 7.5, columns of the model: Otsu's dice, pore recall, precision, false positive
+# §7.5, columns of the model: Otsu's dice, pore recall, precision, false positive
 # rate in the solid.
 CALIBRATION = {
   'HPC22': (0.520, 0.747, 0.414, 0.297),
@@ -116,7 +116,7 @@ def test_porosity_is_random_when_not_matched():
 
 
 def test_the_slow_field_scatters_the_regions_as_published():
-  # Spec 7.6 expects region SDs of 8, 9 and 12 points for 256 x 256 px regions, and
+  # §7.6 expects region SDs of 8, 9 and 12 points for 256 x 256 px regions, and
   # the published ones are 8.3, 9.3 and 12.5. Seeds stand for distant regions.
   for name, expected in (('HPC22', 0.08), ('HPC30', 0.09), ('HPC45', 0.12)):
     geometry = replace(PRESETS[name].geometry, match_porosity=False)
@@ -160,6 +160,8 @@ def test_a_real_volume_as_geometry(shared_data):
 @pytest.mark.parametrize('change, name', [
   ({'preset': 'HPC99'}, 'preset'), ({'shape_zyx': (3, 0, 5)}, 'shape_zyx'),
   ({'artefacts': 'awful'}, 'artefacts'), ({'seed': -1}, 'seed'),
+  ({'preset': None}, 'preset'), ({'shape_zyx': (3, 4.5, 5)}, 'shape_zyx'),
+  ({'shape_zyx': (3, 4)}, 'shape_zyx'), ({'seed': 0.5}, 'seed'),
   ({'shine_through': -1.0}, 'shine_through'),
   ({'geometry': np.zeros((5, 5, 5))}, 'geometry'),
   ({'geometry': structure.from_array(np.ones((9, 9, 9)))}, 'geometry'),
@@ -169,3 +171,13 @@ def test_bad_input_is_named(change, name):
   arguments = {'preset': 'HPC30', 'shape_zyx': SMALL, 'seed': 0} | change
   with pytest.raises(InputError, match=f'^{name}: got'):
     simulate_film(**arguments)
+
+
+def test_the_nearest_name_is_suggested():
+  for change, guess in (
+      ({'preset': 'HPC3'}, 'HPC30'), ({'preset': 'mem80'}, 'MEM80'),
+      ({'artefacts': 'Mild'}, 'mild'), ({'artefacts': 'reel'}, 'real')):
+    with pytest.raises(InputError, match=f"did you mean '{guess}'[?]"):
+      simulate_film(**{'preset': 'HPC30', 'shape_zyx': SMALL, 'seed': 0, **change})
+  with pytest.raises(InputError, match='name a preset'):
+    simulate_film('membrane', SMALL, 0)

@@ -7,8 +7,14 @@ from sklearn.ensemble import RandomForestClassifier
 
 from fibjax.annotation.regions import make_regions, select_regions
 from fibjax.errors import InputError
-from fibjax.methods import forest as forests
 from fibjax.methods import scale_space
+from fibjax.methods.forest import (
+  fit_forest,
+  load_forest,
+  predict,
+  save_forest,
+  score_block,
+)
 from fibjax.metrics import confusion
 from fibjax.simulation import films
 from fibjax.training import sampling
@@ -32,8 +38,8 @@ def xor_samples(n, seed, f=6):
 
 
 def fit(train, val, feature_set=None, trees=10, min_leaves=(1,), seed=0):
-  return forests.fit_forest(*train, *val, feature_set=feature_set, trees=trees,
-                            min_leaves=min_leaves, seed=seed)
+  return fit_forest(*train, *val, feature_set=feature_set, trees=trees,
+                    min_leaves=min_leaves, seed=seed)
 
 
 @pytest.fixture(scope='module')
@@ -75,12 +81,12 @@ def test_probabilities_are_scikit_learns(noisy, min_leaf):
   for part, values in enumerate(sides):
     rows = np.arange(len(edge_k)) + 6000 * part
     asked_nf[rows, found.feature_k[inner][:6000]] = values
-  got = forests.predict(found, asked_nf)
+  got = predict(found, asked_nf)
   assert got.dtype == np.float32 and got.shape == (len(asked_nf),)
   np.testing.assert_allclose(got, oracle.predict_proba(asked_nf)[:, 1], rtol=0,
                              atol=1e-6)
   for n in (0, 1, 3):
-    np.testing.assert_array_equal(forests.predict(found, asked_nf[:n]), got[:n])
+    np.testing.assert_array_equal(predict(found, asked_nf[:n]), got[:n])
 
 
 def test_forest_follows_the_seed(noisy):
@@ -99,18 +105,18 @@ def test_leaf_of_best_validation_miou_is_kept(noisy):
   assert rows[2]['val_miou'] == rows[3]['val_miou']
   assert fit(noisy, val, min_leaves=(1400, 1490))[0].settings['min_leaf'] == 1490
   miou = confusion.summarise(confusion.confusion(
-      val[1], forests.predict(chosen, val[0]) > 0.5))['miou']
+      val[1], predict(chosen, val[0]) > 0.5))['miou']
   assert rows[1]['val_miou'] == miou
   json.dumps(rows)
 
 
 def test_a_loaded_forest_gives_the_same_bits(forest, noisy, tmp_path):
   path = tmp_path / 'new' / 'forest.npz'
-  forests.save_forest(path, forest)
-  loaded = forests.load_forest(path)
+  save_forest(path, forest)
+  loaded = load_forest(path)
   assert loaded.settings == forest.settings
-  np.testing.assert_array_equal(forests.predict(loaded, noisy[0]),
-                                forests.predict(forest, noisy[0]))
+  np.testing.assert_array_equal(predict(loaded, noisy[0]),
+                                predict(forest, noisy[0]))
   with np.load(path, allow_pickle=False) as file:
     assert all(file[name].dtype != object for name in file.files)
   assert [p.name for p in path.parent.iterdir()] == ['forest.npz']
@@ -140,16 +146,16 @@ def put(array_k, index, value):
     lambda f: f._replace(settings={**f.settings, 'feature_set': 'F1'}),
     lambda f: f._replace(settings={**f.settings, 'n_features': None})])
 def test_a_file_that_holds_no_forest_is_named(forest, tmp_path, damage):
-  forests.save_forest(tmp_path / 'f.npz', damage(forest))
+  save_forest(tmp_path / 'f.npz', damage(forest))
   with pytest.raises(InputError, match=r'f\.npz: got .*, expected a forest of fibjax'):
-    forests.load_forest(tmp_path / 'f.npz')
+    load_forest(tmp_path / 'f.npz')
 
 
 def test_a_damaged_file_is_named_or_gives_the_same_forest(tmp_path):
   features_nf, solid_n = xor_samples(40, 1)
   small, _ = fit((features_nf, solid_n), (features_nf, solid_n), trees=2)
   path = tmp_path / 'f.npz'
-  forests.save_forest(path, small)
+  save_forest(path, small)
   whole, refused = path.read_bytes(), 0
   contents = [whole[:n] for n in range(0, len(whole), 97)]
   for place in range(0, len(whole), 5):
@@ -157,7 +163,7 @@ def test_a_damaged_file_is_named_or_gives_the_same_forest(tmp_path):
   for content in contents:
     path.write_bytes(content)
     try:
-      loaded = forests.load_forest(path)
+      loaded = load_forest(path)
     except InputError as error:
       refused += str(path) in str(error)
       continue
@@ -168,7 +174,7 @@ def test_a_damaged_file_is_named_or_gives_the_same_forest(tmp_path):
   np.save(tmp_path / 'array.npy', features_nf)
   for other in ('array.npy', 'none.npz', ''):
     with pytest.raises(InputError, match='expected a forest of fibjax'):
-      forests.load_forest(tmp_path / other)
+      load_forest(tmp_path / other)
 
 
 def test_mistakes_in_samples_are_named(forest, noisy):
@@ -190,14 +196,14 @@ def test_mistakes_in_samples_are_named(forest, noisy):
     with pytest.raises(InputError, match=message):
       fit(train, val, **options)
   with pytest.raises(InputError, match=r'features: got .* 5\), expected \[n, 6\]'):
-    forests.predict(forest, features_nf[:, 1:])
+    predict(forest, features_nf[:, 1:])
   with pytest.raises(InputError, match='features: got NaN'):
-    forests.predict(forest, bad_nf)
+    predict(forest, bad_nf)
   with pytest.raises(InputError, match='feature set: got None'):
-    forests.score_block(forest, np.zeros((7, 513, 513), np.float32))
+    score_block(forest, np.zeros((7, 513, 513), np.float32))
   many = forest._replace(feature_k=forest.feature_k + np.int32(256))
   with pytest.raises(InputError, match='at most 256 features'):
-    forests.predict(many, features_nf)
+    predict(many, features_nf)
 
 
 # Volumes.
@@ -214,7 +220,7 @@ def film(tmp_path_factory):
   places += [(10, 20, 40)]
   masks = [simulated.truth_zyx[z, y:y + 80, x:x + 80] for z, y, x in places]
   table = make_regions(('HPC30',) * len(places), places, masks,
-                                     ['train'] * 6 + ['val'])
+                       ['train'] * 6 + ['val'])
   return {'HPC30': open_volume(path)}, simulated.truth_zyx, table
 
 
@@ -227,10 +233,10 @@ def sample(opened, table, feature_set, split, fraction):
 
 def read_block(volume, start, stop):
   return read_mirrored(volume, np.subtract(start, SLICES_AND_MARGIN),
-                               np.add(stop, SLICES_AND_MARGIN))
+                       np.add(stop, SLICES_AND_MARGIN))
 
 
-def test_sampled_features_are_those_of_the_volume(film, monkeypatch):
+def test_sampled_features_are_those_of_the_volume(film):
   opened, _, table = film
   volume = opened['HPC30']
   whole = scale_space.compute_features(read_block(volume, (0, 0, 0), volume.shape),
@@ -240,8 +246,7 @@ def test_sampled_features_are_those_of_the_volume(film, monkeypatch):
   z, y, x = (axis[voxels_n3[:, 0]] for axis in (table.z, table.y, table.x))
   expected = whole[z, y + voxels_n3[:, 1], x + voxels_n3[:, 2]]
   for side in (512, 30):  # a region at once, and by tiles of which the last overlap
-    monkeypatch.setattr(scale_space, '_SAMPLED_PX', side)
-    found = scale_space.sample_features(opened, table, voxels_n3, 'F3')
+    found = scale_space.sample_features(opened, table, voxels_n3, 'F3', side)
     np.testing.assert_array_equal(found, expected)
   none_nf = scale_space.sample_features(opened, table, voxels_n3[:0], 'F3')
   assert none_nf.shape == (0, 74)
@@ -258,24 +263,24 @@ def test_nan_in_a_volume_names_the_region(film, monkeypatch):
 
 
 @pytest.mark.parametrize('feature_set', ['F2', 'F3'])  # F1 is in both
-def test_a_score_does_not_depend_on_the_block(film, feature_set, monkeypatch):
+def test_a_score_does_not_depend_on_the_block(film, feature_set):
   opened, _, table = film
   train = sample(opened, table, feature_set, 'train', 0.03)
   forest, _ = fit(train, train, feature_set, trees=5)
-  monkeypatch.setattr(forests, '_CHUNK', 1000)  # tiles in parts, the last overlap
-  forests._score_fn.cache_clear()
-  whole = forests.score_block(forest, read_block(opened['HPC30'], (2, 0, 0),
-                                                 (12, 90, 70)))
+
+  def score(start, stop):  # tiles in parts, of which the last overlap
+    return score_block(forest, read_block(opened['HPC30'], start, stop),
+                       chunk=1000)
+
+  whole = score((2, 0, 0), (12, 90, 70))
   assert whole.shape == (10, 90, 70) and whole.dtype == np.float32
   for start, stop in (((2, 0, 0), (3, 90, 70)), ((5, 13, 22), (8, 80, 41))):
-    part = forests.score_block(forest, read_block(opened['HPC30'], start, stop))
-    np.testing.assert_array_equal(part, whole[tuple(
+    np.testing.assert_array_equal(score(start, stop), whole[tuple(
         slice(a - o, b - o) for a, b, o in zip(start, stop, (2, 0, 0), strict=True))])
   features = scale_space.compute_features(
       read_block(opened['HPC30'], (6, 0, 0), (7, 90, 70)), feature_set)
   np.testing.assert_array_equal(
-      whole[4].reshape(-1), forests.predict(forest, features.reshape(90 * 70, -1)))
-  forests._score_fn.cache_clear()
+      whole[4].reshape(-1), predict(forest, features.reshape(90 * 70, -1)))
 
 
 def test_the_forest_beats_the_best_threshold_on_other_slices(film):
@@ -283,7 +288,7 @@ def test_the_forest_beats_the_best_threshold_on_other_slices(film):
   train, val = (sample(opened, table, 'F1', split, 0.15) for split in ('train', 'val'))
   forest, rows = fit(train, val, 'F1', trees=20, min_leaves=(1, 20, 100))
   volume, slices = opened['HPC30'], slice(13, 16)
-  score_zyx = forests.score_block(forest, read_block(volume, (13, 0, 0), volume.shape))
+  score_zyx = score_block(forest, read_block(volume, (13, 0, 0), volume.shape))
   counts = confusion.confusion(truth_zyx[slices], score_zyx > 0.5)
   miou = confusion.summarise(counts)['miou']
   grey_zyx = read_box(volume, (13, 0, 0), volume.shape)

@@ -1,4 +1,4 @@
-"""The forest through the whole run: same regions, files that go on, another volume."""
+"""The forest through the whole run: same regions, resumed stages, another volume."""
 import json
 import shutil
 from pathlib import Path
@@ -8,8 +8,9 @@ import pytest
 
 from fibjax.config import load
 from fibjax.errors import InputError
-from fibjax.methods import forest, registry
+from fibjax.methods import forest_method, registry
 from fibjax.pipeline import run, segmenter
+from fibjax.system.run_folder import RunFolder
 from fibjax.volumes.volume import open_volume, read_box
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +52,7 @@ def test_what_is_finished_is_not_made_again(done, tmp_path, monkeypatch):
                'postprocess.json'):
     path = again / name
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-  monkeypatch.setattr(forest, 'fit_forest', None)
+  monkeypatch.setattr(forest_method, 'fit_forest', None)
   assert run.run(settings, again) == metrics
   np.testing.assert_array_equal(*(read(w / 'scores.ome.zarr' / 'HPC30')
                                   for w in (folder, again)))
@@ -63,7 +64,7 @@ def test_what_is_finished_is_not_made_again(done, tmp_path, monkeypatch):
 def test_another_volume_is_segmented_alike(done, tmp_path):
   settings, folder, _ = done
   out = segmenter.segment_other(folder, folder / 'data' / 'HPC30' / 'raw.ome.zarr',
-                          tmp_path / 'out', 'auto')
+                                tmp_path / 'out', 'auto')
   np.testing.assert_array_equal(read(out), read(folder / 'segmentation.ome.zarr'
                                                 / 'HPC30'))
 
@@ -71,7 +72,7 @@ def test_another_volume_is_segmented_alike(done, tmp_path):
 def test_a_workdir_without_a_forest_is_named(tmp_path):
   settings = load(f'{ROOT}/configs/demo.py:tiny', SMALL)
   with pytest.raises(InputError, match='no forest'):
-    registry.open_predictor(settings, tmp_path)
+    registry.make_method(settings).open(RunFolder(tmp_path), 'auto')
 
 
 @pytest.mark.parametrize('override', ['forest.features=F4', 'forest.trees=0',

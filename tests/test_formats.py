@@ -89,7 +89,7 @@ def test_files_of_other_writers(tmp_path, suffix, dtype):
     ('.npy', lambda p, a: np.save(p, np.asfortranarray(a)))])
 def test_any_order_of_axes(tmp_path, monkeypatch, suffix, write, axes):
   array = noise()
-  monkeypatch.setattr(stack_reader, '_BLOCK_BYTES', 3 * 13 * 17 * 2)
+  monkeypatch.setattr(stack_reader, 'BLOCK_BYTES', 3 * 13 * 17 * 2)
   write(tmp_path / f'a{suffix}', array.transpose(['zyx'.index(a) for a in axes]))
   stack, got = read_all(tmp_path / f'a{suffix}', axes=axes)
   np.testing.assert_array_equal(got, array)
@@ -645,13 +645,13 @@ def test_exports_that_cannot_be(tmp_path, monkeypatch):
   refused('OME-Zarr version: got 0.3', stacks.export_stack, volume, tmp_path / 'a.zarr',
           ome_version='0.3')
   (tmp_path / 'b.raw.json').write_text('{}')
-  refused('b.raw.json: got something there already', stacks.export_stack, volume,
+  refused('b.raw.json: got a path that already exists', stacks.export_stack, volume,
           tmp_path / 'b.raw')
   assert (tmp_path / 'b.raw.json').read_text() == '{}'
   floats = make_volume(tmp_path / 'w', noise(np.float64))
   for name in ('c.mrc', 'c.tif'):
     refused('w: got dtype float64', stacks.export_stack, floats, tmp_path / name)
-  monkeypatch.setattr(mat, '_LIMIT_BYTES', 1000)
+  monkeypatch.setattr(mat, 'LIMIT_BYTES', 1000)
   refused('d.mat: got 4862 bytes .* export to .h5', stacks.export_stack, volume,
           tmp_path / 'd.mat')
   (tmp_path / 'file').write_text('x')
@@ -894,7 +894,7 @@ def test_each_block_is_read_once_in_order(n_z, depth, most):
     blocks.append((first, stop))
     return array[first:stop]
   with pytest.MonkeyPatch.context() as patch_:
-    patch_.setattr(stack_reader, '_BLOCK_BYTES', most * 24 + 5)
+    patch_.setattr(stack_reader, 'BLOCK_BYTES', most * 24 + 5)
     read = stack_reader.read_by_blocks(read_block, array.shape, array.dtype, depth)
   np.testing.assert_array_equal([read(z) for z in range(n_z)], array)
   assert blocks[0][0] == 0 and blocks[-1][1] == n_z
@@ -1007,7 +1007,7 @@ def test_more_lies(tmp_path):
 
 
 def test_what_is_packed_well_does_not_lie(tmp_path, monkeypatch):
-  monkeypatch.setattr(stack_reader, '_HARMLESS_BYTES', 1000)
+  monkeypatch.setattr(stack_reader, 'HARMLESS_BYTES', 1000)
   zeros = np.zeros((4, 1500, 1500), np.uint8)
   scipy.io.savemat(tmp_path / 'a.mat', {'d': zeros, 'axes': 'zyx'}, do_compression=True)
   with h5py.File(tmp_path / 'a.h5', 'w') as file:

@@ -15,7 +15,7 @@ from fibjax.volumes.volume import new_volume, open_volume, write_box
 
 def make(path, array_zyx, size=(50, 10, 10), **options):
   with new_volume(path, array_zyx.shape, array_zyx.dtype, size,
-                          **options) as new:
+                  **options) as new:
     write_box(new, (0, 0, 0), array_zyx)
   return open_volume(path)
 
@@ -68,14 +68,14 @@ def test_a_known_gradient_is_found_and_removed(tmp_path, dtype):
   np.testing.assert_allclose(
       prepared, scaled - record['beta_per_px'] * rows[:, None], atol=1e-7)
   again = scaling.prepare_volume(open_volume(tmp_path / 'out'),
-                                   tmp_path / 'again')
+                                 tmp_path / 'again')
   assert abs(again['beta_per_px']) < 1e-9
 
 
 def test_without_gradient_only_the_range_of_the_dtype_counts(tmp_path):
   grey = np.array([[[0, 65535], [1, 30000]]], np.uint16)
   record = scaling.prepare_volume(make(tmp_path / 'a', grey), tmp_path / 'b',
-                                    gradient=False)
+                                  gradient=False)
   np.testing.assert_allclose(values(tmp_path / 'b'), grey / 65535, rtol=1e-7)
   assert record['beta_per_px'] == 0 and record['gradient_removed'] is False
 
@@ -83,7 +83,7 @@ def test_without_gradient_only_the_range_of_the_dtype_counts(tmp_path):
 def test_minmax_of_the_volume(tmp_path):
   grey = np.random.default_rng(0).normal(900, 40, (11, 8, 9)).astype(np.float32)
   scaling.prepare_volume(make(tmp_path / 'a', grey), tmp_path / 'b',
-                           scale='minmax_volume', gradient=False)
+                         scale='minmax_volume', gradient=False)
   got = values(tmp_path / 'b')
   assert got.min() == pytest.approx(0, abs=1e-6) and got.max() == pytest.approx(1)
   np.testing.assert_allclose(got, (grey - grey.min()) / np.ptp(grey), atol=1e-5)

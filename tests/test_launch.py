@@ -1,6 +1,4 @@
 import os
-import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -36,19 +34,6 @@ def test_ci_calls_the_test_command_of_the_readme():
   readme = (ROOT / 'README.md').read_text()
   assert 'bash launch/test.sh' in (ROOT / '.ci' / 'run').read_text()
   assert 'bash launch/test.sh' in readme and 'bash launch/demo.sh' in readme
-
-
-def test_every_fibjax_command_in_the_readme_parses():
-  from fibjax.cli import main
-  readme = (ROOT / 'README.md').read_text().replace('\\\n', ' ')
-  blocks = '\n'.join(re.findall(r'^```\n(.*?)^```', readme, re.M | re.S))
-  commands = re.findall(r'^fibjax (\S.*)$', blocks, re.M)
-  assert len(commands) >= 6
-  for command in commands:
-    words = shlex.split(command, comments=True)
-    args, rest = main.parser().parse_known_args(words)
-    assert callable(args.function)
-    assert all(word.startswith('--config.') for word in rest), rest
 
 
 needs_environment = pytest.mark.skipif(

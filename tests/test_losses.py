@@ -300,12 +300,54 @@ def test_a_sum_has_the_terms_the_factors_and_the_ramp():
   np.testing.assert_allclose(total, 1.5 * j, rtol=1e-5)
 
 
+@pytest.mark.parametrize('progress, share', [
+    (0., 0.), (0.25, 0.), (0.375, 0.25), (0.5, 0.5), (0.75, 1.), (1., 1.)])
+def test_one_term_fades_while_the_other_ramps(progress, share):
+  loss = loss_expression.make_loss('2*fade(0.25, 0.75)*bce + ramp(0.25, 0.75)*jaccard')
+  arrays = draw(17)
+  total, _ = loss.apply(*arrays, jnp.asarray(loss.factors), progress)
+  expected = 2 * (1 - share) * losses.bce(*arrays) + share * losses.jaccard(*arrays)
+  np.testing.assert_allclose(total, expected, rtol=1e-6)
+
+
+def test_a_hat_is_a_ramp_times_a_fade():
+  loss = loss_expression.make_loss('fade(0.5, 1)*ramp(0, 0.5)*bce')
+  arrays = draw(18)
+  totals = [loss.apply(*arrays, jnp.ones(1), progress)[0]
+            for progress in (0., 0.25, 0.5, 0.75, 1.)]
+  np.testing.assert_allclose(totals, losses.bce(*arrays) * np.array(
+      [0, 0.5, 1, 0.5, 0]), rtol=1e-6)
+
+
+@pytest.mark.parametrize('written, meant', [
+    ('jacard', 'jaccard'), ('bce + 0.5*ramp(0.6, 1)*lovas', 'lovasz'),
+    ('focl(3)', 'focal'), ('bce*fad(0, 1)', 'fade'), ('porositty', 'porosity')])
+def test_a_misspelt_word_suggests_the_nearest(written, meant):
+  with pytest.raises(InputError, match=f"did you mean '{meant}'"):
+    loss_expression.make_loss(written)
+
+
+def test_a_new_loss_is_a_function_and_a_line(monkeypatch):
+  def power(logits, targets, weights, exponent=2.):
+    return losses.bce(logits, targets, weights) ** exponent
+
+  monkeypatch.setitem(losses.TERMS, 'power', losses.Term(power))
+  loss = loss_expression.make_loss('power + power(3)')
+  assert loss.names == ('power(2)', 'power(3)')
+  arrays = draw(19)
+  total, _ = loss.apply(*arrays, jnp.ones(2), 0.)
+  bce = losses.bce(*arrays)
+  np.testing.assert_allclose(total, bce ** 2 + bce ** 3, rtol=1e-6)
+
+
 def test_labels_of_terms_are_unique_and_say_their_arguments():
-  loss = loss_expression.make_loss(' focal + focal(2.5)\t+ tversky + tversky(0.5, 1e-7) ')
+  loss = loss_expression.make_loss(
+      ' focal + focal(2.5)\t+ tversky + tversky(0.5, 1e-7) ')
   assert loss.names == ('focal(2)', 'focal(2.5)', 'tversky(0.3, 0.7)',
                         'tversky(0.5, 1e-07)')
   assert loss_expression.make_loss('focal(2.0000001)').names == ('focal(2.0000001)',)
-  assert loss_expression.make_loss('(bce + 0*dice) + ramp(0, 1)*lovasz').factors == (1, 0, 1)
+  loss = loss_expression.make_loss('(bce + 0*dice) + ramp(0, 1)*lovasz')
+  assert loss.factors == (1, 0, 1)
 
 
 @pytest.mark.parametrize('expression, said', [
@@ -328,6 +370,7 @@ def test_labels_of_terms_are_unique_and_say_their_arguments():
     ('ramp(0.6)*bce', '2 numbers'), ('ramp(0.6, 0.6)*bce', 'a < b'),
     ('ramp(0.7, 0.6)*bce', 'a < b'), ('ramp(0.6, 1.1)*bce', 'a < b'),
     ('ramp(-0.1, 1)*bce', 'number -0.1'), ('ramp(0, 1)', '0 terms'),
+    ('fade*bce', "'fade'"), ('fade(1, 0.5)*bce', 'a < b'), ('fade(0.5)', '2 numbers'),
     ('(' * 500 + 'bce' + ')' * 500, 'no sum')])
 def test_mistakes_are_told_in_one_line(expression, said):
   with pytest.raises(InputError, match=f'^config.train.loss: got.*{said}') as error:

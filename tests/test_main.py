@@ -14,6 +14,7 @@ from fibjax.cli import main
 from fibjax.config import load
 from fibjax.errors import InputError
 from fibjax.pipeline import stages
+from fibjax.system.run_folder import RunFolder
 from fibjax.volumes.volume import open_volume, read_box
 
 ROOT = Path(__file__).parents[1]
@@ -89,7 +90,9 @@ def test_import_and_export_keep_values_and_voxel_size(stack, tmp_path, capsys):
 
 def test_mistakes_in_the_command_line(capsys, tmp_path):
   for words, message in (
-      ((), 'required: VERB'), (('walk',), 'invalid choice'),
+      ((), 'required: VERB'),
+      (('walk',), "unknown verb 'walk', expected one of run, train"),
+      (('rnu',), "unknown verb 'rnu'; did you mean 'run'?"),
       (('run', f'--config={DEMO}'), '--workdir'),
       (('import', 'x', '--out=y', '--voxel_size_nm=1,2'), '3 positive numbers'),
       (('import', 'x', '--out=y', '--voxel_size_nm=1,2,-3'), '3 positive numbers')):
@@ -101,6 +104,20 @@ def test_mistakes_in_the_command_line(capsys, tmp_path):
   assert 'unknown flag' in fails(capsys, 'report', f'--workdir={tmp_path}', '--fast')
   assert 'unknown flag' in fails(capsys, 'report', f'--workdir={tmp_path}',
                                  '--config.seed=1')
+  assert "did you mean '--workdir'?" in fails(
+      capsys, 'report', f'--workdir={tmp_path}', '--workdri=x')
+
+
+@pytest.mark.parametrize('verb, config, right', [
+    ('run', 'compare.py:tiny', 'compare'), ('run', 'membrane.py:tiny', 'study'),
+    ('compare', 'demo.py:tiny', 'run'), ('study', 'compare.py:tiny', 'compare'),
+    ('sweep', 'membrane.py:tiny', 'study')])
+def test_a_config_for_another_verb_names_that_verb(capsys, tmp_path, verb, config,
+                                                   right):
+  line = fails(capsys, verb, f'--config={ROOT}/configs/{config}',
+               f'--workdir={tmp_path / "w"}')
+  assert f'use `fibjax {right}`' in line
+  assert not (tmp_path / 'w').exists()
 
 
 @pytest.mark.parametrize('override, message', [
@@ -159,7 +176,7 @@ def test_regions_never_overwrite_and_name_every_profile(capsys, tmp_path, stack)
   words = annotated(tmp_path)
   assert main.main(words) == 0
   capsys.readouterr()
-  assert 'something there already' in fails(capsys, *words)
+  assert 'a path that already exists' in fails(capsys, *words)
   with pytest.raises(SystemExit):
     main.main(['regions', 'import', '--help'])
   said = capsys.readouterr().out
@@ -178,12 +195,12 @@ def test_changed_annotations_and_half_given_splits_are_noticed(capsys, tmp_path,
       word.removeprefix('--config.') for word in own_run(tmp_path)
       if word.startswith('--config.')])
   folder.mkdir()
-  stages.claim(settings, folder)
-  stages.claim(settings, folder)
+  stages.record_settings(settings, RunFolder(folder))
+  stages.record_settings(settings, RunFolder(folder))
   masks = np.load(tmp_path / 'regions' / 'masks.npy')
   np.save(tmp_path / 'regions' / 'masks.npy', 1 - masks)
   with pytest.raises(InputError, match='regions was.*now.*another --workdir'):
-    stages.claim(settings, folder)
+    stages.record_settings(settings, RunFolder(folder))
 
 
 def test_volumes_that_cannot_work_are_named(capsys, tmp_path, stack):
@@ -218,7 +235,7 @@ def test_workdirs_that_are_no_runs_are_named(capsys, tmp_path):
 @pytest.mark.parametrize('sent, status', [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_leave_a_workdir_that_goes_on(tmp_path, sent, status):
   # A shell's background jobs inherit an ignored SIGINT; a terminal's do not.
-  program = ('import signal, sys; from fibjax import main; '
+  program = ('import signal, sys; from fibjax.cli import main; '
              'signal.signal(signal.SIGINT, signal.default_int_handler); '
              'sys.exit(main.main(sys.argv[1:]))')
   command = [sys.executable, '-c', program, 'run', f'--config={DEMO}:tiny',
@@ -232,7 +249,7 @@ def test_signals_leave_a_workdir_that_goes_on(tmp_path, sent, status):
   process.send_signal(sent)
   _, error = process.communicate(timeout=120)
   assert process.returncode == status
-  assert 'the same command goes on from here' in error
+  assert 'run the same command again to resume' in error
   assert 'Traceback' not in error
 
 

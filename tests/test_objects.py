@@ -100,8 +100,15 @@ def test_remove_small_of_one_phase_and_bad_input():
       small_objects.remove_small(zeros, **kwargs)
   with pytest.raises(InputError, match='code 255'):
     small_objects.remove_small(np.full((2, 2, 2), 255, np.uint8))
+  with pytest.raises(InputError, match='code -1'):
+    small_objects.remove_small(np.full((2, 2, 2), -1))
   with pytest.raises(InputError, match='shape'):
     small_objects.remove_small(zeros[0])
+  for scores in (np.full((2, 2, 2), 0.7), np.full((2, 2, 2), np.nan, np.float32)):
+    with pytest.raises(InputError, match='dtype float'):
+      small_objects.remove_small(scores)
+  with pytest.raises(InputError, match='order'):
+    small_objects.remove_small(zeros, order='pore')
 
 
 @pytest.fixture
@@ -129,8 +136,8 @@ def stream(folder, labels_zyx, size, ndim, connectivity, order=('pore', 'solid')
 
 def check(folder, labels_zyx, size, ndim, connectivity, order=('pore', 'solid')):
   got = stream(folder, labels_zyx, size, ndim, connectivity, order)
-  whole = small_objects.remove_small(labels_zyx, size, ndim=ndim, connectivity=connectivity,
-                               order=order)
+  whole = small_objects.remove_small(labels_zyx, size, ndim=ndim,
+                                     connectivity=connectivity, order=order)
   np.testing.assert_array_equal(got, whole)
   return whole
 
@@ -244,21 +251,21 @@ def test_bad_input_of_the_streamed_form_is_refused(tmp_path):
       (other, {}, r'other: got shards \(4, 4, 4\)')):
     with pytest.raises(InputError, match=match):
       small_objects.remove_small_streamed(volume, tmp_path / 'out', 5, fingerprint={},
-                                    resources=HERE, **{**good, **wrong})
+                                          resources=HERE, **{**good, **wrong})
   assert not (tmp_path / 'out').exists()
 
 
 @pytest.mark.usefixtures('tiny_shards')
-def test_what_a_shard_tells_is_about_its_open_faces_only(tmp_path):
-  """Inner and large pieces have no entry of their own."""
+def test_a_shard_summarises_its_open_pieces_only(tmp_path):
+  """Inner and large pieces have no entry."""
   labels = np.zeros((4, 6, 8), np.uint8)
   labels[0, 0, 0] = 1  # inside the first shard
-  labels[0, 2, 3] = 1  # in it, reaching no shared voxel
+  labels[0, 2, 3] = 1  # in it too, without a shared voxel
   labels[1, :, 5:] = 1  # large
   labels[0, 3, 0] = 1  # first in the shard after
   volume = save(tmp_path / 'labels', labels)
   search = small_objects._Search(volume.path, 1, 5, 3, 26)
-  found = {box[0]: small_objects._summarise(search, box)
-           for box in blockwise.shard_boxes(volume)}
-  assert {start: s.sizes_vox.tolist() for start, s in found.items()
+  summaries = {box[0]: small_objects._summarise(search, box)
+               for box in blockwise.shard_boxes(volume)}
+  assert {start: s.sizes_vox.tolist() for start, s in summaries.items()
           if len(s.pieces)} == {(0, 0, 0): [0], (0, 3, 0): [1]}

@@ -39,7 +39,6 @@ def test_no_more_images_are_made_than_are_in_work(monkeypatch):
 @pytest.mark.parametrize('count', [1, 2, 5])
 def test_members_get_their_own_and_what_is_shared(devices, unrolled, count,
                                                   monkeypatch):
-  monkeypatch.setattr(parallel, '_unrolled', lambda _: unrolled)
   monkeypatch.setattr(jax, 'local_devices', lambda: jax.devices()[:devices])
   states = [{'a': np.float32(k), 'b': np.full(3, k, np.float32)} for k in range(count)]
   each = [np.float32(10 * k) for k in range(count)]
@@ -49,7 +48,7 @@ def test_members_get_their_own_and_what_is_shared(devices, unrolled, count,
   def step(state, own, constant):
     return jax.tree.map(lambda x: x + own + constant, state), own
 
-  run = parallel.map_members(step, count, donate=True)
+  run = parallel.map_members(step, count, donate=True, unroll=unrolled)
   for _ in range(2):
     held, report = parallel.unzip(run(held, parallel.put_members(each), shared))
   found = parallel.fetch_members(held, count)

@@ -9,14 +9,12 @@ from ml_collections import ConfigDict
 
 from fibjax.errors import InputError
 from fibjax.models import Dropout, count_weights, make_model
-from fibjax.models.patch_cnn import SIZES_XY, SIZES_Z, drop
+from fibjax.models.dropout import drop
+from fibjax.models.model import SIZES_Z
+from fibjax.models.patch_cnn import SIZES_XY
+from tests.helpers import patch_cnn_logit, small_model
 
 TABLES = Path(__file__).parents[1] / 'third_party' / 'skarberg2021' / 'tables.json'
-
-
-def small_model(n_xy=33, n_z=1, padding='context'):
-  return make_model(ConfigDict({'name': 'patch_cnn', 'n_xy': n_xy, 'n_z': n_z,
-                                'padding': padding}))
 
 
 def published_count(n_xy, n_z):
@@ -31,36 +29,6 @@ def test_weight_counts_are_those_of_table_1(n_xy, n_z, padding):
   assert count_weights(shapes) == published_count(n_xy, n_z)
 
 
-def elu(x):
-  return np.where(x > 0, x, np.expm1(np.minimum(x, 0)))
-
-
-def oracle(params, patch_yxc, padding):
-  """The network written out in numpy, float64, one patch."""
-  x = np.asarray(patch_yxc, float)
-  x = (x - float(params['input']['mean'])) / float(params['input']['deviation'])
-  for block in range(1, 5):
-    for part in 'ab':
-      layer = params[f'conv{block}{part}']
-      kernel = np.asarray(layer['kernel'], float)
-      if padding == 'same':
-        x = np.pad(x, ((1, 1), (1, 1), (0, 0)))
-      h, w = x.shape[0] - 2, x.shape[1] - 2
-      total = np.zeros((h, w, kernel.shape[3])) + np.asarray(layer['bias'], float)
-      for dy in range(3):
-        for dx in range(3):
-          total += x[dy:dy + h, dx:dx + w] @ kernel[dy, dx]
-      x = elu(total)
-    h, w = x.shape[0] // 2, x.shape[1] // 2
-    x = x[:2 * h, :2 * w].reshape(h, 2, w, 2, -1).max((1, 3))
-  x = x.reshape(-1)
-  for name in ('fc1', 'fc2'):
-    x = elu(x @ np.asarray(params[name]['kernel'], float)
-            + np.asarray(params[name]['bias'], float))
-  return float((x @ np.asarray(params['out']['kernel'], float))[0]
-               + params['out']['bias'][0])
-
-
 @pytest.mark.parametrize('padding', ['same', 'context'])
 def test_logits_equal_the_network_written_out(padding):
   model = small_model(33, 3, padding)
@@ -69,7 +37,7 @@ def test_logits_equal_the_network_written_out(padding):
       jax.random.key(p.size), p.shape), params)
   side = model.window_px
   patches = jax.random.normal(jax.random.key(2), (2, side, side, 3))
-  expected = [oracle(params, patch, padding) for patch in patches]
+  expected = [patch_cnn_logit(params, patch, padding) for patch in patches]
   np.testing.assert_allclose(jax.jit(model.apply)(params, patches), expected, rtol=1e-4,
                              atol=1e-4)
 

@@ -87,6 +87,48 @@ def test_errors_by_hand():
 
 def test_one_phase_is_refused():
   with pytest.raises(InputError, match='one phase'):
-    physics.analyse(np.zeros((5, 5, 5)), FINE)
+    physics.analyse(np.zeros((5, 5, 5), np.uint8), FINE)
   with pytest.raises(InputError, match='z, y or x'):
     physics.analyse(np.indices((4, 4, 4)).sum(0) % 2, FINE, flow_axes='w')
+
+
+def test_measure_is_the_analysis_of_the_central_box(body):
+  size = COARSE
+  got = physics.measure(body, size, mvoxel=0.05, flow_axes='z', tolerance=0.1)
+  start, stop = physics.central_box(body.shape, size, 0.05e6)
+  assert got.pop('start_zyx') == list(start) and got.pop('stop_zyx') == list(stop)
+  box_zyx = body[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
+  assert box_zyx.size <= 0.05e6 < body.size
+  assert got == physics.analyse(box_zyx, size, flow_axes='z', tolerance=0.1)
+  small = body[:10, :12, :14]
+  whole = physics.measure(small, size, mvoxel=None, flow_axes='')
+  assert whole['shape_zyx'] == [10, 12, 14] and whole['stop_zyx'] == [10, 12, 14]
+  assert physics.measure(small == 1, size, flow_axes='') == whole  # bool labels
+
+
+@pytest.mark.parametrize(('labels', 'options', 'match'), [
+    (np.eye(5, dtype=np.uint8), {}, 'shape'),
+    (np.full((5, 5, 5), 0.5), {}, 'dtype float64'),
+    (np.full((5, 5, 5), np.nan, np.float32), {}, 'dtype float32'),
+    (np.full((5, 5, 5), 255, np.uint8), {}, 'codes other than 0 and 1'),
+    (np.full((5, 5, 5), -1), {}, 'codes other than 0 and 1'),
+    (np.zeros((0, 5, 5), int), {}, 'no voxel'),
+    (np.zeros((5, 5, 5), int), {}, 'one phase only'),
+    (np.ones((5, 5, 5), int), {}, 'one phase only'),
+    (np.indices((2, 5, 5)).sum(0) % 2, {}, 'at least 3 voxels'),
+    (np.indices((5, 5, 5)).sum(0) % 2, {'mvoxel': 0}, 'mvoxel: got 0'),
+    (np.indices((5, 5, 5)).sum(0) % 2, {'mvoxel': -1.}, 'mvoxel'),
+    (np.indices((5, 5, 5)).sum(0) % 2, {'flow_axes': 'zq'}, 'z, y or x'),
+    (np.indices((5, 5, 5)).sum(0) % 2, {'voxel_size_zyx_nm': None}, 'no voxel size'),
+    (np.indices((5, 5, 5)).sum(0) % 2, {'voxel_size_zyx_nm': (50, 10)}, 'voxel size'),
+    (np.indices((5, 5, 5)).sum(0) % 2, {'voxel_size_zyx_nm': 10.}, 'voxel size')])
+def test_measure_refuses_bad_arrays(labels, options, match):
+  with pytest.raises(InputError, match=match):
+    physics.measure(labels, **{'voxel_size_zyx_nm': FINE, **options})
+
+
+def test_measure_refuses_a_box_of_one_phase_in_a_volume_of_two():
+  labels = np.zeros((40, 40, 40), np.uint8)
+  labels[0] = 1
+  with pytest.raises(InputError, match='one phase only'):
+    physics.measure(labels, FINE, mvoxel=0.001)

@@ -129,9 +129,9 @@ def test_counts_of_a_map():
 
 
 @pytest.mark.parametrize(('labels', 'size'), [
-    (np.zeros((3, 3, 3)), (10, 10, 10)), (np.ones((3, 3, 3)), (10, 10, 10)),
-    (np.array([[[0, 1, 255]]]), (10, 10, 10)), (np.zeros((3, 3)), (10, 10, 10)),
-    (np.zeros((0, 3, 3)), (10, 10, 10)), (np.eye(3)[None], None),
+    (np.zeros((3, 3, 3), int), (10, 10, 10)), (np.ones((3, 3, 3), int), (10, 10, 10)),
+    (np.array([[[0, 1, 255]]]), (10, 10, 10)), (np.zeros((3, 3), int), (10, 10, 10)),
+    (np.zeros((0, 3, 3), int), (10, 10, 10)), (np.eye(3, dtype=int)[None], None),
     (np.eye(3)[None], (10, 10)), (np.eye(3)[None], (10, 0, 10))])
 def test_what_has_no_pore_size_is_refused(labels, size):
   with pytest.raises(InputError):

@@ -15,19 +15,6 @@ def paired_regions(n=60, bias=0.02, seed=0):
   return manual, manual + bias + rng.normal(0, 0.02, n)
 
 
-def test_region_porosities_are_fractions_of_pore_over_labelled_voxels():
-  mask = np.array([[0, 0, 1, 255], [1, 1, 1, 255]], np.uint8)
-  prediction = np.array([[0, 0, 1, 0], [0, 0, 1, 1]], np.uint8)
-  manual, automatic = porosity.region_porosities([mask], [prediction])
-  assert manual.tolist() == [2 / 6] and automatic.tolist() == [4 / 6]
-
-
-def test_region_without_labels_is_nan():
-  mask = np.full((1, 2, 2), 255, np.uint8)
-  manual, automatic = porosity.region_porosities(mask, np.zeros_like(mask))
-  assert np.isnan(manual[0]) and np.isnan(automatic[0])
-
-
 def test_t_tests_by_their_formulas():
   manual, automatic = paired_regions()
   n = manual.size

@@ -34,9 +34,11 @@ def smooth_score(rng, shape, margin):
 def test_kernels_are_scipys_gaussian_with_their_cut(sigma):
   score = np.random.default_rng(0).random((37, 41), np.float32)
   matlab = gaussian_oracle(score, sigma, (np.ceil(2 * sigma) + 0.1) / sigma)
-  np.testing.assert_allclose(postprocess.smooth(score, sigma, 'matlab'), matlab, atol=3e-7)
+  np.testing.assert_allclose(postprocess.smooth(score, sigma, 'matlab'), matlab,
+                             atol=3e-7)
   wide = gaussian_oracle(score, sigma, 4.0)
-  np.testing.assert_allclose(postprocess.smooth(score, sigma, 'scipy4sigma'), wide, atol=3e-7)
+  np.testing.assert_allclose(postprocess.smooth(score, sigma, 'scipy4sigma'), wide,
+                             atol=3e-7)
 
 
 def test_smoothing_is_in_the_plane_and_keeps_constants():
@@ -45,7 +47,8 @@ def test_smoothing_is_in_the_plane_and_keeps_constants():
   assert smoothed.dtype == np.float32
   for plane, expected in zip(volume, smoothed, strict=True):
     np.testing.assert_array_equal(postprocess.smooth(plane, 1.5), expected)
-  np.testing.assert_allclose(postprocess.smooth(np.full((9, 9), 0.7), 3), 0.7, rtol=1e-6)
+  np.testing.assert_allclose(postprocess.smooth(np.full((9, 9), 0.7), 3), 0.7,
+                             rtol=1e-6)
   np.testing.assert_array_equal(postprocess.smooth(volume, 0), volume)
 
 
@@ -110,7 +113,8 @@ def test_margin_is_the_smallest_that_is_exact():
   # A weak score field just under T, tipped over by a step 12 pixels away.
   row = np.zeros((1, 61), np.float32)
   row[:, 42:] = 1
-  reached = np.flatnonzero(postprocess.smooth(postprocess.smooth(row, SIGMA), SIGMA)[0])[0]
+  smoothed = postprocess.smooth(postprocess.smooth(row, SIGMA), SIGMA)
+  reached = np.flatnonzero(smoothed[0])[0]
   assert reached == 42 - postprocess.margin_px(SIGMA)
 
 
@@ -125,6 +129,15 @@ def test_solid_is_strictly_greater_than_the_threshold():
 def test_bad_parameters_are_refused(sigma, threshold, kernel):
   with pytest.raises(InputError):
     postprocess.double_threshold(np.zeros((4, 4)), sigma, threshold, kernel)
+
+
+@pytest.mark.parametrize(('score', 'match'), [
+    (np.full((4, 4), np.nan, np.float32), 'NaN'),
+    (np.array([[np.inf, 0.]]), 'infinity'), (np.zeros(4), '1 axes'),
+    (np.zeros((4, 4), complex), 'dtype complex'), (np.full((4, 4), 'a'), 'dtype')])
+def test_bad_scores_are_refused(score, match):
+  with pytest.raises(InputError, match=f'score: got .*{match}'):
+    postprocess.double_threshold(score, 1, 0.5)
 
 
 def brute_force(regions, sigmas, thresholds):
@@ -208,4 +221,5 @@ def test_tune_refuses_nothing_to_tune_on():
   with pytest.raises(InputError, match='no labelled voxel'):
     postprocess.tune([postprocess.RegionScore(np.zeros((5, 5), np.float32), empty)])
   with pytest.raises(InputError, match='region 0.*inside'):
-    postprocess.tune([postprocess.RegionScore(np.zeros((5, 5), np.float32), empty, (1, 0))])
+    postprocess.tune([postprocess.RegionScore(np.zeros((5, 5), np.float32), empty,
+                                              (1, 0))])

@@ -121,7 +121,7 @@ def test_slabs_of_any_depth_give_the_same_bytes(tmp_path, monkeypatch):
     raw = make(tmp_path / f'raw{i}.ome.zarr', grey_zyx, shard_zyx=shard)
     monkeypatch.setattr(ome_zarr, 'SHARD_ZYX', (depth, *shard[1:]))  # of the result
     monkeypatch.setattr(ome_zarr, 'CHUNK_ZYX', (1, 16, 16))
-    monkeypatch.setattr(chain, '_DEPTH', depth)
+    monkeypatch.setattr(chain, 'READ_DEPTH', depth)
     monkeypatch.setattr(chain.os, 'cpu_count', lambda workers=workers: workers)
     record = chain.apply_steps(raw, tmp_path / f'out{i}.ome.zarr', steps_from(ALL))
     assert record['input'].pop('source') == str(raw.path)
@@ -207,7 +207,7 @@ def test_steps_from_text():
 
 
 @pytest.mark.parametrize('text, match', [
-    ('', "steps: got ''"), ('align,sharpen', "got 'sharpen', expected some of align,"),
+    ('', "steps: got ''"), ('align,sharpen', "got 'sharpen', expected one of align,"),
     ('gradient,align', 'got gradient,align, expected .*in this order'),
     ('align,align', 'got align,align'),
     ('align:trend', "step align: got 'trend', expected NAME=VALUE"),

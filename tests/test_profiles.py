@@ -70,7 +70,7 @@ def test_a_loose_tolerance_needs_no_box():
 
 def test_bad_input_is_refused():
   with pytest.raises(InputError, match='one phase'):
-    profiles.representative_volume(np.zeros((4, 4, 4)), SIZE)
+    profiles.representative_volume(np.zeros((4, 4, 4), np.uint8), SIZE)
   with pytest.raises(InputError, match='tolerance'):
     profiles.representative_volume(noise((4, 4, 4), 0.5), SIZE, 0.)
   with pytest.raises(InputError, match='voxel size'):

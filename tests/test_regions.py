@@ -6,24 +6,23 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fibjax.annotation.proposals import propose_positions
 from fibjax.annotation.regions import (
   SPLITS,
-  assign_splits,
   check_regions,
   concatenate_regions,
-  context_boxes,
   import_masks,
   import_regions,
   load_regions,
   make_regions,
-  propose_positions,
   region_mask,
   save_regions,
   select_regions,
-  workdir,
 )
+from fibjax.annotation.splits import assign_splits, context_boxes
 from fibjax.errors import InputError
 from fibjax.formats import label_codes
+from fibjax.system import files
 
 SHAPE = (200, 2247, 3372)
 
@@ -133,10 +132,10 @@ def test_blocked_split_keeps_contexts_apart(n, seed):
 def test_blocked_split_of_separate_regions_keeps_the_fractions():
   positions = [(0, 100 * i, 0) for i in range(50)]
   done = assign_splits(make(positions), seed=3, mode='blocked',
-                               context_zyx=(7, 100, 100))
+                       context_zyx=(7, 100, 100))
   assert [done.split.count(s) for s in SPLITS] == [30, 10, 10]
   touching = assign_splits(make(positions), seed=3, mode='blocked',
-                                   context_zyx=(7, 100, 100))
+                           context_zyx=(7, 100, 100))
   assert touching.split == done.split
 
 
@@ -163,12 +162,48 @@ def test_bad_split_options_are_named(options):
     assign_splits(make([(0, 0, 0)]), seed=0, **options)
 
 
+@pytest.mark.parametrize('options', [
+    {'seed': -1}, {'seed': -1, 'mode': 'blocked', 'context_zyx': (1, 1, 1)}])
+def test_a_negative_seed_is_named(options):
+  with pytest.raises(InputError, match='seed: got -1'):
+    assign_splits(make([(0, 0, 0)]), **options)
+
+
 # Tables.
 
 def mixed():
   small = make([(1, 2, 3), (4, 5, 6)], 'a', (3, 6), ('train', 'test'))
   large = make([(7, 8, 9)], 'b', (5, 2), ('val',), seed=1)
   return small, large, concatenate_regions([small, large])
+
+
+def test_regions_from_arrays():
+  mask = np.array([[0, 1, 255]])
+  table = make_regions('film', [(1, 2, 3), (4, 5, 6)], [mask, mask == 1])
+  assert table.volume == ('film', 'film') and table.split == ('', '')
+  assert table.z.tolist() == [1, 4] and table.x.tolist() == [3, 6]
+  assert table.masks_ryx.dtype == np.uint8
+  assert table.masks_ryx.tolist() == [[[0, 1, 255]], [[0, 1, 0]]]
+
+
+@pytest.mark.parametrize(('changes', 'match'), [
+    ({'volume': ('a', 'b')}, 'got 2 names, 1 positions, 1 masks and 1 splits'),
+    ({'positions_r3': [(0, 0, 0)] * 2}, '2 positions'), ({'positions_r3': []}, '0 pos'),
+    ({'positions_r3': [(0, 0)]}, r'positions: got int64 of shape \(1, 2\)'),
+    ({'positions_r3': (0, 0, 0)}, r'positions: got int64 of shape \(3,\)'),
+    ({'positions_r3': [(0, .5, 0)]}, 'positions: got float64'),
+    ({'split': ['train', 'val']}, '2 splits'),
+    ({'split': ['training']}, r"split: got \['training'\]"),
+    ({'masks': [np.zeros((1, 4, 4), int)]}, 'region 0 of volume a: got a mask'),
+    ({'masks': [np.zeros((0, 4), int)]}, 'shape'),
+    ({'masks': [np.full((4, 4), np.nan)]}, 'a mask of float64'),
+    ({'masks': [np.full((4, 4), 2)]}, r'got codes \[2\]'),
+    ({'masks': [np.full((4, 4), 256)]}, r'got codes \[256\]')])
+def test_bad_arrays_make_no_regions(changes, match):
+  arrays = {'volume': 'a', 'positions_r3': [(0, 0, 0)],
+            'masks': [np.zeros((4, 4), int)], **changes}
+  with pytest.raises(InputError, match=match):
+    make_regions(**arrays)
 
 
 def test_concatenate_pads_and_select_undoes_it():
@@ -305,7 +340,7 @@ def test_imported_regions_appear_whole_or_not_at_all(tmp_path, monkeypatch):
   def full(path, text):
     raise OSError('no space left')
   with monkeypatch.context() as patch:
-    patch.setattr(workdir, 'write_text', full)
+    patch.setattr(files, 'write_text', full)
     with pytest.raises(OSError, match='no space left'):
       import_regions(*source, tmp_path / 'out')
   assert set(tmp_path.iterdir()) == before
@@ -317,7 +352,7 @@ def test_imported_regions_appear_whole_or_not_at_all(tmp_path, monkeypatch):
   assert_same(load_regions(tmp_path / 'out'), made)
   for there in ('out', 't.csv'):
     content = (tmp_path / 't.csv').read_bytes()
-    with pytest.raises(InputError, match=f'{there}: got something there already'):
+    with pytest.raises(InputError, match=f'{there}: got a path that already exists'):
       import_regions(*source, tmp_path / there)
     assert (tmp_path / 't.csv').read_bytes() == content
   with pytest.raises(NotADirectoryError):

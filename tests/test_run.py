@@ -4,8 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fibjax.annotation import regions as region_tables
+from fibjax.annotation.regions import load_regions, make_regions, select_regions
 from fibjax.config import load
+from fibjax.datasets import collect
 from fibjax.errors import InputError
 from fibjax.evaluation import evaluate
 from fibjax.inference import postprocess, small_objects
@@ -13,10 +14,10 @@ from fibjax.metrics import confusion
 from fibjax.pipeline import run, segmenter
 from fibjax.preparation import scaling
 from fibjax.report import page
-from fibjax.system import files
+from fibjax.system import run_folder
 from fibjax.training import checkpoint
 from fibjax.volumes import blockwise
-from fibjax.volumes import volume as volumes
+from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 
 DEMO = str(Path(__file__).parents[1] / 'configs' / 'demo.py')
 TINY = ('data.shape_zyx=16,128,128', 'train.steps_per_epoch=2')
@@ -51,12 +52,13 @@ def _interrupt(monkeypatch, owner, name, call=1, after=False):
   monkeypatch.setattr(owner, name, wrapped)
 
 
+# Modules that call these functions, as they look them up.
 STAGES = (
-    (region_tables, 'save_regions', 1, False), (volumes, 'write_box', 1, True),
+    (collect, 'save_regions', 1, False), (scaling, 'write_box', 1, True),
     (scaling, 'prepare_volume', 1, True), (checkpoint, 'save', 2, False),
-    (blockwise, '_write', 1, False), (postprocess, 'tune', 1, False),
-    (small_objects, 'remove_small_streamed', 2, False), (confusion, 'summarise', 3, False),
-    (page, 'write_report', 1, False))
+    (blockwise, 'write_box', 1, False), (postprocess, 'tune', 1, False),
+    (small_objects, 'remove_small_streamed', 2, False),
+    (confusion, 'summarise', 3, False), (page, 'write_report', 1, False))
 
 
 @pytest.mark.long
@@ -74,9 +76,9 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_metrics(finished, tmp_p
                'regions/regions.csv'):
     assert (folder / name).read_bytes() == (whole / name).read_bytes(), name
   for kind in ('prepared', 'scores', 'segmentation'):
-    opened = [volumes.open_volume(f / f'{kind}.ome.zarr' / 'HPC30')
+    opened = [open_volume(f / f'{kind}.ome.zarr' / 'HPC30')
               for f in (whole, folder)]
-    found = [volumes.read_box(v, (0, 0, 0), v.shape) for v in opened]
+    found = [read_box(v, (0, 0, 0), v.shape) for v in opened]
     np.testing.assert_array_equal(*found)
 
 
@@ -89,13 +91,13 @@ def test_a_finished_run_has_what_the_design_promises(finished):
           'events', 'preprocessing.json', 'regions', 'porosities.csv'} <= names
   assert json.loads((folder / 'metrics.json').read_text()) == result
   assert not [path for path in folder.rglob('*.partial')]
-  scores = volumes.open_volume(folder / 'scores.ome.zarr' / 'HPC30')
-  labels = volumes.open_volume(folder / 'segmentation.ome.zarr' / 'HPC30')
+  scores = open_volume(folder / 'scores.ome.zarr' / 'HPC30')
+  labels = open_volume(folder / 'segmentation.ome.zarr' / 'HPC30')
   assert scores.dtype == np.float32 and labels.dtype == np.uint8
   assert scores.shape == labels.shape == settings.data.shape_zyx
-  score = volumes.read_box(scores, (0, 0, 0), scores.shape)
+  score = read_box(scores, (0, 0, 0), scores.shape)
   assert 0 <= score.min() < score.max() <= 1
-  labels_zyx = volumes.read_box(labels, (0, 0, 0), labels.shape)
+  labels_zyx = read_box(labels, (0, 0, 0), labels.shape)
   porosity = result['whole_volume']['HPC30']['porosity_automatic']
   assert porosity == pytest.approx((labels_zyx == 0).mean())
 
@@ -103,13 +105,12 @@ def test_a_finished_run_has_what_the_design_promises(finished):
 @pytest.mark.long
 def test_metrics_are_pooled_over_the_regions(finished):
   _, folder, result = finished
-  regions = region_tables.select_regions(region_tables.load_regions(folder / 'regions'),
-                                 split='test')
-  labels = volumes.open_volume(folder / 'segmentation.ome.zarr' / 'HPC30')
+  regions = select_regions(load_regions(folder / 'regions'), split='test')
+  labels = open_volume(folder / 'segmentation.ome.zarr' / 'HPC30')
   counts = np.zeros((2, 2), int)
   for r in range(len(regions.volume)):
     z, y, x = regions.z[r], regions.y[r], regions.x[r]
-    found = volumes.read_box(labels, (z, y, x), (z + 1, y + 32, x + 32))[0]
+    found = read_box(labels, (z, y, x), (z + 1, y + 32, x + 32))[0]
     for label in (0, 1):
       for predicted in (0, 1):
         counts[label, predicted] += ((regions.masks_ryx[r] == label)
@@ -125,7 +126,7 @@ def test_other_settings_and_a_second_process_are_refused(finished, tmp_path):
   other = load(f'{DEMO}:tiny', (*TINY, 'train.l2=0.5'))
   with pytest.raises(InputError, match=r'train\.l2 was 4\.16e-06, now 0\.5'):
     run.run(other, folder)
-  with files.lock(folder), pytest.raises(InputError, match='in use'):
+  with run_folder.lock(folder), pytest.raises(InputError, match='in use'):
     run.run(settings, folder)
   with pytest.raises(InputError, match='--resume'):
     run.train_only(settings, folder, resume=False)
@@ -136,22 +137,22 @@ def test_a_trained_run_segments_another_volume_and_evaluates_again(finished, tmp
   _, folder, result = finished
   raw = folder / 'data' / 'HPC30' / 'raw.ome.zarr'
   path = segmenter.segment_other(folder, raw, tmp_path / 'out', 'auto')
-  again, first = (volumes.open_volume(p) for p in
+  again, first = (open_volume(p) for p in
                   (path, folder / 'segmentation.ome.zarr' / 'HPC30'))
-  np.testing.assert_array_equal(*(volumes.read_box(v, (0, 0, 0), v.shape)
+  np.testing.assert_array_equal(*(read_box(v, (0, 0, 0), v.shape)
                                   for v in (again, first)))
   assert run.evaluate_again(folder) == result
 
 
 def test_regions_without_a_label_have_no_porosity(tmp_path):
-  with volumes.new_volume(tmp_path / 'a', (1, 8, 8), np.float32, None) as volume:
-    volumes.write_box(volume, (0, 0, 0), np.ones((1, 8, 8), np.float32))
-  with volumes.new_volume(tmp_path / 'b', (1, 8, 8), np.uint8, None) as volume:
-    volumes.write_box(volume, (0, 0, 0), np.ones((1, 8, 8), np.uint8))
-  regions = region_tables.make_regions(('a',), [(0, 0, 0)],
-                                       [np.full((4, 4), 255, np.uint8)], ('test',))
-  row = evaluate._region_row(regions, 0, {'a': volumes.open_volume(tmp_path / 'a')},
-                        {'a': volumes.open_volume(tmp_path / 'b')})
+  with new_volume(tmp_path / 'a', (1, 8, 8), np.float32, None) as volume:
+    write_box(volume, (0, 0, 0), np.ones((1, 8, 8), np.float32))
+  with new_volume(tmp_path / 'b', (1, 8, 8), np.uint8, None) as volume:
+    write_box(volume, (0, 0, 0), np.ones((1, 8, 8), np.uint8))
+  regions = make_regions(('a',), [(0, 0, 0)],
+                         [np.full((4, 4), 255, np.uint8)], ('test',))
+  row = evaluate._region_row(regions, 0, {'a': open_volume(tmp_path / 'a')},
+                             {'a': open_volume(tmp_path / 'b')})
   assert row['manual'] is None and row['automatic'] is None
 
 
@@ -173,8 +174,7 @@ def test_intervals_of_the_scores_come_from_drawing_regions():
 
 def test_the_reliability_is_that_of_the_test_regions(finished):
   settings, folder, result = finished
-  regions = region_tables.select_regions(region_tables.load_regions(folder / 'regions'),
-                                 split='test')
+  regions = select_regions(load_regions(folder / 'regions'), split='test')
   found = result['reliability']
   labelled = regions.masks_ryx != 255
   assert sum(found['count_b']) == found['n_voxels'] == labelled.sum()

@@ -4,8 +4,9 @@ import pytest
 
 from fibjax.analysis import specific_surface, two_point
 from fibjax.errors import InputError
-from fibjax.simulation import formulas, structure
+from fibjax.simulation import structure
 from fibjax.simulation.fields import Spectrum
+from tests import formulas
 
 ANISOTROPIC = (50., 10., 10.)
 
@@ -18,7 +19,7 @@ def test_curves_are_those_of_the_full_two_point_function():
   centre = [n - 1 for n in labels.shape]
   padded = np.pad(pore, [(0, n - 1) for n in pore.shape]).astype(float)
   products = np.fft.irfftn(abs(np.fft.rfftn(padded)) ** 2, padded.shape,
-                          axes=(0, 1, 2))
+                           axes=(0, 1, 2))
   for k, axis in enumerate('zyx'):
     lag = np.arange(labels.shape[k] // 2 + 1)
     np.testing.assert_allclose(curves[axis].lag_nm, lag * ANISOTROPIC[k])
@@ -89,4 +90,4 @@ def test_plane_counts_for_lines_across_it_alone():
 
 def test_short_axis_is_refused():
   with pytest.raises(InputError, match='3 voxels'):
-    specific_surface.specific_surface(np.zeros((2, 9, 9)), ANISOTROPIC)
+    specific_surface.specific_surface(np.zeros((2, 9, 9), np.uint8), ANISOTROPIC)

@@ -257,7 +257,7 @@ def test_export_mistakes_are_named(tmp_path):
     stacks.export_stack(volume, tmp_path / 'a.tif')
   grey = create_volume(tmp_path / 'w', (2, 3, 4), np.uint8, None)
   (tmp_path / 'a.tif').write_text('x')
-  with pytest.raises(InputError, match='a.tif: got something there already'):
+  with pytest.raises(InputError, match='a.tif: got a path that already exists'):
     stacks.export_stack(grey, tmp_path / 'a.tif')
   with pytest.raises(InputError, match='a.tif/b.tif: got'):
     stacks.export_stack(grey, tmp_path / 'a.tif' / 'b.tif')
@@ -284,7 +284,7 @@ def test_wrong_paths(tmp_path):
 def test_the_target_must_be_free(tmp_path):
   folder = write_folder(tmp_path / 'in', noise())
   (tmp_path / 'v').mkdir()
-  with pytest.raises(InputError, match='v: got something there already'):
+  with pytest.raises(InputError, match='v: got a path that already exists'):
     stacks.import_stack(folder, tmp_path / 'v')
   assert list((tmp_path / 'v').iterdir()) == []
 

@@ -1,11 +1,11 @@
-"""A stranger's way: own slices to a segmentation in a TIFF, and a machine that dies."""
+"""The way of a new user: the commands and the Python code of the README, and a kill."""
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -15,8 +15,8 @@ import tifffile
 from fibjax.cli import main
 from fibjax.simulation import films
 from fibjax.volumes.volume import open_volume, read_box
+from tests.helpers import ROOT, code_blocks, commands_of
 
-ROOT = Path(__file__).parents[1]
 SHAPE, SIDE = (8, 128, 128), 32
 
 pytestmark = pytest.mark.long
@@ -109,7 +109,7 @@ def kill_when(words, log, appeared):
     process = subprocess.Popen([sys.executable, '-m', 'fibjax', *words],
                                stdout=file, stderr=file, cwd=ROOT)
   try:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while process.poll() is None and not appeared():
       assert time.monotonic() < deadline, log.read_text()
       time.sleep(0.002)
@@ -138,42 +138,96 @@ def test_a_run_killed_in_training_and_in_scoring_ends_with_the_same_metrics(
   assert not list(workdir.rglob('*.partial'))
 
 
-def test_a_folder_of_slices_goes_all_the_way_to_the_physics(finished, tmp_path, capsys):
-  sizes = ['--region_px=32', '--context_px=48', '--context_slices=3']
-  raw, film, places = (tmp_path / name for name in (
-      'raw.ome.zarr', 'film.ome.zarr', 'places.csv'))
-  call('inspect', finished / 'slices', '--quick', f'--png={tmp_path / "cuts.png"}')
-  assert 'unknown voxel size' in capsys.readouterr().out
-  assert (tmp_path / 'cuts.png').read_bytes().startswith(b'\x89PNG')
-  call('import', finished / 'slices', f'--out={raw}', '--voxel_size_nm=50,10,10')
-  call('prep', raw, f'--out={film}',
-       '--steps=align:max_angle_deg=0,gradient,brightness')
-  call('prep', raw, f'--out={tmp_path / "again"}',
-       f'--replay={tmp_path / "film.preparation.json"}')
-  np.testing.assert_array_equal(read(film), read(tmp_path / 'again'))
-  call('regions', 'propose', film, f'--out={places}', '--count=8', *sizes)
-  call('regions', 'export', places, film, f'--out={tmp_path / "paint"}', *sizes)
-  image_zyx, painted = read(film), {}
-  rows = json.loads((tmp_path / 'paint' / 'manifest.json').read_text())['regions']
-  for row in rows:  # an expert who paints what is bright
-    file = tmp_path / 'paint' / 'labels' / 'expert1' / row['file']
+# What the commands of the README get beside, to be done in a minute.
+TINY = {
+    'inspect': ['--quick'],
+    'prep': ['--steps=align:max_angle_deg=0,gradient,brightness'],
+    'propose': ['--count=8', '--region_px=32', '--context_px=48', '--context_slices=3'],
+    'run': [f'--config={ROOT}/configs/own.py:tiny', '--config.model.n_z=1',
+            '--config.train.epochs=3', '--config.analyse.mvoxel=0']}
+
+
+def tiny(words):
+  """A command of the README with the settings of TINY; later flags win."""
+  return [*words, *TINY.get(words[1] if words[0] == 'regions' else words[0], [])]
+
+
+def paint_bright_as_solid(folder, image_zyx):
+  """Paints the regions of `regions export` as an expert would, by brightness alone."""
+  for row in json.loads((folder / 'manifest.json').read_text())['regions']:
+    file = folder / 'labels' / 'expert1' / row['file']
     z, y, x = row['z'], row['y'], row['x']
     solid = image_zyx[z, y:y + SIDE, x:x + SIDE] > np.quantile(image_zyx, 0.3)
     label_zyx = tifffile.imread(file)
-    label_zyx[1, 8:8 + SIDE, 8:8 + SIDE] = painted[z, y, x] = solid + np.uint8(1)
+    label_zyx[1, 8:8 + SIDE, 8:8 + SIDE] = solid + np.uint8(1)
     tifffile.imwrite(file, label_zyx, photometric='minisblack')
-  call('regions', 'import', tmp_path / 'paint', '--profile=napari',
-       f'--out={tmp_path / "regions"}')
-  assert json.loads(capsys.readouterr().out.splitlines()[-1])['rows'] == 8
-  call(*run_words(tmp_path, tmp_path / 'w'), '--config.analyse.mvoxel=0')
-  call('analyse', f'--workdir={tmp_path / "w"}', '--mvoxel=0.05')
+
+
+def test_the_commands_of_the_readme_lead_from_slices_to_a_segmentation(
+    finished, tmp_path, monkeypatch, capsys):
+  monkeypatch.chdir(tmp_path)
+  shutil.copytree(finished / 'slices', 'slices')
+  other = films.simulate_film('HPC45', (4, 96, 112), 4)
+  write_slices(tmp_path / 'others', other.image_zyx)
+  call('import', 'others', '--out=other.ome.zarr')
+  commands = [tiny(words) for words in commands_of(ROOT / 'README.md',
+                                                   'Your own stack')]
+  assert [words[:2] if words[0] == 'regions' else words[0] for words in commands] == [
+      'inspect', 'import', 'prep', ['regions', 'propose'], ['regions', 'export'],
+      ['regions', 'import'], 'run', 'segment']
+  capsys.readouterr()
+  for words in commands:
+    if words[:2] == ['regions', 'import']:
+      paint_bright_as_solid(tmp_path / 'to_paint', read('film.ome.zarr'))
+    call(*words)
+    printed = capsys.readouterr().out
+    if words[0] == 'inspect':
+      assert 'unknown voxel size' in printed
+      assert (tmp_path / 'cuts.png').read_bytes().startswith(b'\x89PNG')
+    if words[0] == 'prep':
+      call('prep', 'raw.ome.zarr', '--out=again', '--replay=film.preparation.json')
+      np.testing.assert_array_equal(read('film.ome.zarr'), read('again'))
+    if words[:2] == ['regions', 'import']:
+      assert json.loads(printed.splitlines()[-1])['rows'] == 8
+  assert read('other/segmentation.ome.zarr').shape == (4, 96, 112)
+  capsys.readouterr()
+  call('analyse', '--workdir=workdirs/film', '--mvoxel=0.05')
   found = json.loads(capsys.readouterr().out.splitlines()[-1])
-  labels_zyx = read(tmp_path / 'w' / 'segmentation.ome.zarr' / 'film')
+  labels_zyx = read('workdirs/film/segmentation.ome.zarr/film')
   box = tuple(slice(a, b) for a, b in zip(found['film']['start_zyx'],
                                           found['film']['stop_zyx'], strict=True))
   assert found['film']['found']['porosity'] == pytest.approx(
       (labels_zyx[box] == 0).mean())
-  page = (tmp_path / 'w' / 'report.html').read_text(encoding='utf-8')
+  page = (tmp_path / 'workdirs' / 'film' / 'report.html').read_text(encoding='utf-8')
   for expected in ('Slices were aligned rigidly to each other', 'doi:10.1109/83.650848',
                    'Physical quantities of film', 'Preparation.'):
     assert expected in page, expected
+
+
+def test_the_tour_of_the_readme_runs(compiled, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  tour = [[word.replace('=configs/', f'={ROOT}/configs/') for word in words]
+          for words in commands_of(ROOT / 'README.md',
+                                   'Two commands, and a 60-second tour')]
+  assert [words[0] for words in tour] == ['run', 'analyse', 'run']
+  for words in tour:
+    call(*words)
+  for name in ('tiny', 'otsu'):
+    folder = tmp_path / 'workdirs' / name
+    assert (folder / 'report.html').exists() and (folder / 'metrics.json').exists()
+
+
+def test_the_python_code_of_the_readme_runs(finished):
+  code, = code_blocks(ROOT / 'README.md', 'In a notebook', 'python')
+  for word, path in (("'slices/'", finished / 'slices'),
+                     ("'workdirs/film'", finished / 'w')):
+    assert word in code
+    code = code.replace(word, repr(str(path)))
+  names = {}
+  exec(compile(code, 'README.md', 'exec'), names)
+  assert names['scores'].dtype == np.float32 and names['scores'].shape == SHAPE
+  np.testing.assert_array_equal(names['scores'],
+                                read(finished / 'w' / 'scores.ome.zarr' / 'film'))
+  np.testing.assert_array_equal(names['labels'],
+                                read(finished / 'w' / 'segmentation.ome.zarr' / 'film'))
+  assert names['model'].n_z == 7

@@ -5,8 +5,9 @@ from scipy import ndimage
 from scipy.special import ndtr
 
 from fibjax.errors import InputError
-from fibjax.simulation import fields, formulas, structure
+from fibjax.simulation import fields, structure
 from fibjax.simulation.fields import Spectrum
+from tests import formulas
 
 GAUSS = Spectrum(length_px=10.0)
 SPECTRA = {
@@ -245,8 +246,8 @@ def test_slabs_agree_with_the_whole(name):
 
 def test_boolean_spheres_follow_the_formulas():
   radius, porosity, size = 10.0, 0.6, 144
-  moments = formulas.grain_moments(radius)
-  intensity = formulas.boolean_intensity(porosity, moments[0])
+  moments = structure.grain_moments(radius)
+  intensity = structure.boolean_intensity(porosity, moments[0])
   assert formulas.boolean_porosity(intensity, moments[0]) == pytest.approx(porosity)
   lags, rows = np.array([0, 4, 10, 16, 30]), []
   for seed in range(8):
@@ -267,8 +268,8 @@ def test_boolean_spheres_follow_the_formulas():
 
 @pytest.mark.parametrize('length, cv', [(0.0, 0.3), (60.0, 0.0), (60.0, 0.3)])
 def test_boolean_porosity_of_other_grains(length, cv):
-  moments = formulas.grain_moments(6.0, length, cv)
-  intensity = formulas.boolean_intensity(0.7, moments[0])
+  moments = structure.grain_moments(6.0, length, cv)
+  intensity = structure.boolean_intensity(0.7, moments[0])
   rows = []
   for seed in range(10):
     solid = structure.whole(structure.boolean(
@@ -282,8 +283,8 @@ def test_boolean_porosity_of_other_grains(length, cv):
 
 
 def test_boolean_euler_formula():
-  moments = formulas.grain_moments(16.0)
-  intensity = formulas.boolean_intensity(0.9, moments[0])
+  moments = structure.grain_moments(16.0)
+  intensity = structure.boolean_intensity(0.9, moments[0])
   # Published check of this case; voxel counts are too biased to serve as truth.
   assert formulas.boolean_euler_density(intensity, *moments) == pytest.approx(
       3.9e-6, rel=0.02)

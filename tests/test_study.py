@@ -88,9 +88,9 @@ def test_labels_corrected_by_hand_are_used_and_checked(done, tmp_path):
   assert main.main(['import', str(exported), f'--out={corrected}',
                     '--voxel_size_nm=30,10,10']) == 0
   segmentation = open_volume(folder / 'forest' / 'segmentation.ome.zarr'
-                                     / 'raw')
+                             / 'raw')
   labels = training_slices._correct(load(f'{CONFIG}:tiny', (
-      f'study.labels={corrected}',)), segmentation, None, tmp_path)
+      f'study.labels={corrected}',)), segmentation, None, tmp_path / 'none')
   np.testing.assert_array_equal(
       read_box(labels, (0, 0, 0), labels.shape),
       read_box(segmentation, (0, 0, 0), segmentation.shape))
@@ -102,7 +102,7 @@ def test_labels_corrected_by_hand_are_used_and_checked(done, tmp_path):
       write_box(made, (0, 0, 0), array)
     with pytest.raises(InputError, match='config.study.labels'):
       training_slices._correct(load(f'{CONFIG}:tiny', (
-          f'study.labels={tmp_path / name}',)), segmentation, None, tmp_path)
+          f'study.labels={tmp_path / name}',)), segmentation, None, tmp_path / 'none')
 
 
 @pytest.mark.long
@@ -141,8 +141,8 @@ def made_tables(gains):
 
 
 def test_the_interaction_is_a_difference_of_differences():
-  found = training_slices.contrasts(made_tables({5: (-.02, .0, .02), 20: (.05, .06, .07)}),
-                          'truth', (0, 10, 20))
+  tables = made_tables({5: (-.02, .0, .02), 20: (.05, .06, .07)})
+  found = training_slices.contrasts(tables, 'truth', (0, 10, 20))
   assert list(found) == ['distributed - initial, 5 slices',
                          'distributed - initial, 20 slices',
                          'distributed - initial, 20 - 5 slices']
@@ -154,9 +154,11 @@ def test_the_interaction_is_a_difference_of_differences():
   reach = 4.302653 * 0.01 / 3 ** 0.5
   assert interaction['low'] == pytest.approx(0.06 - reach, abs=1e-6)
   assert interaction['high'] == pytest.approx(0.06 + reach, abs=1e-6)
-  assert list(training_slices.contrasts(made_tables({5: (0., 0.)}), 'truth', (0, 10))) == [
+  tables = made_tables({5: (0., 0.)})
+  assert list(training_slices.contrasts(tables, 'truth', (0, 10))) == [
       'distributed - initial, 5 slices']
-  assert training_slices.contrasts(made_tables({5: (0.,), 20: (0.,)}), 'truth', (0, 10)) == {}
+  tables = made_tables({5: (0.,), 20: (0.,)})
+  assert training_slices.contrasts(tables, 'truth', (0, 10)) == {}
 
 
 def test_every_placement_is_compared_with_every_other():

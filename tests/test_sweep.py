@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from fibjax import models
-from fibjax.annotation import contexts
-from fibjax.config import settings as config
+from fibjax import config, models
 from fibjax.errors import InputError
 from fibjax.methods import network
-from fibjax.pipeline import segmenter, stages
+from fibjax.methods.registry import make_method
+from fibjax.pipeline import run, segmenter, stages
 from fibjax.studies import sweep
-from fibjax.training import loop, members_table
+from fibjax.system import cluster
+from fibjax.system.run_folder import RunFolder
+from fibjax.training import loop, members_table, single
 
 ROOT = Path(__file__).parents[1]
 CONFIG = f'{ROOT}/configs/skarberg2021.py'
@@ -29,7 +30,7 @@ def test_the_search_is_the_papers():
   assert len(sweep.sizes_of(settings)) == 36 and settings.sweep.members == 100
   drawn = [sweep.draw_member(settings, 113, 3, k) for k in range(400)]
   values = {name: np.array([m.settings[name] for m in drawn]) for name in
-            loop.SETTINGS}
+            loop.MEMBER_SETTINGS}
   for name, low, high in (('intensity_mean_sd', 0.025, 0.1),
                           ('intensity_deviation_sd', 0.025, 0.1),
                           ('dropout_dense', 0, 0.6), ('dropout_spatial', 0, 0.6)):
@@ -83,33 +84,38 @@ def test_every_size_and_member_is_in_the_table(swept):
 def test_a_winner_is_the_run_it_would_have_been_alone(swept, tmp_path):
   folder, result = swept
   winner = folder / 'sweep' / 'winners' / '33x1'
-  settings, _ = segmenter.open_run(winner)
+  settings, _ = run.open_run(winner)
   assert settings.model.n_xy == 33
   assert float(settings.train.l2) == pytest.approx(
       10 ** min((float(r['val_bce']), float(r['log10_l2'])) for r in rows_of(folder)
                 if r['n_xy'] == '33')[1])
-  inputs = stages.prepare(sweep.largest(load()), folder)._replace(
-      model=models.make_model(settings.model))
-  best = loop.train_and_evaluate(settings, inputs.model,
-                                    *network.put_sides(settings, inputs), tmp_path)
+  widest = sweep.largest(load())
+  inputs = stages.collect_inputs(widest, make_method(widest), RunFolder(folder))
+  model = models.make_model(settings.model)
+  best = single.train_run(
+      settings.train, model, *network.put_regions(settings.train, model, inputs),
+      tmp_path, seed=settings.seed, data_seed=settings.data.seed,
+      standardise=settings.model.standardise)
   found = members_table.best_row(members_table.read_rows(winner))
   assert best['val_bce'] == pytest.approx(found['val_bce'], abs=1e-5)
   out = segmenter.segment_other(winner, folder / 'data' / 'HPC30' / 'raw.ome.zarr',
-                          tmp_path / 'out', 'auto')
+                                tmp_path / 'out', 'auto')
   assert out.exists()
 
 
 def test_a_killed_sweep_goes_on_where_it_was(swept, tmp_path, monkeypatch):
   folder, _ = swept
-  train, seen = sweep._train_unit, []
+  run_units, seen = cluster.run_units, []
 
-  def dying(shared, unit):
-    seen.append(unit)
-    if len(seen) == 2:
-      raise KeyboardInterrupt
-    train(shared, unit)
+  def dying(train, shared, units, resources):
+    def count(shared, unit):
+      seen.append(unit)
+      if len(seen) == 2:
+        raise KeyboardInterrupt
+      return train(shared, unit)
+    return run_units(count, shared, units, resources)
 
-  monkeypatch.setattr(sweep, '_train_unit', dying)
+  monkeypatch.setattr(cluster, 'run_units', dying)
   with pytest.raises(KeyboardInterrupt):
     sweep.run_sweep(load(), tmp_path / 'w')
   assert len(rows_of(tmp_path / 'w')) == 3  # of the first size, on two devices
@@ -131,12 +137,12 @@ def test_groups_change_nothing_and_follow_the_memory(swept, tmp_path, monkeypatc
     assert found['seed'] == expected['seed']
   settings = load('sweep.group=0', 'sweep.members=40', 'sweep.sizes=33x1')
   model = models.make_model(settings.model)
-  one = sweep.member_bytes(settings, model)
+  one = sweep.member_bytes(settings.train, model)
   two_cpus = 2 / sweep._MEMORY_SHARE  # they share the machine's memory
-  monkeypatch.setattr(contexts, 'device_memory_bytes', lambda: 3.5 * one * two_cpus)
+  monkeypatch.setattr(sweep, 'device_memory_bytes', lambda: 3.5 * one * two_cpus)
   units = sweep.plan_units(settings)
   assert units[0].last - units[0].first + 1 == 3 * 2  # two devices
-  monkeypatch.setattr(contexts, 'device_memory_bytes', lambda: 0.9 * one * two_cpus)
+  monkeypatch.setattr(sweep, 'device_memory_bytes', lambda: 0.9 * one * two_cpus)
   with pytest.raises(InputError, match='a member of size 33x1.*lower config.train'):
     sweep.run_sweep(settings, tmp_path / 'none')
   shutil.rmtree(tmp_path / 'w')
@@ -181,7 +187,7 @@ def test_losses_are_trained_with_the_same_members_and_compared(losses):
       np.mean(second) - np.mean(first))
   assert found[0]['against_first']['ece']['difference'] == 0
   for loss in ('bce', 'jaccard'):
-    own, _ = segmenter.open_run(folder / 'sweep' / 'winners' / f'33x1-{loss}')
+    own, _ = run.open_run(folder / 'sweep' / 'winners' / f'33x1-{loss}')
     assert own.train.loss == loss
 
 

@@ -7,8 +7,10 @@ import pytest
 
 from fibjax.errors import InputError
 from fibjax.report import figures, sweep_figures, sweep_page, sweep_tables, tables
-from fibjax.system import files
+from fibjax.system import csv_files, files
+from fibjax.system.run_folder import RunFolder
 from fibjax.training import members_table
+from tests.helpers import NETWORK_FACTS, visible_text
 
 PAPER_HYPERS = dict(intensity_mean_sd=0.048, intensity_deviation_sd=0.056,
                     log10_learning_rate=-2, decay_epochs=8, log10_l2=-5.5,
@@ -41,22 +43,23 @@ def random_sweep(sizes, n, seed=0):
 
 
 def write(folder, rows, columns=members_table.COLUMNS, curves=CURVES):
-  folder.mkdir(exist_ok=True)
-  text = files.to_csv([{k: row[k] for k in columns} for row in rows], columns)
-  (folder / 'members.csv').write_text(text, encoding='utf-8')
+  sweep = RunFolder(folder).sweep
+  sweep.path.mkdir(parents=True, exist_ok=True)
+  text = csv_files.to_csv([{k: row[k] for k in columns} for row in rows], columns)
+  sweep.members.write_text(text, encoding='utf-8')
   if curves:
-    (folder / 'curves.csv').write_text(curves, encoding='utf-8')
+    sweep.curves.write_text(curves, encoding='utf-8')
   return folder
 
 
+def report_text(folder, facts=NETWORK_FACTS):
+  path = sweep_page.write_sweep_report(folder, facts)
+  return visible_text(path.read_text(encoding='utf-8'))
+
+
 def read(folder):
-  members = members_table.read_members(folder / 'members.csv')
+  members = members_table.read_members(RunFolder(folder).sweep.members)
   return members, members_table.summarise_sizes(members)
-
-
-def visible_text(html):
-  body = re.sub(r'<style>.*?</style>', '', html, flags=re.S)
-  return ' '.join(re.sub(r'<[^>]*>', ' ', body).split())
 
 
 def test_columns_are_those_agreed_with_the_sweep():
@@ -69,8 +72,8 @@ def test_columns_are_those_agreed_with_the_sweep():
 def test_table_of_sizes_holds_numpys_numbers(tmp_path):
   sizes = [(x, z) for z in (1, 3) for x in (33, 65, 113)]
   folder = write(tmp_path, random_sweep(sizes, 7))
-  table = sweep_tables.sizes_table(*read(folder))
-  with open(folder / 'members.csv', encoding='utf-8', newline='') as file:
+  table = sweep_tables.sizes_table(*read(folder), True)
+  with open(RunFolder(folder).sweep.members, encoding='utf-8', newline='') as file:
     rows = list(csv.DictReader(file))
   assert len(table.rows) == 6
   for cells, (x, z) in zip(table.rows, sizes, strict=True):
@@ -95,7 +98,7 @@ def test_diverged_and_stopped_members_are_counted_and_left_out(tmp_path):
   assert small.best == 1  # neither the stopped nor the diverged one below it
   assert small.mean['val_bce'] == pytest.approx(np.mean([0.40, 0.30, 0.36]))
   assert small.sd['seconds'] == pytest.approx(np.std([60, 66, 90], ddof=1))
-  row = sweep_tables.sizes_table(members, sizes).rows[0]
+  row = sweep_tables.sizes_table(members, sizes, True).rows[0]
   assert row[1:7] == ('3', '2', '1', '0.3000', '0.3533 ± 0.0503', '0.7500')
 
 
@@ -108,13 +111,14 @@ def test_selection_is_by_cross_entropy_not_by_miou(tmp_path):
 
 def test_a_single_member_has_no_deviation(tmp_path):
   members, sizes = read(write(tmp_path, [member(113, 3, 0, 0.2, 0.8, 100)]))
-  row = sweep_tables.sizes_table(members, sizes).rows[0]
+  row = sweep_tables.sizes_table(members, sizes, True).rows[0]
   assert row[4:] == ('0.2000', '0.2000', '0.8000', '0.8000', '100.0')
 
 
 def test_winner_stands_beside_the_paper(tmp_path):
   members, _ = read(write(tmp_path, small_sweep()))
-  rows = {r[0]: r[1:] for r in sweep_tables.winner_table(members, 6).rows}
+  table = sweep_tables.winner_table(members, 6, True)
+  rows = {r[0]: r[1:] for r in table.rows}
   assert rows['n_xy, pixels'] == ('113', '113') and rows['n_z, slices'] == ('3', '3')
   assert rows['weight penalty c'] == ('1e-06', '4.16e-06')
   assert rows['epochs k per decay step'] == ('12', '8')
@@ -141,32 +145,34 @@ def test_damaged_members_are_named(tmp_path, changes, message):
   rows = small_sweep()
   rows[0] |= changes
   with pytest.raises(InputError, match=f'members.csv.*{message}'):
-    sweep_page.write_sweep_report(write(tmp_path, rows))
-  assert not (tmp_path / 'report.html').exists()
+    sweep_page.write_sweep_report(write(tmp_path, rows), NETWORK_FACTS)
+  assert not RunFolder(tmp_path).sweep.report.exists()
 
 
 @pytest.mark.parametrize('column', members_table.COLUMNS)
 def test_missing_columns_are_named(tmp_path, column):
   columns = [c for c in members_table.COLUMNS if c != column]
   with pytest.raises(InputError, match=f'no column {column},'):
-    sweep_page.write_sweep_report(write(tmp_path, small_sweep(), columns))
+    sweep_page.write_sweep_report(write(tmp_path, small_sweep(), columns),
+                                  NETWORK_FACTS)
 
 
 def test_missing_and_damaged_files_are_one_line_errors(tmp_path):
   with pytest.raises(InputError, match='no such folder'):
-    sweep_page.write_sweep_report(tmp_path / 'absent')
+    sweep_page.write_sweep_report(tmp_path / 'absent', NETWORK_FACTS)
+  RunFolder(tmp_path).sweep.path.mkdir()
   with pytest.raises(InputError, match='members.csv.*no such file'):
-    sweep_page.write_sweep_report(tmp_path)
-  path = tmp_path / 'members.csv'
+    sweep_page.write_sweep_report(tmp_path, NETWORK_FACTS)
+  path = RunFolder(tmp_path).sweep.members
   for content, message in ((b'', 'no rows'), (b'n_xy,n_z\n', 'no rows'),
                            (b'n_xy,n_z\n33\n', 'different lengths'),
                            (b'\xff\xfe\x00n_xy\n', 'damaged')):
     path.write_bytes(content)
     with pytest.raises(InputError, match=f'members.csv.*{message}'):
-      sweep_page.write_sweep_report(tmp_path)
+      sweep_page.write_sweep_report(tmp_path, NETWORK_FACTS)
   write(tmp_path, small_sweep(), curves='epoch,val_bce\n1,0.5\n')
   with pytest.raises(InputError, match='curves.csv.*no column train_bce'):
-    sweep_page.write_sweep_report(tmp_path)
+    sweep_page.write_sweep_report(tmp_path, NETWORK_FACTS)
 
 
 def curves_of(folder, name):
@@ -288,23 +294,46 @@ def test_ensemble_table_shows_what_there_is():
 
 
 def test_page_is_complete_self_contained_and_the_same_again(tmp_path):
-  folder = write(tmp_path / 'sweep', small_sweep())
-  path = sweep_page.write_sweep_report(folder)
-  first = {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*.*')}
-  html, text = path.read_text(encoding='utf-8'), visible_text(path.read_text('utf-8'))
+  folder = write(tmp_path / 'search', small_sweep())
+  path = sweep_page.write_sweep_report(folder, NETWORK_FACTS)
+  assert path == RunFolder(folder).sweep.report
+  first = {p: p.read_bytes() for p in folder.rglob('*.*')}
+  html = path.read_text(encoding='utf-8')
+  text = visible_text(html)
   for expected in ('5 finished, 2 diverged, 1 stopped', '113 × 113 × 3, member 0',
                    str(2 ** 60), 'selected by cross-entropy and not by mIoU',
-                   '36 sizes.', '(Figure 5 of the paper)',
-                   'Training of the selected member.'):
+                   '36 sizes.', '(Figure 5 of the paper)', 'Workdir: search.',
+                   'Training of the selected member.', 'A. Author. A paper.'):
     assert expected in text
   assert not re.search(r'(?:src|href)\s*=\s*"(?!data:)', html)
   assert not re.search(r'<script|<link|@import|url\(', html)
   assert 'curves.csv' not in text
-  assert sorted(p.stem for p in (folder / 'figures').iterdir()) == [
+  sweep = RunFolder(RunFolder(folder).sweep.path)
+  assert sorted(p.stem for p in sweep.figures.iterdir()) == [
       'curves', 'hyper_parameters', 'time', 'val_bce', 'val_miou']
-  assert '| 113 × 113 × 3 (selected) |' in (folder / 'tables.md').read_text('utf-8')
-  sweep_page.write_sweep_report(folder)
-  assert first == {p.relative_to(folder): p.read_bytes() for p in folder.rglob('*.*')}
+  assert '| 113 × 113 × 3 (selected) |' in sweep.tables.read_text('utf-8')
+  sweep_page.write_sweep_report(folder, NETWORK_FACTS)
+  assert first == {p: p.read_bytes() for p in folder.rglob('*.*')}
+
+
+def test_sizes_are_slices_where_there_is_no_neighbourhood(tmp_path):
+  members = [member(33, 7, k, 0.3 + k / 10, 0.7, loss=loss)
+             for loss in ('bce', 'jaccard') for k in range(2)]
+  folder = write(tmp_path, members)
+  rows = [compared('bce', [0.80, 0.82], 0.), compared('jaccard', [0.83, 0.85], 0.03)]
+  files.write_json(RunFolder(folder).sweep.losses,
+                   [row | {'n_z': 7} for row in rows])
+  text = report_text(folder, NETWORK_FACTS._replace(has_neighbourhood=False))
+  assert '33' not in text.replace('0.33', '') and 'n_xy' not in text
+  for expected in ('7 slices, member 0', 'jaccard at 7 slices', 'members (7 slices)',
+                   'n_z, slices'):
+    assert expected in text
+  single = write(tmp_path / 'single', [member(33, 1, 0, 0.3, 0.7)])
+  text = report_text(single, NETWORK_FACTS._replace(has_neighbourhood=False))
+  assert '1 slice (selected)' in text and '36 sizes.' not in text
+  assert 'Figure 3 of the paper' not in text
+  text = report_text(single)
+  assert 'Figure 3 of the paper' in text and '36 sizes.' in text
 
 
 def compared(loss, mious, against):
@@ -316,9 +345,9 @@ def compared(loss, mious, against):
           'against_first': dict.fromkeys(sweep_tables.LOSS_SCORES, interval)}
 
 
-def test_losses_stand_against_the_first(tmp_path):
+def test_losses_are_compared_with_the_first(tmp_path):
   rows = [compared('bce', [0.80, 0.82], 0.), compared('jaccard', [0.83, 0.85], 0.03)]
-  table = sweep_tables.loss_table(rows)
+  table = sweep_tables.loss_table(rows, True)
   first, second, against = table.rows
   assert first[:3] == ('bce at 33 × 33 × 3', '2', '0.8100 ± 0.0141')
   assert second[2] == '0.8400 ± 0.0141' and second[4] == '1.23 ± 0.00'
@@ -332,22 +361,23 @@ def test_losses_stand_against_the_first(tmp_path):
   members = [member(33, 3, k, 0.3 + k / 10, 0.7, loss=loss)
              for loss in ('bce', 'jaccard') for k in range(2)]
   folder = write(tmp_path / 's', members)
-  files.write_json(folder / 'losses.json', rows)
-  text = visible_text(sweep_page.write_sweep_report(folder).read_text(encoding='utf-8'))
+  files.write_json(RunFolder(folder).sweep.losses, rows)
+  text = report_text(folder)
   assert 'Losses compared' in text and '33 × 33 × 3, jaccard' in text
 
 
 def test_markup_in_names_is_inert(tmp_path):
   folder = write(tmp_path / 'a&b<script>', small_sweep())
   files.write_json(folder / 'config.json', {'name': '<img src=x>', 'seed': 1})
-  html = sweep_page.write_sweep_report(folder).read_text(encoding='utf-8')
+  path = sweep_page.write_sweep_report(folder, NETWORK_FACTS)
+  html = path.read_text(encoding='utf-8')
   assert '<img src=x' not in html and '<script>' not in html
   assert '&lt;img src=x&gt;' in html and 'a&amp;b&lt;script&gt;' in html
 
 
 def test_curves_of_another_member_are_noticed(tmp_path):
   folder = write(tmp_path, small_sweep(), curves=CURVES.replace('0.2,', '0.24,'))
-  text = visible_text(sweep_page.write_sweep_report(folder).read_text('utf-8'))
+  text = report_text(folder)
   assert '0.2400 in curves.csv and 0.2000 in members.csv' in text
 
 
@@ -355,17 +385,17 @@ def test_sweep_without_a_finished_member_is_still_shown(tmp_path):
   rows = [member(33, 1, i, '', '', 5, 'diverged', best_epoch='', val_accuracy='')
           for i in range(3)]
   folder = write(tmp_path, rows + [member(49, 1, 0, 0.6, 0.6, 5, 'stopped')])
-  text = visible_text(sweep_page.write_sweep_report(folder).read_text('utf-8'))
-  assert 'Scores of 33 × 33 × 1, 49 × 49 × 1: no member finished.' in text
+  text = report_text(folder)
+  assert 'Scores of 33 × 33 × 1, 49 × 49 × 1: no member has finished.' in text
   assert 'Selected' not in text and 'against size' not in text
-  assert [p.stem for p in (folder / 'figures').iterdir()] == ['hyper_parameters']
-  assert '| 33 × 33 × 1 | 0 | 3 | 0 | – | – |' in (folder / 'tables.md').read_text(
-      'utf-8')
+  sweep = RunFolder(RunFolder(folder).sweep.path)
+  assert [p.stem for p in sweep.figures.iterdir()] == ['hyper_parameters']
+  assert '| 33 × 33 × 1 | 0 | 3 | 0 | – | – |' in sweep.tables.read_text('utf-8')
 
 
 def test_absent_sizes_are_named_when_they_are_few(tmp_path):
   sizes = [(x, z) for x in (33, 49, 65, 81, 97, 113) for z in (1, 3, 5, 7, 9, 11)]
   folder = write(tmp_path, random_sweep(sizes[:-2], 1), curves=None)
-  text = visible_text(sweep_page.write_sweep_report(folder).read_text('utf-8'))
+  text = report_text(folder)
   assert '36 sizes: 113 × 113 × 9, 113 × 113 × 11.' in text
   assert 'curves.csv is missing' in text

@@ -7,41 +7,30 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fibjax.config import base, validate
+from fibjax.config import base
 from fibjax.errors import InputError
 from fibjax.models import make_model
-from fibjax.training import checkpoint, loop, loss_expression, optim, sampling
+from fibjax.training import (
+  checkpoint,
+  loop,
+  loss_expression,
+  optim,
+  sampling,
+  single,
+  stored,
+)
 from fibjax.training.step import (
-  Hyper,
-  Moment,
+  STEP_SETTINGS,
+  StepInputs,
   Totals,
   augment_sample,
   eval_step,
   init_state,
+  make_hyper,
   summarise,
   train_step,
 )
-
-
-def tiny_config(**changes):
-  settings = base()
-  settings.model.update(n_xy=33, n_z=1, padding='same', standardise=False)
-  settings.train.update(sampling='patch', voxel_fraction=0.1, batch=16, epochs=3,
-                        optimizer='sgd', momentum=0.9, log10_learning_rate=-3.,
-                        schedule='steps')
-  settings.train.update(**changes)
-  validate(settings)
-  return settings
-
-
-def bright_is_solid(count=4, side=24, margin=16, seed=0):
-  """Regions whose voxels are solid where a smooth image is bright, plus noise."""
-  random = np.random.default_rng(seed)
-  coarse = random.normal(size=(count, 8, 8))
-  image = np.kron(coarse, np.ones((7, 7)))[:, :side + 2 * margin, :side + 2 * margin]
-  masks = (image[:, margin:-margin, margin:-margin] > 0).astype(np.uint8)
-  noisy = 0.5 + 0.2 * image + 0.05 * random.normal(size=image.shape)
-  return noisy[..., None].astype(np.float32), masks
+from tests.helpers import bright_is_solid, tiny_config
 
 
 @pytest.fixture(scope='module')
@@ -53,12 +42,14 @@ def sides():
 
 def run(settings, sides, folder):
   model = make_model(settings.model)
-  best = loop.train_and_evaluate(settings, model, *sides, folder)
-  return best, loop.load_best(model, settings, folder)
+  best = single.train_run(settings.train, model, *sides, folder, seed=settings.seed,
+                          data_seed=settings.data.seed,
+                          standardise=settings.model.standardise)
+  return best, stored.load_best(model, settings.train, folder)
 
 
 def latest_state(settings, folder):
-  return loop.load_states(make_model(settings.model), settings, folder)[0]
+  return stored.load_states(make_model(settings.model), settings.train, folder)[0]
 
 
 def read_csv(folder):
@@ -91,9 +82,9 @@ def test_a_killed_training_resumes_bit_by_bit(tmp_path, sides, monkeypatch, when
   with pytest.raises(_KilledError):
     run(settings, sides, tmp_path / 'cut')
   monkeypatch.setattr(checkpoint, 'save', save)
-  assert not loop.is_finished(settings, tmp_path / 'cut')
+  assert not stored.is_finished(settings.train, tmp_path / 'cut')
   run(settings, sides, tmp_path / 'cut')
-  assert loop.is_finished(settings, tmp_path / 'cut')
+  assert stored.is_finished(settings.train, tmp_path / 'cut')
   states = [latest_state(settings, tmp_path / name) for name in ('whole', 'cut')]
   jax.tree.map(np.testing.assert_array_equal, *states)
   assert read_csv(tmp_path / 'whole') == read_csv(tmp_path / 'cut')
@@ -119,6 +110,26 @@ def test_training_learns_and_the_best_epoch_is_kept(tmp_path, sides):
   np.testing.assert_allclose(bce / count, best['val_bce'], rtol=1e-4)
 
 
+def test_training_from_arrays_needs_no_folder(tmp_path, sides):
+  settings = tiny_config(epochs=2)
+  model = make_model(settings.model)
+  options = {'settings': settings.train, 'standardise': False}
+  in_memory, stored_run = (
+      single.train_network(model, *sides, seed=3, folder=folder, **options)
+      for folder in (None, tmp_path))
+  assert stored_run.rows == single.train_network(
+      model, *sides, seed=3, folder=tmp_path, **options).rows, 'resumed at its end'
+  together = single.train_networks(
+      model, *sides, [loop.make_member(settings.train, seed) for seed in (2, 3)],
+      **options)
+  for kind in ('params', 'average'):
+    jax.tree.map(np.testing.assert_array_equal, getattr(in_memory, kind),
+                 getattr(stored_run, kind))
+  for row, expected in zip(together[1].rows, in_memory.rows, strict=True):
+    assert row['val_bce'] == pytest.approx(expected['val_bce'], abs=1e-4)
+  assert in_memory.ended is None and len(in_memory.rows) == 2
+
+
 def test_permuted_labels_teach_nothing(tmp_path, sides):
   context, masks = bright_is_solid(seed=2)
   random = np.random.default_rng(0)
@@ -138,9 +149,9 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, sides):
   run(settings, sides, tmp_path)
   settings.model.n_xy = 49
   with pytest.raises(InputError, match='checkpoint.*the config it was trained with'):
-    loop.load_best(make_model(settings.model), settings, tmp_path)
+    stored.load_best(make_model(settings.model), settings.train, tmp_path)
   with pytest.raises(InputError, match='no checkpoints'):
-    loop.load_best(make_model(settings.model), settings, tmp_path / 'elsewhere')
+    stored.load_best(make_model(settings.model), settings.train, tmp_path / 'elsewhere')
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, sides):
@@ -148,7 +159,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, sides):
   run(settings, sides, tmp_path)
   shutil.rmtree(tmp_path / 'checkpoints' / '0' / 'state')
   with pytest.raises(InputError, match=r'checkpoint .*checkpoints.0'):
-    loop.load_best(make_model(settings.model), settings, tmp_path)
+    stored.load_best(make_model(settings.model), settings.train, tmp_path)
 
 
 def test_an_epoch_visits_every_voxel_once_and_fills_with_weight_zero():
@@ -178,17 +189,16 @@ def test_samples_of_weight_zero_change_nothing(sides):
   other[2:] = (0, 20, 20)
   valid = np.array([1, 1, 0, 0], np.float32)
   with jax.debug_key_reuse(True):
-    outcomes = [step(state, moment_of(settings, sampling.Samples(c, valid)), sides[0])
+    outcomes = [step(state, step_inputs(settings, sampling.Samples(c, valid)), sides[0])
                 for c in (corners, other)]
   # Augmentation keys belong to places in the batch, so the valid ones are the same.
   jax.tree.map(np.testing.assert_array_equal, *outcomes)
   assert step._cache_size() == 1
 
 
-def moment_of(settings, samples):
-  hyper = Hyper(*(jnp.float32(settings.train[n]) for n in loop.SETTINGS[:-2]),
-                      jnp.ones(1))
-  return Moment(samples, jnp.uint32(1), hyper, jnp.float32(0.1), jnp.float32(0))
+def step_inputs(settings, samples):
+  hyper = make_hyper(settings.train, [1.])
+  return StepInputs(samples, jnp.uint32(1), hyper, jnp.float32(0.1), jnp.float32(0))
 
 
 def test_class_weights_balance_pore_and_solid():
@@ -242,7 +252,7 @@ def test_image_and_labels_stay_together_through_cut_and_augmentation():
   masks = (field[:, margin:-margin, margin:-margin] > 0.5).astype(np.uint8)
   context = np.repeat(field[..., None], 3, -1).astype(np.float32)
   regions = sampling.put_regions(context, masks, balanced=False)
-  hyper = Hyper(*(jnp.float32(0),) * 5, jnp.ones(1))
+  hyper = make_hyper(dict.fromkeys(STEP_SETTINGS, 0.), [1.])
   samples = sampling.Samples(np.array([(0, 5, 9)] * 12, np.int32),
                              np.ones(12, np.float32))
   batch = sampling.cut_samples(regions, samples, model.before_px, 16)

@@ -12,10 +12,11 @@ TEST = (47, 434, 598)
 def test_the_four_trials_are_the_documents():
   assert choose_slices.choose_slices(600, 5, 'initial', TEST) == [0, 1, 2, 3, 4]
   assert choose_slices.choose_slices(600, 20, 'initial', TEST) == list(range(20))
-  assert choose_slices.choose_slices(600, 5, 'distributed', TEST) == [0, 120, 240, 360, 480]
+  assert choose_slices.choose_slices(600, 5, 'distributed', TEST) == [
+      0, 120, 240, 360, 480]
   twenty = choose_slices.choose_slices(600, 20, 'distributed', TEST)
   assert twenty == list(range(0, 600, 30)) and len(twenty) == 20
-  # Distances to the tested slices as in section 3.2.
+  # Distances to the tested slices as in §3.2.
   assert [min(abs(z - t) for z in twenty) for t in TEST] == [13, 14, 28]
 
 
@@ -74,8 +75,10 @@ def test_correction_takes_the_largest_islands_and_leaves_boundaries():
   labels[0, 10:12, 10:12] = 1  # island of 4
   labels[0, 15, 15] = 1        # island of 1
   labels[0, 8, 2] = 0          # pore in the solid
-  sizes = {share: int((choose_slices.correct_pore_backs(labels, truth, share) != truth).sum())
-           for share in (0, 0.5, 0.9, 1)}
+
+  def errors_after(share):
+    return int((choose_slices.correct_pore_backs(labels, truth, share) != truth).sum())
+  sizes = {share: errors_after(share) for share in (0, 0.5, 0.9, 1)}
   boundary = 40 + 1
   assert sizes == {0: boundary + 24, 0.5: boundary + 5, 0.9: boundary + 1, 1: boundary}
   nothing = np.zeros_like(truth)  # a slice without solid: all of it is pore-backs

@@ -164,4 +164,4 @@ def test_coarse_slices_of_the_same_body():
 
 def test_bad_axis_is_refused():
   with pytest.raises(InputError, match='z, y or x'):
-    transport.effective_diffusivity(np.zeros((2, 2, 2)), SIZE, 'zy')
+    transport.effective_diffusivity(np.zeros((2, 2, 2), np.uint8), SIZE, 'zy')

@@ -10,12 +10,13 @@ import pytest
 from fibjax import models
 from fibjax.config import load, validate
 from fibjax.errors import InputError
-from fibjax.inference import score
-from fibjax.models import conv, layers
-from fibjax.models.patch_cnn import Dropout
-from fibjax.training import loop, members_table, sampling, step
+from fibjax.inference.network_scorer import network_scorer
+from fibjax.inference.score import score_volume
+from fibjax.models import Dropout, conv, layers
+from fibjax.models.model import STATISTICS
+from fibjax.training import members_table, sampling, single, step, stored
 from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
-from tests.test_train import tiny_config
+from tests.helpers import tiny_config
 
 
 def make(name='resunet', base=4, depth=2, norm='group', n_z=1, seed=None):
@@ -26,7 +27,7 @@ def make(name='resunet', base=4, depth=2, norm='group', n_z=1, seed=None):
   model = model._replace(apply_dense=jax.jit(model.apply_dense,
                                              static_argnames='out_yx'))
   keys = (jax.random.fold_in(jax.random.key(seed), k) for k in itertools.count())
-  params = {group: weights if group in ('input', layers.STATISTICS) else jax.tree.map(
+  params = {group: weights if group in ('input', STATISTICS) else jax.tree.map(
       lambda leaf: leaf + 0.1 * jax.random.normal(next(keys), leaf.shape), weights)
             for group, weights in jax.jit(model.init)(jax.random.key(seed)).items()}
   return model, params
@@ -71,9 +72,9 @@ def test_tiles_have_no_seams(name, norm, tmp_path):
   with new_volume(tmp_path / 'v', array.shape, np.float32, None) as made:
     write_box(made, (0, 0, 0), array)
   source = open_volume(tmp_path / 'v')
-  predictor = score.Predictor((model,), (params,))
   whole, tiled = (read_box(
-      score.score_volume(predictor, source, tmp_path / str(tile), tile_px=tile),
+      score_volume(network_scorer([model], [params], tile_px=tile), source,
+                   tmp_path / str(tile)),
       (0, 0, 0), array.shape) for tile in (0, 32))
   np.testing.assert_allclose(tiled, whole, atol=1e-5)
   m = model.before_px
@@ -147,14 +148,14 @@ def test_running_statistics_follow_the_batch():
   images = jax.random.normal(jax.random.key(1), (3, *(model.window_px + 15,) * 2, 1))
   trained = model.apply_dense(params, images, dropout)
   before = model.apply_dense(params, images)
-  follow = jax.jit(model.follow)
+  update = jax.jit(model.update_statistics)
   for _ in range(150):
-    params = follow(params, images, dropout)
+    params = update(params, images, dropout)
   np.testing.assert_allclose(model.apply_dense(params, images), trained, atol=1e-3)
   assert abs(before - trained).max() > 0.1
   slopes = jax.grad(lambda p: jnp.sum(model.apply_dense(p, images)))(params)
   assert all((np.asarray(leaf) == 0).all()
-             for leaf in jax.tree.leaves(slopes[layers.STATISTICS]))
+             for leaf in jax.tree.leaves(slopes[STATISTICS]))
 
 
 @pytest.mark.parametrize('stride, side', [(2, 9), (2, 10), (3, 11)])
@@ -191,6 +192,11 @@ def unet_config(**changes):
   return settings
 
 
+def train(settings, model, sides, folder):
+  return single.train_run(settings.train, model, *sides, folder, seed=settings.seed,
+                          data_seed=settings.data.seed, standardise=True)
+
+
 @pytest.mark.parametrize('name, norm, augment', [
     ('resunet', 'group', 'dihedral'), ('resunet', 'batch', 'physical'),
     ('unet', 'none', 'full')])
@@ -200,11 +206,11 @@ def test_training_learns_what_single_voxels_do_not_tell(tmp_path, name, norm, au
   settings.model.update(name=name, norm=norm)
   model = models.make_model(settings.model)
   sides = [noisy_regions(model, seed) for seed in (0, 1)]
-  best = loop.train_and_evaluate(settings, model, *sides, tmp_path)
+  best = train(settings, model, sides, tmp_path)
   assert best['val_accuracy'] > 0.88  # a voxel alone: 0.76
-  params = loop.load_best(model, settings, tmp_path)
+  params = stored.load_best(model, settings.train, tmp_path)
   if norm == 'batch':
-    moments = jax.tree.leaves(params[layers.STATISTICS])
+    moments = jax.tree.leaves(params[STATISTICS])
     assert any(abs(np.asarray(leaf)).max() > 0.01 for leaf in moments)
 
 
@@ -215,12 +221,12 @@ def test_a_training_that_has_converged_ends_and_stays_ended(tmp_path):
   settings.train.update(epochs=20, steps_per_epoch=1)
   model = models.make_model(settings.model)
   sides = [noisy_regions(model, seed) for seed in (0, 1)]
-  loop.train_and_evaluate(settings, model, *sides, tmp_path)
+  train(settings, model, sides, tmp_path)
   rows = members_table.read_rows(tmp_path)
   losses = [row['val_bce'] for row in rows]
   assert len(rows) < 20 and losses.index(min(losses)) == len(rows) - 3
-  assert loop.is_finished(settings, tmp_path)
-  loop.train_and_evaluate(settings, model, *sides, tmp_path)
+  assert stored.is_finished(settings.train, tmp_path)
+  train(settings, model, sides, tmp_path)
   assert members_table.read_rows(tmp_path) == rows
 
 

@@ -29,7 +29,7 @@ def test_a_plain_file_is_unpacked(tmp_path):
   source = make_zip(tmp_path / 'a.zip', members, compression=zipfile.ZIP_DEFLATED)
   out = unzip.unpack(source, tmp_path / 'deep' / 'out')
   assert {k: v for k, v in everything(out).items() if v is not False} == members
-  with pytest.raises(InputError, match='something there already'):
+  with pytest.raises(InputError, match='a path that already exists'):
     unzip.unpack(source, out)
 
 

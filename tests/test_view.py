@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from fibjax.errors import InputError
+from fibjax.report import viewer
 from fibjax.report.viewer import SlicedVolume, add, layers_of, show
-from fibjax.volumes import volume as volumes
-from tests.test_report import make_run
+from fibjax.volumes.volume import create_volume, read_box, write_box
+from tests.helpers import make_run
 
 
 @pytest.fixture(scope='module')
@@ -20,8 +21,8 @@ def folder(tmp_path_factory):
     (1, slice(None), slice(None, None, 3)), ()])
 def test_a_sliced_volume_is_the_array(tmp_path, index):
   array = np.random.default_rng(0).random((5, 12, 13)).astype(np.float32)
-  volume = volumes.create_volume(tmp_path / 'v', array.shape, array.dtype, None)
-  volumes.write_box(volume, (0, 0, 0), array)
+  volume = create_volume(tmp_path / 'v', array.shape, array.dtype, None)
+  write_box(volume, (0, 0, 0), array)
   lazy = SlicedVolume(volume)
   np.testing.assert_array_equal(lazy[index], array[index])
   np.testing.assert_array_equal(np.asarray(lazy), array)
@@ -29,10 +30,10 @@ def test_a_sliced_volume_is_the_array(tmp_path, index):
 
 
 def test_one_slice_reads_one_slice(tmp_path, monkeypatch):
-  volume = volumes.create_volume(tmp_path / 'v', (9, 8, 8), np.uint8, None)
-  read, boxes = volumes.read_box, []
-  monkeypatch.setattr(volumes, 'read_box',
-                      lambda v, a, b: boxes.append((a[0], b[0])) or read(v, a, b))
+  volume = create_volume(tmp_path / 'v', (9, 8, 8), np.uint8, None)
+  boxes = []
+  monkeypatch.setattr(viewer, 'read_box',
+                      lambda v, a, b: boxes.append((a[0], b[0])) or read_box(v, a, b))
   assert SlicedVolume(volume)[4].shape == (8, 8)
   assert boxes == [(4, 5)]
 
@@ -69,9 +70,9 @@ def test_without_napari_it_says_how_to_install_it(folder, monkeypatch):
 def test_napari_takes_the_layers(folder, monkeypatch):
   monkeypatch.setenv('QT_QPA_PLATFORM', 'offscreen')
   components = pytest.importorskip('napari.components', exc_type=ImportError)
-  viewer = components.ViewerModel()
-  add(viewer, layers_of(folder))
-  assert [layer.name for layer in viewer.layers][:2] == ['HPC22 image', 'HPC22 score']
-  np.testing.assert_allclose(viewer.layers['HPC22 image'].scale, (0.05, 0.01, 0.01))
-  colours = viewer.layers['HPC22 segmentation'].get_color(1)
+  model = components.ViewerModel()
+  add(model, layers_of(folder))
+  assert [layer.name for layer in model.layers][:2] == ['HPC22 image', 'HPC22 score']
+  np.testing.assert_allclose(model.layers['HPC22 image'].scale, (0.05, 0.01, 0.01))
+  colours = model.layers['HPC22 segmentation'].get_color(1)
   np.testing.assert_allclose(colours, (0.9, 0, 0, 1), atol=0.01)

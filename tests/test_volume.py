@@ -29,7 +29,7 @@ SIZE = (50.0, 10.0, 12.5)
 
 def make(path, array_zyx, size=SIZE, **options):
   with new_volume(path, array_zyx.shape, array_zyx.dtype, size,
-                          **options) as new:
+                  **options) as new:
     write_box(new, (0, 0, 0), array_zyx)
   return open_volume(path)
 
@@ -105,7 +105,7 @@ def test_a_volume_of_another_writer_in_micrometer(tmp_path):
 
 def test_unwritten_voxels_read_as_the_fill_value(tmp_path):
   volume = create_volume(tmp_path / 'v', (4, 5, 6), np.uint8, None,
-                                 fill_value=255)
+                         fill_value=255)
   write_box(volume, (1, 2, 3), np.zeros((1, 1, 1), np.uint8))
   expected = np.full((4, 5, 6), 255)
   expected[1, 2, 3] = 0
@@ -139,7 +139,7 @@ def test_mirrored_reads_equal_reflect_padding(mirrored, data):
 def test_boxes_written_anywhere_are_read_back(tmp_path_factory, data):
   shape = (6, 9, 11)
   volume = create_volume(tmp_path_factory.mktemp('w') / 'v', shape, np.uint16,
-                                 SIZE, shard_zyx=(4, 4, 8))
+                         SIZE, shard_zyx=(4, 4, 8))
   expected = np.zeros(shape, np.uint16)
   for seed in range(4):
     start = [data.draw(st.integers(0, n - 1)) for n in shape]
@@ -230,7 +230,7 @@ def test_bad_arguments_are_named(tmp_path):
     write_box(volume, (0, 0, 0), np.zeros((1, 1, 1)))
   with pytest.raises(InputError, match='v: got box .* at least one voxel'):
     read_mirrored(volume, (0, 5, 0), (3, 5, 1))
-  with pytest.raises(InputError, match='does not exist'):
+  with pytest.raises(InputError, match='already exists'):
     create_volume(path, (1, 1, 1), np.uint8, None)
   with pytest.raises(InputError, match='got shape'):
     create_volume(tmp_path / 'w', (0, 1, 1), np.uint8, None)
@@ -290,7 +290,7 @@ def test_a_damaged_array_is_named(tmp_path, text):
 def test_shards_of_zeros_written_later_are_stored_as_well(tmp_path):
   """fill_value=None holds for a volume opened again, as by a resumed call."""
   create_volume(tmp_path / 'v', (4, 6, 6), np.uint8, None, fill_value=None,
-                        shard_zyx=(2, 6, 6))
+                shard_zyx=(2, 6, 6))
   volume = open_volume(tmp_path / 'v')
   for z in (0, 2):
     write_box(volume, (z, 0, 0), np.zeros((2, 6, 6), np.uint8))
@@ -317,7 +317,7 @@ def test_a_damaged_shard_is_named(tmp_path, damage):
 def test_channels_are_written_together_and_read_one_by_one(tmp_path):
   array = np.random.default_rng(0).random((2, 5, 9, 7)).astype(np.float32)
   with new_volume(tmp_path / 'v', array.shape[1:], np.float32, (50, 10, 10),
-                          fill_value=None, channels=('a', 'b')) as made:
+                  fill_value=None, channels=('a', 'b')) as made:
     with pytest.raises(InputError, match='3-D float32 to write, expected 4-D'):
       write_box(made, (0, 0, 0), array[0])
     write_box(made, (0, 0, 0), array)

@@ -1,14 +1,16 @@
+"""Files that are whole or absent, locks, errors, memory and versions."""
 import json
 import multiprocessing
 import os
 import shutil
+import subprocess
 import sys
 
 import jax
 import pytest
 
-from fibjax.errors import InputError, check_shape
-from fibjax.system import files
+from fibjax.errors import InputError, check_shape, nearest, unknown
+from fibjax.system import files, memory, provenance, run_folder
 
 
 def test_write_json_leaves_the_old_file_when_it_fails(tmp_path):
@@ -29,7 +31,7 @@ def test_read_json_names_missing_and_damaged_files(tmp_path):
 
 
 def _hold(path, locked, release):
-  with files.lock(path):
+  with run_folder.lock(path):
     locked.set()
     release.wait(30)
 
@@ -40,11 +42,11 @@ def test_a_second_process_is_refused_and_a_dead_one_releases(tmp_path):
   process = context.Process(target=_hold, args=(tmp_path, locked, release))
   process.start()
   assert locked.wait(60)
-  with pytest.raises(InputError, match='in use'), files.lock(tmp_path):
+  with pytest.raises(InputError, match='in use'), run_folder.lock(tmp_path):
     pass
   process.kill()
   process.join()
-  with files.lock(tmp_path):
+  with run_folder.lock(tmp_path):
     pass
 
 
@@ -80,7 +82,87 @@ def test_hashes_follow_content_and_stamps_follow_writing(tmp_path):
 def test_versions_tell_the_command_that_can_be_repeated(tmp_path, monkeypatch):
   monkeypatch.setattr(sys, 'argv', ['/opt/bin/fibjax', 'run',
                                     '--config.train.loss=bce + dice'])
-  files.write_versions(tmp_path)
+  provenance.write_versions(tmp_path)
   found = files.read_json(tmp_path / 'versions.json')
   assert found['command'] == "fibjax run '--config.train.loss=bce + dice'"
   assert found['jax'] == jax.__version__
+
+
+def test_the_nearest_known_word_is_suggested():
+  known = ('patch_cnn', 'resunet', 'unet', 'forest')
+  assert nearest('resnet', known) == 'resunet'
+  assert nearest('FORREST', known) == 'forest'
+  assert nearest('zzz', known) == ''
+  assert str(unknown('method', 'forrest', known)) == (
+      "method: got 'forrest', expected one of patch_cnn, resunet, unet, forest; "
+      "did you mean 'forest'?")
+  assert str(unknown('n_z', 2, (1, 3), 'use 3')) == (
+      "n_z: got 2, expected one of 1, 3; use 3")
+
+
+def test_a_file_is_replaced_when_it_is_whole_and_never_before(tmp_path):
+  path = tmp_path / 'folder' / 'a.npy'
+  with files.whole_file(path) as partial:
+    partial.write_bytes(b'old')
+    assert partial.suffix == '.npy' and not path.exists()
+    assert files.is_temporary(partial, path)
+  with pytest.raises(OSError, match='full'), files.whole_file(path) as partial:
+    partial.write_bytes(b'ne')
+    raise OSError('full')
+  assert path.read_bytes() == b'old'
+  assert list(path.parent.iterdir()) == [path]
+  files.write_bytes(path, b'new')
+  assert path.read_bytes() == b'new' and list(path.parent.iterdir()) == [path]
+
+
+def test_a_folder_appears_when_it_is_whole_and_never_before(tmp_path):
+  (tmp_path / 'a.partial').mkdir()  # of a killed process
+  with files.new_folder(tmp_path / 'a') as partial:
+    assert files.is_partial(partial) and not partial.exists()
+    assert files.final_name(partial) == 'a'
+    partial.mkdir()
+    (partial / 'x').write_text('1')
+    assert not (tmp_path / 'a').exists()
+  assert [p.name for p in tmp_path.rglob('*')] == ['a', 'x']
+  with pytest.raises(KeyboardInterrupt), files.new_folder(tmp_path / 'b') as partial:
+    partial.mkdir()
+    raise KeyboardInterrupt
+  assert not list(tmp_path.glob('b*'))
+  with (pytest.raises(InputError, match='a: got a path that already exists'),
+        files.new_folder(tmp_path / 'a')):
+    pass
+
+
+def test_memory_of_the_machine_and_peak_of_the_process():
+  page, pages = os.sysconf('SC_PAGE_SIZE'), os.sysconf('SC_PHYS_PAGES')
+  assert memory.total_bytes() == page * pages
+  size = 200 * 2 ** 20
+  with memory.watch_peak() as peak_bytes:
+    before = peak_bytes()
+    block = bytearray(os.urandom(2 ** 20) * 200)
+    peak = peak_bytes()
+    del block
+    memory.trim()
+    assert peak_bytes() == peak >= before + 0.9 * size
+  with memory.watch_peak() as peak_bytes:  # counts from the start of its own block
+    assert peak_bytes() < peak - 0.5 * size
+
+
+def test_memory_is_not_trimmed_where_it_cannot_be(monkeypatch):
+  def library(name):
+    raise TypeError(f'not a name: {name}')
+  monkeypatch.setattr(memory.ctypes, 'CDLL', library)
+  memory._malloc_trim.cache_clear()
+  memory.trim()
+  memory._malloc_trim.cache_clear()
+
+
+LIGHT = ('fibjax', 'fibjax.errors', 'fibjax.system.files', 'fibjax.system.progress',
+         'fibjax.system.signals', 'fibjax.system.run_folder',
+         'fibjax.system.provenance', 'fibjax.cli.main')
+
+
+@pytest.mark.parametrize('name', LIGHT)
+def test_what_answers_at_once_imports_no_jax(name):
+  code = f'import sys, {name}; sys.exit("jax" in sys.modules)'
+  assert subprocess.run([sys.executable, '-c', code], check=False).returncode == 0

@@ -1,1 +1,1 @@
-"""Physical quantities of a segmentation: porosity, pore sizes, transport and more."""
+"""Physical quantities of a segmentation, and their uncertainty."""

@@ -1,15 +1,15 @@
-"""Chord lengths: how far a line along an axis runs in one phase.
+"""Chord lengths of a phase along the axes.
 
-A chord is a run of voxels of a phase on a line along an axis, and its length their
-number times the spacing. Chords that touch the border have an unknown length: to drop
-them favours short ones, to keep them as they are too. The product-limit estimator
-(Kaplan and Meier 1958, J. Am. Stat. Assoc. 53, 457) takes them for what they are, at
-least that long. A fair sample are the chords that begin in the volume, as seen along
-the axis and against it: a chord with both ends inside counts twice, one with one end
-once, and one with none is no part of either.
+A chord is a run of voxels of a phase on a line along an axis; its length is their
+number times the spacing. The length of chords that touch the border is unknown:
+dropping them favours short chords, and so does counting them at their visible length.
+The product-limit estimator (Kaplan and Meier 1958, J. Am. Stat. Assoc. 53, 457) treats
+them as censored, at least that long. The sample is made of the chords that begin in the
+volume, seen along the axis and against it: a chord with both ends inside counts twice,
+one with one end inside once, and one without an end inside not at all.
 
 In an isotropic medium of porosity phi and specific surface s the mean is 4 phi / s.
-Voxels do not see chords, nor gaps, shorter than the spacing, so lengths are rather too
+Chords and gaps shorter than the spacing are missed, so that lengths tend to be too
 large along a coarse axis.
 """
 from typing import NamedTuple
@@ -26,10 +26,10 @@ class Chords(NamedTuple):
   """Chords of a phase along one axis, counted by their length in voxels.
 
   Attributes:
-    spacing_nm: of the voxels along the axis.
-    inside_l: [l] chords with both ends in the volume; index 0 is length 0.
-    cut_l: [l] chords with one end at the border, by what is seen of them.
-    through: lines that are of the phase from border to border.
+    spacing_nm: voxel size along the axis.
+    inside_l: [l] number of chords of length l with both ends in the volume.
+    cut_l: [l] number of chords with one end at the border, by their visible length.
+    through: number of lines in the phase from border to border.
   """
   spacing_nm: float
   inside_l: np.ndarray
@@ -43,7 +43,7 @@ def find_chords(labels_zyx, voxel_size_zyx_nm, phase: str = 'pore'
 
   Args:
     labels_zyx: [z, y, x] 0 pore, 1 solid.
-    voxel_size_zyx_nm: z, y, x.
+    voxel_size_zyx_nm: voxel size along z, y, x, nm.
     phase: 'pore' or 'solid'.
 
   Returns:
@@ -62,7 +62,7 @@ def find_chords(labels_zyx, voxel_size_zyx_nm, phase: str = 'pore'
 
 
 def _count(phase_pln: np.ndarray, spacing_nm: float) -> Chords:
-  """Counts runs along the last axis, plane by plane."""
+  """Counts runs along the last axis, plane by plane to save memory."""
   n = phase_pln.shape[-1]
   inside_l, cut_l, through = np.zeros(n + 1, int), np.zeros(n + 1, int), 0
   for phase_ln in phase_pln:
@@ -86,18 +86,19 @@ def mean_inside(chords: Chords) -> float | None:
 
 
 def mean_corrected(chords: Chords) -> tuple[float | None, float]:
-  """Mean length with the chords at the border taken into account.
+  """Mean length, corrected for the chords cut by the border.
 
   Returns:
-    mean_nm: up to the longest chord seen; None where no chord ends in the volume.
-    share_beyond: part of the chords that is longer still. Where it is not near 0 the
-      volume is too short, and the mean too small.
+    mean_nm: mean up to the longest visible chord; None where no chord ends in the
+      volume.
+    share_beyond: fraction of chords that are longer. Unless it is near 0 the volume is
+      too short, and the mean too small.
   """
   end_l = 2 * chords.inside_l
   if not end_l.any():
     return None, 1.0
-  # The end of a chord of l voxels is only seen with another voxel behind it, so the
-  # chords that could have been seen to end there are those cut after more than l.
+  # The end of a chord of l voxels is visible only with another voxel behind it. So at
+  # length l, chords cut after exactly l are no longer at risk of being seen to end.
   at_risk_l = _at_least(end_l) + _at_least(chords.cut_l) - chords.cut_l
   longer_l = np.cumprod(1 - end_l / np.maximum(at_risk_l, 1))
   longest = int(np.flatnonzero(end_l + chords.cut_l)[-1])
@@ -105,5 +106,5 @@ def mean_corrected(chords: Chords) -> tuple[float | None, float]:
 
 
 def _at_least(count_l: np.ndarray) -> np.ndarray:
-  """Sums of the counts from each length on."""
+  """Number of chords of at least each length."""
   return np.cumsum(count_l[::-1])[::-1]

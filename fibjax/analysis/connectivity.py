@@ -1,8 +1,8 @@
-"""How the pore hangs together: percolation, and the Euler number.
+"""Pore connectivity: percolation and Euler number.
 
-Pore voxels touch by faces (6 neighbours) and solid ones by faces, edges and corners
-(26), the pair for which a wall separates and a hole connects. The Euler number counts
-pieces minus tunnels plus cavities: ball 1, ring 0, shell 2.
+Pore voxels are connected by faces (6 neighbours), solid voxels by faces, edges and
+corners (26). With this pair every wall separates and every hole connects. The Euler
+number counts components minus tunnels plus cavities: ball 1, ring 0, shell 2.
 """
 import numpy as np
 from scipy import ndimage
@@ -14,53 +14,54 @@ _NM3_PER_UM3 = 1e9
 
 
 def percolation(labels_zyx, voxel_size_zyx_nm) -> dict[str, float]:
-  """Measures the share of the pore volume that connects two opposite faces.
+  """Measures the fraction of the pore volume that connects two opposite faces.
 
   Args:
     labels_zyx: [z, y, x] 0 pore, 1 solid.
     voxel_size_zyx_nm: z, y, x.
 
   Returns:
-    axis name -> share of the pore volume in pieces that reach both faces of the
-    axis, 0 to 1; 0 without pore.
+    axis name -> fraction of the pore volume in components that reach both faces of
+    the axis, 0 to 1; 0 without pore.
 
   Raises:
     InputError: as `phases.find_pore`.
   """
   pore_zyx, _ = find_pore(labels_zyx, voxel_size_zyx_nm)
-  pieces_zyx, count = ndimage.label(pore_zyx)
-  size_p = np.zeros(count + 1, np.int64)
-  for pieces_yx in pieces_zyx:
-    found = np.bincount(pieces_yx.ravel())
-    size_p[:len(found)] += found
-  total = max(int(size_p[1:].sum()), 1)
-  return {axis: int(size_p[_spanning(pieces_zyx, k)].sum()) / total
+  components_zyx, count = ndimage.label(pore_zyx)
+  voxels_c = np.zeros(count + 1, np.int64)
+  for components_yx in components_zyx:  # bincount copies to int64: slice by slice
+    counts = np.bincount(components_yx.ravel())
+    voxels_c[:len(counts)] += counts
+  total = max(int(voxels_c[1:].sum()), 1)
+  return {axis: int(voxels_c[_spanning(components_zyx, k)].sum()) / total
           for k, axis in enumerate(AXES)}
 
 
 def spanning_pore(pore_zyx: np.ndarray, axis: int) -> np.ndarray:
-  """Marks the pore in pieces that reach both faces of an axis, bool [z, y, x]."""
-  pieces_zyx, count = ndimage.label(pore_zyx)
-  kept_p = np.zeros(count + 1, bool)
-  kept_p[_spanning(pieces_zyx, axis)] = True
-  return kept_p[pieces_zyx]
+  """Marks the pore in components that reach both faces of an axis, bool [z, y, x]."""
+  components_zyx, count = ndimage.label(pore_zyx)
+  spans_c = np.zeros(count + 1, bool)
+  spans_c[_spanning(components_zyx, axis)] = True
+  return spans_c[components_zyx]
 
 
-def _spanning(pieces_zyx: np.ndarray, axis: int) -> np.ndarray:
-  """Numbers of the pieces that reach both faces of an axis."""
-  both = np.intersect1d(pieces_zyx.take(0, axis), pieces_zyx.take(-1, axis))
+def _spanning(components_zyx: np.ndarray, axis: int) -> np.ndarray:
+  """Numbers of the components that reach both faces of an axis."""
+  both = np.intersect1d(components_zyx.take(0, axis), components_zyx.take(-1, axis))
   return both[both > 0]
 
 
 def euler_density(labels_zyx, voxel_size_zyx_nm) -> float:
   """Measures the Euler number of the solid per cubic micrometre.
 
-  Of the union of the closed solid voxels, which is that of the pore with 6
-  neighbours as well: the same surface bounds both. Cells of the pore's grid (voxels,
-  pairs, squares of four, cubes of eight) count where they start in the volume without
-  its last planes, so that the border adds nothing and the value is that of the
-  medium. Details below two voxels get lost or torn: the number depends on the voxel
-  size more than any other measure here, and volumes are comparable at the same one.
+  The Euler number of the union of the closed solid voxels equals that of the pore with
+  6 neighbours, since the same surface bounds both. It is the alternating sum of the
+  cells of the pore's grid: voxels, pairs, squares of four, cubes of eight. Cells are
+  counted where they start in the volume without its last planes, so that the border
+  adds nothing and the value is that of the medium. Details below two voxels are lost
+  or torn apart: no other quantity here depends as much on the voxel size, and only
+  volumes of the same voxel size can be compared.
 
   Args:
     labels_zyx: [z, y, x] 0 pore, 1 solid.
@@ -76,7 +77,7 @@ def euler_density(labels_zyx, voxel_size_zyx_nm) -> float:
                      remedy='give a larger volume')
   anchors = tuple(slice(n - 1) for n in pore_zyx.shape)
   number = 0
-  for code in range(8):
+  for code in range(8):  # bit k: whether the cell extends along axis k
     cell_zyx, sign = pore_zyx, 1
     for axis in range(3):
       if code >> axis & 1:

@@ -1,9 +1,12 @@
-"""The physical quantities of one segmented volume, and two volumes compared.
+"""Physical quantities of one segmented volume, and comparison of two volumes.
 
-`analyse` measures everything that the modules beside this one know and gives plain
-JSON, lengths in nm; `compare` puts the numbers of a segmentation beside those of the
-truth (or of another sampling of the same body).
+`analyse` collects the measurements of the other modules of this package as plain JSON,
+lengths in nm; `measure` does so in the central box of an array. `compare` puts the
+numbers of a segmentation beside those of the truth, or of another sampling of the same
+body.
 """
+import math
+
 import numpy as np
 
 from fibjax.analysis import (
@@ -14,10 +17,89 @@ from fibjax.analysis import (
   specific_surface,
   transport,
 )
-from fibjax.analysis.phases import AXES, find_pore
+from fibjax.analysis.phases import AXES, axis_index, check_two_phases, find_pore
+from fibjax.errors import InputError
 
 _QUANTILES = {'p10_nm': 0.1, 'median_nm': 0.5, 'p90_nm': 0.9}
 _PORE_SIZES = ('mean_nm', *_QUANTILES)
+
+
+def measure(labels_zyx, voxel_size_zyx_nm, *, mvoxel: float | None = 4.0,
+            flow_axes: str = AXES, max_lag_nm: float = 1000.0,
+            tolerance: float = 0.05) -> dict:
+  """Measures the physical quantities of a segmented array.
+
+  Time and memory grow with the number of voxels, mainly by the diffusivity along three
+  axes, so at most `mvoxel` million voxels are measured: the central box of
+  `central_box`, as in the analysis of a run.
+
+  Args:
+    labels_zyx: [z, y, x] bool or integers, 0 pore and 1 solid.
+    voxel_size_zyx_nm: voxel size along z, y, x, nm.
+    mvoxel: largest box, million voxels; None measures the whole array.
+    flow_axes: axes along which diffusion is solved, some of 'zyx'.
+    max_lag_nm: longest distance of the S2 curves, nm.
+    tolerance: relative error of the porosity that defines the representative volume.
+
+  Returns:
+    JSON-able dict of `analyse`, with start_zyx and stop_zyx of the box: porosity,
+    profile, representative, pore_size, chords, s2, specific_surface, percolation,
+    euler_per_um3, transport. Undefined quantities are None.
+
+  Raises:
+    InputError: for another rank or dtype, other codes (255 unlabelled included), a
+      missing or bad voxel size, a box of one phase only or of fewer than 3 voxels
+      along an axis, mvoxel not above 0, or an unknown axis.
+
+  Example:
+    >>> import fibjax
+    >>> film = fibjax.simulate_film('HPC45', (8, 40, 40), seed=0)
+    >>> result = fibjax.measure(film.truth_zyx, film.voxel_size_zyx_nm, flow_axes='')
+    >>> result['stop_zyx'], result['transport']  # flow_axes='z' would solve diffusion
+    ([8, 40, 40], {})
+    >>> 0 < result['porosity'] < 1 and result['pore_size']['mean_nm'] > 10
+    True
+  """
+  if mvoxel is not None and not 0 < mvoxel < math.inf:
+    raise InputError('mvoxel', got=mvoxel, expected='million voxels, above 0',
+                     remedy='4 is usual; None measures everything')
+  pore_zyx, size = find_pore(labels_zyx, voxel_size_zyx_nm)
+  n_voxels = pore_zyx.size if mvoxel is None else mvoxel * 1e6
+  start, stop = central_box(pore_zyx.shape, size, n_voxels)
+  box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
+  check_two_phases(pore_zyx[box])
+  result = analyse(np.asarray(labels_zyx)[box], size, flow_axes=flow_axes,
+                   max_lag_nm=max_lag_nm, tolerance=tolerance)
+  return {'start_zyx': list(start), 'stop_zyx': list(stop), **result}
+
+
+def central_box(shape, voxel_size_zyx_nm, voxels: float
+                ) -> tuple[tuple[int, ...], tuple[int, ...]]:
+  """Central box of equal edges in nm with no more voxels than given.
+
+  Args:
+    shape: voxels of the volume along z, y, x.
+    voxel_size_zyx_nm: voxel size along z, y, x, nm.
+    voxels: limit of the number of voxels, at least 1.
+
+  Returns:
+    start and stop; an axis shorter than the edge is kept whole.
+  """
+  def lengths(edge_nm):
+    return [max(1, min(n, math.floor(edge_nm / size)))
+            for n, size in zip(shape, voxel_size_zyx_nm, strict=True)]
+  low = min(voxel_size_zyx_nm)
+  high = max(n * size for n, size in zip(shape, voxel_size_zyx_nm, strict=True))
+  if math.prod(shape) <= voxels:
+    low = high
+  # The number of voxels grows with the edge, so bisection finds the longest edge.
+  while high - low > min(voxel_size_zyx_nm) / 2:
+    middle = (low + high) / 2
+    fits = math.prod(lengths(middle)) <= voxels
+    low, high = (middle, high) if fits else (low, middle)
+  edges = lengths(low)
+  start = tuple((n - edge) // 2 for n, edge in zip(shape, edges, strict=True))
+  return start, tuple(a + edge for a, edge in zip(start, edges, strict=True))
 
 
 def analyse(labels_zyx, voxel_size_zyx_nm, *, flow_axes: str = AXES,
@@ -26,7 +108,7 @@ def analyse(labels_zyx, voxel_size_zyx_nm, *, flow_axes: str = AXES,
 
   Args:
     labels_zyx: [z, y, x] 0 pore, 1 solid.
-    voxel_size_zyx_nm: z, y, x.
+    voxel_size_zyx_nm: voxel size along z, y, x, nm.
     flow_axes: axes along which diffusion is solved, the longest part of the work.
     max_lag_nm: longest distance of the S2 curves.
     tolerance: relative error of the porosity for the representative volume.
@@ -38,16 +120,18 @@ def analyse(labels_zyx, voxel_size_zyx_nm, *, flow_axes: str = AXES,
     p10_nm, median_nm, p90_nm}; chords {phase: {axis: {mean_nm, corrected_nm,
     share_beyond}}}; s2 {axis: {lag_nm, s2}}; specific_surface {z_per_um, y_per_um,
     x_per_um, per_um}; percolation {axis: share}; euler_per_um3; transport {axis: as
-    `transport.Transport`}. What a volume leaves undefined is None.
+    `transport.Transport`}. Undefined quantities are None.
 
   Raises:
     InputError: as `phases.find_pore`, for one phase only, fewer than 3 voxels along an
-      axis, or another name of an axis.
+      axis, or an unknown axis.
   """
+  for axis in flow_axes:
+    axis_index(axis)
   pore_zyx, size = find_pore(labels_zyx, voxel_size_zyx_nm)
   volume = np.asarray(labels_zyx), size
   surface = specific_surface.specific_surface(*volume)
-  found = {
+  result = {
       'shape_zyx': pore_zyx.shape, 'voxel_size_zyx_nm': size,
       'porosity': pore_zyx.mean(),
       'profile': profiles.porosity_profiles(*volume),
@@ -67,30 +151,31 @@ def analyse(labels_zyx, voxel_size_zyx_nm, *, flow_axes: str = AXES,
       'transport': {axis: transport.effective_diffusivity(*volume, axis)
                     for axis in flow_axes},
   }
-  return _plain(found)
+  return _plain(result)
 
 
-def compare(found: dict, truth: dict) -> dict:
+def compare(measured: dict, truth: dict) -> dict:
   """Compares two results of `analyse`.
 
   Args:
-    found: of a segmentation.
-    truth: of the truth; its voxels may have another size.
+    measured: result for a segmentation.
+    truth: result for the truth; its voxels may have another size.
 
   Returns:
     JSON-able dict: quantities {name: {found, truth, relative_error}} for every
     number that describes the medium, e.g. 'pore_size.mean_nm' or
-    'transport.z.relative_diffusivity', relative_error = (found - truth) / |truth|,
-    None where a side is undefined or the truth is 0; and pore_size_distance_nm, the
-    Wasserstein-1 distance of the pore sizes.
+    'transport.z.relative_diffusivity', found the number of `measured` and
+    relative_error = (found - truth) / |truth|, None where either is undefined or the
+    truth is 0; and pore_size_distance_nm, the Wasserstein-1 distance of the pore sizes.
   """
-  ours, theirs = _numbers(found), _numbers(truth)
-  sizes = [pore_size.PoreSizes(np.array(side['pore_size']['diameter_nm']),
-                               np.array(side['pore_size']['share']))
-           for side in (found, truth)]
-  return {'quantities': {name: {'found': ours[name], 'truth': theirs[name],
-                                'relative_error': _error(ours[name], theirs[name])}
-                         for name in ours if name in theirs},
+  numbers, true_numbers = _numbers(measured), _numbers(truth)
+  sizes = [pore_size.PoreSizes(np.array(result['pore_size']['diameter_nm']),
+                               np.array(result['pore_size']['share']))
+           for result in (measured, truth)]
+  return {'quantities': {
+              name: {'found': number, 'truth': true_numbers[name],
+                     'relative_error': _relative_error(number, true_numbers[name])}
+              for name, number in numbers.items() if name in true_numbers},
           'pore_size_distance_nm': pore_size.size_distance(*sizes)}
 
 
@@ -101,24 +186,24 @@ def _pore_size(sizes: pore_size.PoreSizes) -> dict:
              for name, share in _QUANTILES.items()}}
 
 
-def _chords(found: dict[str, chords.Chords]) -> dict:
+def _chords(chords_of_axis: dict[str, chords.Chords]) -> dict:
   rows = {}
-  for axis, counted in found.items():
-    corrected, beyond = chords.mean_corrected(counted)
-    rows[axis] = {'mean_nm': chords.mean_inside(counted), 'corrected_nm': corrected,
+  for axis, counts in chords_of_axis.items():
+    corrected, beyond = chords.mean_corrected(counts)
+    rows[axis] = {'mean_nm': chords.mean_inside(counts), 'corrected_nm': corrected,
                   'share_beyond': beyond}
   return rows
 
 
 def _numbers(result: dict) -> dict[str, float | None]:
-  """The numbers that describe the medium, by their path."""
+  """Numbers that describe the medium, by their path."""
   numbers = {'porosity': result['porosity']}
   numbers |= {f'pore_size.{name}': result['pore_size'][name] for name in _PORE_SIZES}
   for phase, rows in result['chords'].items():
     numbers |= {f'chords.{phase}.{axis}': row['corrected_nm']
                 for axis, row in rows.items()}
-  for part in ('specific_surface', 'percolation'):
-    numbers |= {f'{part}.{name}': value for name, value in result[part].items()}
+  for quantity in ('specific_surface', 'percolation'):
+    numbers |= {f'{quantity}.{name}': value for name, value in result[quantity].items()}
   numbers['euler_per_um3'] = result['euler_per_um3']
   for axis, row in result['transport'].items():
     numbers |= {f'transport.{axis}.{name}': row[name]
@@ -126,8 +211,8 @@ def _numbers(result: dict) -> dict[str, float | None]:
   return numbers
 
 
-def _error(found: float | None, truth: float | None) -> float | None:
-  return None if found is None or not truth else (found - truth) / abs(truth)
+def _relative_error(number: float | None, truth: float | None) -> float | None:
+  return None if number is None or not truth else (number - truth) / abs(truth)
 
 
 def _plain(value):
@@ -135,7 +220,7 @@ def _plain(value):
   if hasattr(value, '_asdict'):
     value = value._asdict()
   if isinstance(value, dict):
-    return {name: _plain(part) for name, part in value.items()}
+    return {name: _plain(item) for name, item in value.items()}
   if isinstance(value, np.ndarray | np.generic):
     return value.tolist()
-  return [_plain(part) for part in value] if isinstance(value, tuple) else value
+  return [_plain(item) for item in value] if isinstance(value, tuple) else value

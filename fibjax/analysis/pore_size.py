@@ -1,22 +1,22 @@
-"""Pore sizes: local thickness by openings with balls, and what follows from it.
+"""Pore sizes: distribution of local thickness, by openings with balls.
 
 The local thickness of a pore voxel is the diameter of the largest ball in the pore
-that covers it (Hildebrand and Ruegsegger 1997, J. Microsc. 185, 67); the volume that
-keeps a thickness of d or more is the opening of the pore by a ball of diameter d, its
+that covers it (Hildebrand and Ruegsegger 1997, J. Microsc. 185, 67); the voxels of a
+thickness of d or more are the opening of the pore by a ball of diameter d, its
 granulometry. Both follow from distance maps alone. With D the distance to the solid,
 
   a ball of radius r covers v if the distance from v to {D >= r} is below r,
 
-which is a second distance map per radius. So the thickness is found for a grid of
+which takes one more distance map per radius. So the thickness is computed for a grid of
 radii with about 20 bytes per voxel, and different spacings along z, y and x cost
-nothing. Balls between two radii of the grid are taken for the smaller; the mean of a
-random medium moves by less than 2 % by that, single voxels at the rim of a ball more.
+nothing. Balls between two radii of the grid are rounded down; that changes the mean of
+a random medium by less than 2 %, single voxels at the rim of a ball by more.
 
-Distances run between voxel centres, and centres of balls are voxels. A slab is too
-thick by 0 or 1 voxel (even or odd counts), a ball too small by 0 to 1.7 (its middle at
-a voxel or a corner), in spacings of the directions concerned. Nothing solid is assumed
-beyond the border of the volume: balls may reach over it, so that pores there come out
-rather too large.
+Distances are measured between voxel centres, and balls are centred on voxels. So a slab
+is too thick by 0 or 1 voxel (even or odd number of voxels), and a ball too small by 0
+to 1.7 (centre at a voxel or at a corner), in spacings of the directions concerned. The
+outside of the volume is not assumed to be solid: balls may extend beyond the border, so
+that pores there tend to be too large.
 
 This is the only module that knows edt.
 """
@@ -30,16 +30,16 @@ from scipy import stats
 from fibjax.analysis.phases import Size, check_two_phases, find_pore
 
 STEPS = 30
-_EPSILON = 1e-3  # of the smallest spacing: float32 distances are that exact
+_EPSILON = 1e-3  # in smallest spacings, the accuracy of float32 distances
 
 
 class PoreSizes(NamedTuple):
   """Distribution of pore volume over local thickness.
 
   Attributes:
-    diameter_k: [k] ascending lower ends of the classes, nm; the last one holds only
-      the largest balls, whose diameter it is.
-    share_k: [k] part of the pore volume in each class; sums to 1.
+    diameter_k: [k] ascending lower ends of the classes, nm; the last class holds only
+      the largest balls, of that diameter.
+    share_k: [k] fraction of the pore volume in each class; sums to 1.
   """
   diameter_k: np.ndarray
   share_k: np.ndarray
@@ -52,12 +52,12 @@ def local_thickness(labels_zyx, voxel_size_zyx_nm, steps: int = STEPS
   Args:
     labels_zyx: [z, y, x] 0 pore, 1 solid.
     voxel_size_zyx_nm: z, y, x.
-    steps: the largest number of steps of the radii, from the smallest spacing to the
+    steps: largest number of steps of the radii, from the smallest spacing to the
       largest ball; fewer where a step would be below half the smallest spacing.
 
   Returns:
     thickness_zyx: float32 nm, rounded down to diameter_k; 0 in the solid.
-    diameter_k: [k] the diameters that were tried, ascending, nm.
+    diameter_k: [k] diameters tried, ascending, nm.
 
   Raises:
     InputError: as `phases.find_pore`, or for one phase only.
@@ -76,11 +76,11 @@ def local_thickness(labels_zyx, voxel_size_zyx_nm, steps: int = STEPS
 
 def _openings(distance2_zyx: np.ndarray, size: Size, radius_k: np.ndarray
               ) -> Iterator[tuple[float, np.ndarray]]:
-  """Yields (radius, what balls of that radius cover), in the order of the radii."""
+  """Yields (radius, bool opening by balls of that radius), in order of the radii."""
   for radius in radius_k:
     square = np.float32((radius - _EPSILON * min(size)) ** 2)
-    other_zyx = distance2_zyx < square
-    yield radius, edt.edtsq(other_zyx, anisotropy=size, parallel=0) < square
+    no_centre_zyx = distance2_zyx < square  # a ball there would touch the solid
+    yield radius, edt.edtsq(no_centre_zyx, anisotropy=size, parallel=0) < square
 
 
 def pore_sizes(labels_zyx, voxel_size_zyx_nm, steps: int = STEPS) -> PoreSizes:
@@ -109,18 +109,18 @@ def mean_diameter(sizes: PoreSizes) -> float:
 
 
 def diameter_quantile(sizes: PoreSizes, share: float) -> float:
-  """Local thickness, nm, that a share of the pore volume does not reach."""
+  """Quantile of local thickness over the pore volume, nm: a share of it is thinner."""
   below = np.concatenate([[0], np.cumsum(sizes.share_k)[:-1]])
   return float(np.interp(share, below, sizes.diameter_k))
 
 
 def size_distance(first: PoreSizes, second: PoreSizes) -> float:
-  """Wasserstein-1 distance of two distributions, nm: the mean shift of the volume."""
+  """Wasserstein-1 distance of two distributions, nm: mean shift of the pore volume."""
   return float(stats.wasserstein_distance(
       _middles(first), _middles(second), first.share_k, second.share_k))
 
 
 def _middles(sizes: PoreSizes) -> np.ndarray:
-  """Diameters that stand for the classes, nm."""
+  """Middles of the classes, nm; the last class is its diameter."""
   diameter_k = sizes.diameter_k
   return np.append((diameter_k[1:] + diameter_k[:-1]) / 2, diameter_k[-1])

@@ -1,36 +1,16 @@
-"""Porosity of annotated regions: manual against automatic, and what to conclude.
+"""Manual and automatic porosities of annotated regions, compared (§1.11).
 
 One number per region (axis r): the fraction of pore voxels, in [0, 1]. The unpaired
 pooled-variance t-test repeats Skarberg et al. 2021, who compared the 100 regions of a
-sample as two independent sets; the same regions stand in both sets, so the paired
-test and the paired bootstrap are the ones to conclude from.
+sample as two independent sets. The same regions are in both sets, so conclusions should
+rest on the paired test and the paired bootstrap.
 """
 import numpy as np
 from scipy import stats
 
 from fibjax.errors import InputError, check_shape
-from fibjax.metrics import confusion
 
 _CONSTANT = 1e-12
-
-
-def region_porosities(masks, predictions) -> tuple[np.ndarray, np.ndarray]:
-  """Measures the porosity of each region in its labels and in its segmentation.
-
-  Args:
-    masks: [y, x] labels 0/1/255, one per region (or one array [r, y, x]).
-    predictions: [y, x] segmentations 0/1, one per region.
-
-  Returns:
-    manual_r, automatic_r: float64 fractions over the labelled voxels of each region;
-    NaN for a region without any.
-  """
-  counts_rlp = np.array([confusion.confusion(m, p)
-                         for m, p in zip(masks, predictions, strict=True)])
-  counts_rlp = counts_rlp.reshape(-1, 2, 2).astype(np.float64)
-  n_r = counts_rlp.sum((1, 2))
-  with np.errstate(invalid='ignore'):
-    return counts_rlp[:, 0].sum(1) / n_r, counts_rlp[:, :, 0].sum(1) / n_r
 
 
 def compare_porosities(manual_r, automatic_r, seed: int, *, n_resamples: int = 10_000,
@@ -48,8 +28,8 @@ def compare_porosities(manual_r, automatic_r, seed: int, *, n_resamples: int = 1
     JSON-able dict: n_regions, manual and automatic (means over regions), manual_sd and
     automatic_sd, difference (automatic - manual), unpaired_t, unpaired_p, paired_t,
     paired_p, confidence, difference_low, difference_high, automatic_low,
-    automatic_high. What no region, one region or constant values leave undefined is
-    None.
+    automatic_high. Numbers that are undefined for no region, one region or constant
+    values are None.
 
   Raises:
     InputError: for different lengths or values that are not finite.
@@ -78,8 +58,8 @@ def compare_porosities(manual_r, automatic_r, seed: int, *, n_resamples: int = 1
   }
   if n < 2:
     return result
-  # A statistic over zero variance is infinite or 0/0, and over rounding errors is
-  # noise: left as None. One voxel of a region is far above the limit.
+  # With zero variance the statistic is infinite or 0/0, with rounding errors alone it
+  # is noise: both stay None. A single voxel of a region exceeds the limit by far.
   if max(np.ptp(manual_r), np.ptp(automatic_r)) > _CONSTANT:
     test = stats.ttest_ind(automatic_r, manual_r, equal_var=True)
     result.update(unpaired_t=float(test.statistic), unpaired_p=float(test.pvalue))
@@ -92,4 +72,3 @@ def compare_porosities(manual_r, automatic_r, seed: int, *, n_resamples: int = 1
     low, high = np.quantile(values_r[draws_br].mean(1), tails)
     result[f'{name}_low'], result[f'{name}_high'] = float(low), float(high)
   return result
-

@@ -1,4 +1,4 @@
-"""Porosity along the axes, and how large a volume must be to stand for its material."""
+"""Porosity profiles along the axes, and the representative volume of the porosity."""
 import math
 from typing import NamedTuple
 
@@ -8,31 +8,36 @@ from fibjax.analysis.phases import AXES, Size, check_two_phases, find_pore
 from fibjax.analysis.two_point import block_fractions
 from fibjax.errors import InputError
 
-_GROWTH = 1.25     # of the edge from box to box
+_GROWTH = 1.25     # factor of the edge from one box size to the next
 _MIN_BOXES = 8
 _MIN_POINTS = 3
-_DECAYED = 1 / 4   # of phi (1 - phi): below, boxes are larger than the structures
+_DECAYED = 1 / 4   # variance over phi (1 - phi) below which boxes exceed the structures
 
 
 class Profile(NamedTuple):
-  """[n] middles of the planes across an axis, nm, and their porosity."""
+  """Porosity of the planes across an axis.
+
+  Attributes:
+    position_nm: [n] middles of the planes.
+    porosity: [n] fractions of pore.
+  """
   position_nm: np.ndarray
   porosity: np.ndarray
 
 
 class Representative(NamedTuple):
-  """How the porosity of boxes scatters, and the box that is large enough.
+  """Scatter of the porosity of boxes, and the edge of a representative box.
 
   Attributes:
     edge_nm: [k] edges of the boxes, nm.
     sd: [k] standard deviation of their porosity.
-    boxes: [k] how many there were.
+    boxes: [k] number of boxes.
     exponent: p of the decay sd ~ edge^-p of large boxes; 1.5 in a medium without
       long-range variation, whose variance falls with the volume. None without a fit.
-    needed_nm: edge of a box whose porosity has the relative error asked for, one
-      standard deviation; None without a fit, 0 where a point would do.
-    too_small: the volume does not tell: no box in it is large enough to see the
-      decay, or the edge needed is longer than the shortest side and extrapolated.
+    needed_nm: edge of a box whose porosity has the given relative error (one standard
+      deviation); None without a fit, 0 where a point would do.
+    too_small: whether the volume is too small to tell: no box in it is large enough to
+      show the decay, or the edge needed exceeds the shortest edge and is extrapolated.
   """
   edge_nm: np.ndarray
   sd: np.ndarray
@@ -66,15 +71,15 @@ def porosity_profiles(labels_zyx, voxel_size_zyx_nm) -> dict[str, Profile]:
 
 def representative_volume(labels_zyx, voxel_size_zyx_nm, tolerance: float = 0.05
                           ) -> Representative:
-  """Finds how large a box must be for its porosity to be right.
+  """Estimates the box size whose porosity represents that of the medium.
 
   The volume is cut into boxes, as near to cubes as whole voxels allow, of growing
-  edge L. The variance of their porosity, phi (1 - phi) for a point and a power of L
-  for large boxes (Kanit et al. 2003, Int. J. Solids Struct. 40, 3647), is fitted by
+  edge L. The variance of their porosity is phi (1 - phi) for a point and a power of L
+  for large boxes (Kanit et al. 2003, Int. J. Solids Struct. 40, 3647). It is fitted by
   phi (1 - phi) / (1 + (L / a)^2p) where boxes are larger than the structures
   (variance below a quarter of phi (1 - phi)), each size weighted by its number of
-  boxes less one. Where the largest boxes hold few structures p comes out below 1.5,
-  and the edge rather too long.
+  boxes less one. Where the largest boxes hold few structures, p tends to be below 1.5
+  and the edge too long.
 
   Args:
     labels_zyx: [z, y, x] 0 pore, 1 solid.
@@ -102,14 +107,18 @@ def representative_volume(labels_zyx, voxel_size_zyx_nm, tolerance: float = 0.05
 
 
 def _fit(edge_k, sd_k, boxes_k, phi: float, tolerance: float):
-  """Exponent and needed edge, or None for both where nothing decays."""
+  """Exponent and needed edge, or None for both without a decay.
+
+  With y = phi (1 - phi) / variance - 1 the model is a line, log y = 2 p log(L / a).
+  """
   point = phi * (1 - phi)
-  seen = (sd_k > 0) & (sd_k ** 2 < _DECAYED * point)
-  if seen.sum() < _MIN_POINTS:
+  fitted = (sd_k > 0) & (sd_k ** 2 < _DECAYED * point)
+  if fitted.sum() < _MIN_POINTS:
     return None, None
-  fall = np.log(point / sd_k[seen] ** 2 - 1)
-  slope, start = np.polyfit(np.log(edge_k[seen]), fall, 1,
-                            w=np.sqrt(boxes_k[seen] - 1))
+  decay = np.log(point / sd_k[fitted] ** 2 - 1)
+  # polyfit squares its weights; the variance of a variance falls with n - 1.
+  slope, start = np.polyfit(np.log(edge_k[fitted]), decay, 1,
+                            w=np.sqrt(boxes_k[fitted] - 1))
   if slope <= 0:
     return None, None
   wanted = max(point / (tolerance * phi) ** 2 - 1, 0)
@@ -117,7 +126,7 @@ def _fit(edge_k, sd_k, boxes_k, phi: float, tolerance: float):
 
 
 def _block_shapes(shape: tuple[int, ...], size: Size) -> list[tuple[int, ...]]:
-  """Boxes of growing edge in voxels, as long as there are enough of them."""
+  """Shapes of boxes in voxels, of growing edge, while there are enough of them."""
   blocks, edge = [], 2 * max(size)
   while True:
     block = tuple(max(1, round(edge / s)) for s in size)

@@ -1,9 +1,9 @@
-"""How far a volume's porosity may be from its material's: the two-point function.
+"""Sampling error of a porosity, from the two-point function of the volume.
 
-A volume is a piece of a stationary medium, and its porosity scatters about that of
-the medium by Var = 1 / N^2 sum over lags of (pairs of voxels) x covariance, which is
-phi (1 - phi) A / N with the integral range A (Lantuejoul 1991; methods 8.8 for S2).
-All lengths are in voxels of the volume given, whatever their shape in nm.
+A volume is a sample of a stationary medium, and its porosity scatters about that of
+the medium with Var = 1 / N^2 sum over lags of (pairs of voxels) x covariance, which is
+phi (1 - phi) A / N with the integral range A (Lantuejoul 1991; §8.8 for S2). All
+lengths are in voxels of the volume, whatever their shape in nm.
 """
 import math
 from typing import NamedTuple
@@ -14,24 +14,25 @@ import scipy.fft
 from fibjax.errors import InputError, check_shape
 
 MAX_BLOCKS = 2 ** 20    # the FFT takes about 8 x 24 bytes for each
-# Half a window that holds the covariance of a Gaussian-like medium: 3.1 lengths, where
-# the integral of exp(-r^2 / 2 l^2) over an axis is 2.5 l.
+# Width of the window over the integral range, per axis. For a Gaussian covariance
+# exp(-r^2 / 2 l^2) the integral over an axis is 2.5 l, so the window reaches 3.1 l to
+# either side, where the covariance is below 1 %.
 _WINDOW = 2.5
-_MAX_SHARE = 1 / 3      # a larger window leaves < 2 degrees of freedom
+_MAX_SHARE = 1 / 3      # of all pairs; a larger window leaves < 2 degrees of freedom
 _SCALES = 0.5 * 1.12 ** np.arange(80)
 
 
 class Sampling(NamedTuple):
-  """Error of the porosity of a volume as that of its material.
+  """Error of the porosity of a volume as an estimate of that of its material.
 
   Attributes:
-    sd, df: of the porosity, and its degrees of freedom.
+    sd, df: standard deviation of the porosity, and its degrees of freedom.
     integral_range_vox: A with Var = phi (1 - phi) A / V in this volume, voxels.
     window_zyx: largest lags that were summed, voxels.
-    resolved: False when the covariance had not died away within a third of the
-      volume: the sd is then too small, df about 2. True does not exclude variation
-      over distances longer than the volume.
-    The last three are None where other volumes gave the sd.
+    resolved: False when the covariance had not decayed within a third of the volume:
+      the sd is then too small, df about 2. True does not exclude variation over
+      distances longer than the volume.
+    The last three are None where the sd comes from several volumes.
   """
   sd: float
   df: float
@@ -43,18 +44,19 @@ class Sampling(NamedTuple):
 def two_point_covariance(phase_zyx) -> tuple[np.ndarray, np.ndarray]:
   """Computes S2(h) - phi^2 at all lags, by zero-padded FFT over overlap counts.
 
-  phi is the mean of the volume, so that covariances are too small by about the
+  phi is the mean of the volume itself. So covariances are too small by about the
   variance of that mean, and their sum over all lags, weighted by overlap, is 0.
 
   Args:
-    phase_zyx: labels 0/1 or fractions of a phase; the other phase gives the same.
+    phase_zyx: labels 0/1 or fractions of a phase; the result is the same for either.
 
   Returns:
     covariance_zyx: [2 Z - 1, 2 Y - 1, 2 X - 1] float64; lag 0 is in the middle.
-    count_zyx: float64 pairs of voxels at each lag.
+    count_zyx: float64 number of pairs of voxels at each lag.
   """
   phase_zyx = np.asarray(phase_zyx, np.float64)
   shape = phase_zyx.shape
+  # Padded to at least 2 n - 1: the FFT is periodic, and pairs must not wrap around.
   padded = [scipy.fft.next_fast_len(2 * n - 1, True) for n in shape]
   spectrum = scipy.fft.rfftn(phase_zyx - phase_zyx.mean(), padded)
   spectrum = spectrum.real ** 2 + spectrum.imag ** 2
@@ -68,7 +70,7 @@ def two_point_covariance(phase_zyx) -> tuple[np.ndarray, np.ndarray]:
 
 
 def block_fractions(phase_zyx, block_zyx: tuple[int, int, int]) -> np.ndarray:
-  """Averages a phase over blocks; what is left over at the far faces is dropped."""
+  """Averages a phase over blocks; incomplete blocks at the far faces are dropped."""
   shape = [n // b for n, b in zip(phase_zyx.shape, block_zyx, strict=True)]
   cut = tuple(slice(n * b) for n, b in zip(shape, block_zyx, strict=True))
   split = [size for pair in zip(shape, block_zyx, strict=True) for size in pair]
@@ -76,21 +78,21 @@ def block_fractions(phase_zyx, block_zyx: tuple[int, int, int]) -> np.ndarray:
 
 
 def sampling_sd(phase_zyx) -> Sampling:
-  """Estimates how far the porosity of a volume may be from that of its material.
+  """Estimates the sampling error of the porosity of a single volume.
 
   Var = 1 / N^2 sum over lags of count x covariance = phi (1 - phi) A / N for a
   stationary medium. The sum runs over a box of lags with the proportions of the
   medium (where the covariance along each axis falls to 1/e), grown until it is 2.5
-  times the integral range per axis (after Sokal): a smaller one cuts the covariance
-  off, a larger one adds noise. A box that holds a share f of all pairs of voxels
-  misses f x Var, as the mean is that of the sample; Var is divided by 1 - f, and has
-  1 / f - 1 degrees of freedom, like the variance of 1 / f blocks.
+  times the integral range per axis (after Sokal): a smaller box truncates the
+  covariance, a larger one adds noise. A box that holds a fraction f of all pairs of
+  voxels misses f x Var, because the mean is that of the sample; Var is divided by
+  1 - f, and has 1 / f - 1 degrees of freedom, like the variance of 1 / f blocks.
 
-  A sum that oscillating covariances make negative is replaced by the largest of
-  smaller boxes. A volume of more than MAX_BLOCKS voxels is averaged over blocks first
-  (the mean of the blocks has the same variance). What varies over distances that the
-  volume hardly spans, such as the slow field of simulated films, it cannot know:
-  use `sampling_between` where there are several volumes.
+  If oscillating covariances make the sum negative, the largest sum of smaller boxes is
+  taken. A volume of more than MAX_BLOCKS voxels is averaged over blocks first (the mean
+  of the blocks has the same variance). Variation over distances that the volume hardly
+  spans, such as the slow field of simulated films, cannot be seen in one volume: use
+  `sampling_between` where there are several.
 
   Args:
     phase_zyx: labels 0/1, or fractions in [0, 1] of a phase per voxel.
@@ -123,11 +125,14 @@ def sampling_sd(phase_zyx) -> Sampling:
 
 
 def sampling_between(porosities_v) -> Sampling:
-  """Estimates the same from [v] porosities of equal volumes of the material.
+  """Estimates the sampling error from several volumes of the material.
 
-  It holds whatever the distances over which the material varies. As measured in
-  segmentations, it has the differences of their bias between volumes in it, which
-  must not be added again (porosity_interval with new_volume=False and one member).
+  Valid over whatever distances the material varies. Measured in segmentations it
+  includes the differences of their bias between volumes, which must not be added again
+  (`uncertainty.porosity_interval` with new_volume=False and one member).
+
+  Args:
+    porosities_v: [v] porosities of volumes of equal size.
 
   Raises:
     InputError: for fewer than two volumes, or values that are not finite.
@@ -143,7 +148,12 @@ def sampling_between(porosities_v) -> Sampling:
 
 
 def _windowed_variance(phase_zyx):
-  """Variance of the mean, share of the pairs in the window, its lags, resolved."""
+  """Variance of the mean, fraction of pairs in the window, its lags, resolved.
+
+  The window grows in small steps (_SCALES) along all axes at once, in proportion to the
+  decay lengths; its first size that is wide enough for its own estimate of the
+  integral range is taken.
+  """
   shape, n = phase_zyx.shape, phase_zyx.size
   covariance_zyx, count_zyx = two_point_covariance(phase_zyx)
   weighted_zyx = covariance_zyx * count_zyx / n ** 2
@@ -160,6 +170,8 @@ def _windowed_variance(phase_zyx):
     variance = float(weighted_zyx[box].sum()) / max(1 - share, 1e-9)
     largest = max(largest, variance)
     best = (variance if variance > 0 else largest, share, window)
+    # Axes that the window spans whole cannot be too narrow; share x n is its volume in
+    # voxels, weighted by overlap.
     needed = math.prod(_WINDOW for w, s in zip(window, shape, strict=True) if w < s - 1)
     range_vox = best[0] * n / (one_voxel + best[0])
     if scale >= 1 and share <= _MAX_SHARE and share * n >= needed * range_vox:
@@ -181,20 +193,20 @@ def _decay_length(covariance_zyx, axis: int) -> float:
 
 
 def z_anisotropy(phase_zyx, voxel_size_zyx_nm, lags: int = 4) -> float:
-  """How much longer structures are along z than in the plane, from S2.
+  """Relative elongation of structures along z over those in the plane, from S2.
 
-  (sum of C_z - sum of C_xy) / sum of C_xy over the first lags in slices, C the
+  (sum of C_z - sum of C_xy) / sum of C_xy over the first lags in slices, with C the
   covariance of the phase and C_xy its mean along y and x at the same distances in nm,
   linear between pixels. 0 for an isotropic medium; pore-backs taken for solid lengthen
   structures along z and make it positive.
 
   Args:
     phase_zyx: labels 0/1 of either phase.
-    voxel_size_zyx_nm: z, y, x.
+    voxel_size_zyx_nm: voxel size along z, y, x, nm.
     lags: number of slices.
 
   Raises:
-    InputError: when the volume holds no such lag, or one phase only.
+    InputError: when the volume is too small for these lags, or has one phase only.
   """
   phase_zyx = np.asarray(phase_zyx, np.float32)
   steps = [[min(k * voxel_size_zyx_nm[0] / size, 1e9) for k in range(1, lags + 1)]
@@ -202,12 +214,12 @@ def z_anisotropy(phase_zyx, voxel_size_zyx_nm, lags: int = 4) -> float:
   if any(math.ceil(axis[-1]) >= n for axis, n in zip(steps, phase_zyx.shape,
                                                      strict=True)):
     raise InputError('volume', got=f'shape {phase_zyx.shape}',
-                     expected=f'more than {lags} slices, and as long in the plane',
+                     expected=f'more than {lags} slices, and as many nm in the plane',
                      remedy='give a larger volume, or fewer lags')
   mean = float(phase_zyx.mean(dtype=np.float64))
   if not 0 < mean < 1:
     raise InputError('volume', got='one phase', expected='pore and solid',
-                     remedy='look at the segmentation')
+                     remedy='check the segmentation')
   along = [sum(_covariance_at(phase_zyx, axis, lag, mean) for lag in steps[axis])
            for axis in range(3)]
   in_plane = (along[1] + along[2]) / 2
@@ -215,7 +227,7 @@ def z_anisotropy(phase_zyx, voxel_size_zyx_nm, lags: int = 4) -> float:
 
 
 def _covariance_at(phase_zyx, axis: int, lag: float, mean: float) -> float:
-  """Covariance at a lag along an axis, voxels, linear between whole ones."""
+  """Covariance at a lag in voxels along an axis, linear between whole lags."""
   low = math.floor(lag)
 
   def whole(step):

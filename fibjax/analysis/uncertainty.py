@@ -1,18 +1,19 @@
-"""A porosity with one interval: members, systematic error, finite volume.
+"""Porosity with a confidence interval: members, systematic error, finite volume.
 
-Three independent parts add up:
+Three independent components add up:
 
-* members: the networks of an ensemble differ; sd / sqrt(M) of their mean, as far as
-  annotated regions have not shown that spread and with it its error;
+* members: the networks of an ensemble differ; sd / sqrt(M) of their mean, as far as it
+  exceeds the spread that the annotated regions have shown (and account for);
 * bias: automatic - manual porosity of annotated regions, subtracted, and its error;
-* sampling: a volume is a piece of a material; from its two-point function, or from
+* sampling: a volume is a sample of a material; from its two-point function, or from
   other volumes of the material.
 
 The first two give the porosity of *this volume*, all three that of *the material*.
-Each part has an sd and degrees of freedom; their convolution is taken as a t of the
+Each component has an sd and degrees of freedom; their sum is treated as a t of the
 summed variance with the degrees of freedom of Welch and Satterthwaite (GUM, JCGM
-100:2008, G.4). Labels are taken for the truth: what annotators do wrong in common is
-in no part. Arrays [z, y, x]; m members, r regions; porosities are fractions.
+100:2008, G.4). Labels are taken as the truth: errors that all annotators share are in
+no component. Arrays [z, y, x]; m members, r regions, g groups of regions, d draws;
+porosities are fractions.
 """
 import math
 from typing import NamedTuple
@@ -24,11 +25,11 @@ from fibjax.analysis.two_point import Sampling
 from fibjax.errors import InputError, check_shape
 
 _DRAWS = 20_000
-_SEEN = 0.95  # quantile of the members' spread that the regions account for
+_EXPECTED = 0.95  # quantile up to which the spread of members is that of the regions
 
 
 class Mean(NamedTuple):
-  """A mean, the sd of its error and the degrees of freedom of that sd."""
+  """A mean, the sd of its error, and the degrees of freedom of that sd."""
   mean: float
   sd: float
   df: float
@@ -40,11 +41,12 @@ class Bias(NamedTuple):
   Attributes:
     members_m: [m] bias of each member.
     mean: bias of the mean of the members.
-    sd, df: error of the mean, for a volume that the regions were drawn from.
+    sd, df: error of the mean, for the volume that the regions were drawn from.
     new_sd, new_df: error for another volume, whose bias differs as those of the
       groups do from each other; None without groups.
-    member_variance: variance over members of what is left of their differences in a
-      group; None for a single member.
+    member_variance: variance of the interaction of members with groups, i.e. of the
+      differences between members that vary from group to group; None for a single
+      member.
   """
   members_m: np.ndarray
   mean: float
@@ -56,12 +58,12 @@ class Bias(NamedTuple):
 
 
 def member_porosities(scores_mzyx, threshold: float | None = 0.5) -> np.ndarray:
-  """Measures the porosity that each member sees.
+  """Measures the porosity according to each member.
 
   Args:
     scores_mzyx: [m, ...] P(solid) of each member.
     threshold: pore where the score is not greater; None takes the expected porosity
-      mean(1 - p), which is right for calibrated scores of any blur.
+      mean(1 - p), which is unbiased for calibrated scores, however blurred.
 
   Returns:
     [m] float64 fractions.
@@ -79,14 +81,14 @@ def block_bootstrap(values_r, seed: int, *, groups_r=None,
                     n_resamples: int = 10_000) -> Mean:
   """Estimates the mean over regions and its error, resampling whole groups.
 
-  Regions weigh the same whatever their size. The sd is scaled by sqrt(g / (g - 1)):
-  the bootstrap of g groups is too small by that factor.
+  All regions have the same weight, whatever their size. The sd is scaled by
+  sqrt(g / (g - 1)), by which the bootstrap of g groups underestimates it.
 
   Args:
     values_r: [r] one value per region.
-    seed: of the bootstrap.
+    seed: seed of the bootstrap.
     groups_r: [r] block of each region (volume, slice); regions of one block are
-      correlated. None makes every region a block of its own.
+      correlated. None makes every region a separate block.
     n_resamples: number of bootstrap samples.
 
   Returns:
@@ -122,14 +124,14 @@ def region_bias(manual_r, automatic_mr, seed: int, *, groups_r=None,
   Args:
     manual_r: [r] porosities in the labels.
     automatic_mr: [m, r] porosities in the segmentation of each member, or [r];
-      measured as those of the volume will be (member_porosities).
-    seed: of the bootstrap.
+      measured as those of the volume will be (`member_porosities`).
+    seed: seed of the bootstrap.
     groups_r: [r] volume of each region, or a block of it.
     n_resamples: number of bootstrap samples.
 
   Returns:
-    The bias. new_sd is such that a t of g - 1 degrees of freedom has the 95 % range
-    of the error, from a one-way analysis of variance.
+    Bias; new_sd is such that a t of g - 1 degrees of freedom has the 95 % range of the
+    error, from a one-way analysis of variance.
 
   Raises:
     InputError: for different lengths, or as `block_bootstrap`.
@@ -143,42 +145,48 @@ def region_bias(manual_r, automatic_mr, seed: int, *, groups_r=None,
                          n_resamples=n_resamples)
   new_sd, new_df = None, None
   if groups_r is not None:
-    new_sd, new_df = _error_of_a_new_group(difference_r, groups_r, mean,
-                                           (seed, 1))
+    new_sd, new_df = _error_of_new_group(difference_r, groups_r, mean, (seed, 1))
   return Bias(difference_mr.mean(1), *mean, new_sd, new_df,
               _member_variance(difference_mr, groups_r))
 
 
 def _member_variance(values_mr, groups_r) -> float | None:
-  """Mean square of the interaction of members with groups (or regions)."""
+  """Mean square of the interaction of members with groups (or regions).
+
+  Two-way layout without replicates: means of members and of groups are subtracted, and
+  (m - 1) (g - 1) degrees of freedom are left.
+  """
   if len(values_mr) < 2:
     return None
   groups_r = np.arange(values_mr.shape[1]) if groups_r is None else groups_r
   _, group_r, count_g = np.unique(groups_r, return_inverse=True, return_counts=True)
   mean_mg = np.stack([np.bincount(group_r, weights=v) for v in values_mr]) / count_g
-  rest_mg = mean_mg - mean_mg.mean(0)
-  rest_mg = rest_mg - rest_mg.mean(1, keepdims=True)
-  return float((rest_mg ** 2).sum() / ((len(rest_mg) - 1) * (count_g.size - 1)))
+  interaction_mg = mean_mg - mean_mg.mean(0)
+  interaction_mg = interaction_mg - interaction_mg.mean(1, keepdims=True)
+  df = (len(interaction_mg) - 1) * (count_g.size - 1)
+  return float((interaction_mg ** 2).sum() / df)
 
 
-def _error_of_a_new_group(values_r, groups_r, mean: Mean, seed):
-  """The sd of (mean of an unseen group - estimated mean), and its df.
+def _error_of_new_group(values_r, groups_r, mean: Mean, seed):
+  """Standard deviation of (mean of an unseen group - estimated mean), and its df.
 
-  Few groups leave open how much of their scatter is that of their regions, and
-  max(MSB - MSW, 0) alone is too small half of the time. Draws from generalised
-  pivotal quantities (Weerahandi 1993) average over what is possible.
+  With few groups it is uncertain how much of their scatter is that of their regions,
+  and the point estimate max(MSB - MSW, 0) is too small half of the time. Draws from
+  generalised pivotal quantities (Weerahandi 1993) average over the possible values.
   """
   _, group_r, count_g = np.unique(groups_r, return_inverse=True, return_counts=True)
   n, g = values_r.size, count_g.size
   mean_g = np.bincount(group_r, weights=values_r) / count_g
   between = (count_g * (mean_g - values_r.mean()) ** 2).sum() / (g - 1)
   within = ((values_r - mean_g[group_r]) ** 2).sum() / (n - g) if n > g else 0.0
+  # Regions per group as the expected mean squares have it: E MSB = within + size *
+  # between. It is the common count where all groups have the same.
   size = (n - (count_g ** 2).sum() / n) / (g - 1)
   rng = np.random.default_rng(seed)
   between_d = between * (g - 1) / rng.chisquare(g - 1, _DRAWS)
   within_d = within * (n - g) / rng.chisquare(n - g, _DRAWS) if n > g else 0.0
   variance_d = np.maximum(between_d - within_d, 0) / size
-  if between > 0:
+  if between > 0:  # the estimated mean scatters too, in proportion to MSB
     variance_d += mean.sd ** 2 * between_d / between
   error_d = np.abs(rng.standard_normal(_DRAWS)) * np.sqrt(variance_d)
   sd = np.quantile(error_d, 0.95) / stats.t.ppf(0.975, g - 1)
@@ -192,11 +200,11 @@ def porosity_interval(members_m, bias: Bias | None = None,
                       confidence: float = 0.95) -> dict:
   """Computes the porosity of a volume and of its material with their intervals.
 
-  The members' spread is that of their porosities after each has lost its own bias:
-  what members do differently everywhere is corrected. Spread of the size seen in the
-  regions is in the error of the bias already. Only what exceeds it by more than
-  chance does one time in twenty counts: then the members disagree more on this volume
-  than where they were checked.
+  The spread of the members is that of their porosities after subtraction of the bias
+  of each: constant differences between members are corrected. A spread as large as in
+  the regions is part of the error of the bias already. Only the excess over its 95 %
+  quantile counts: then the members disagree more on this volume than where they were
+  checked.
 
   Args:
     members_m: [m] porosity of the volume in the segmentation of each member.
@@ -208,8 +216,9 @@ def porosity_interval(members_m, bias: Bias | None = None,
   Returns:
     JSON-able dict: automatic (mean of the members), bias, estimate (automatic - bias),
     confidence, volume and material {low, high, sd, df} or None, sd and df {members,
-    bias, sampling} with None for parts left out, member_spread (sd of the corrected
-    members) and resolved (of the sampling). Estimate and ends are cut to [0, 1].
+    bias, sampling} with None for components left out, member_spread (sd of the
+    corrected members) and resolved (of the sampling). Estimate and ends of intervals
+    are clipped to [0, 1].
 
   Raises:
     InputError: for members that are not finite or differ in number from the bias, a
@@ -220,30 +229,32 @@ def porosity_interval(members_m, bias: Bias | None = None,
   check_shape('members', members_m, (None,))
   _check_interval(members_m, bias, sampling, new_volume, confidence)
   corrected_m = members_m - (bias.members_m if bias else 0)
-  parts, spread = {'members': None, 'bias': None, 'sampling': None}, None
+  errors, spread = {'members': None, 'bias': None, 'sampling': None}, None
   if members_m.size > 1:
     spread = float(corrected_m.std(ddof=1))
     excess = spread ** 2
     if bias and bias.member_variance is not None:
-      seen = bias.member_variance * (1 / (bias.df + 1) + new_volume)
+      # Variance of the mean interaction of g = df + 1 groups; that of a new volume has
+      # an interaction of its own besides.
+      expected = bias.member_variance * (1 / (bias.df + 1) + new_volume)
       free = members_m.size - 1
-      excess -= seen * stats.f.ppf(_SEEN, free, free * bias.df)
-    parts['members'] = (math.sqrt(max(excess, 0) / members_m.size),
-                        members_m.size - 1.0)
+      excess -= expected * stats.f.ppf(_EXPECTED, free, free * bias.df)
+    errors['members'] = (math.sqrt(max(excess, 0) / members_m.size),
+                         members_m.size - 1.0)
   if bias:
-    parts['bias'] = (bias.new_sd, bias.new_df) if new_volume else (bias.sd, bias.df)
+    errors['bias'] = (bias.new_sd, bias.new_df) if new_volume else (bias.sd, bias.df)
   if sampling:
-    parts['sampling'] = (sampling.sd, sampling.df)
+    errors['sampling'] = (sampling.sd, sampling.df)
   estimate = float(corrected_m.mean())
-  known = [parts[name] for name in ('members', 'bias') if parts[name]]
-  volume = _interval(estimate, known, confidence) if known else None
-  material = (_interval(estimate, [*known, parts['sampling']], confidence)
+  of_volume = [errors[name] for name in ('members', 'bias') if errors[name]]
+  volume = _interval(estimate, of_volume, confidence) if of_volume else None
+  material = (_interval(estimate, [*of_volume, errors['sampling']], confidence)
               if sampling else None)
   return {'automatic': float(members_m.mean()), 'bias': bias.mean if bias else None,
           'estimate': float(np.clip(estimate, 0, 1)), 'confidence': confidence,
           'volume': volume, 'material': material,
-          'sd': {name: part and part[0] for name, part in parts.items()},
-          'df': {name: part and _finite(part[1]) for name, part in parts.items()},
+          'sd': {name: error and error[0] for name, error in errors.items()},
+          'df': {name: error and _finite(error[1]) for name, error in errors.items()},
           'member_spread': spread, 'resolved': sampling.resolved if sampling else None}
 
 
@@ -271,10 +282,10 @@ def _finite(value: float) -> float | None:
   return value if math.isfinite(value) else None
 
 
-def _interval(estimate: float, parts, confidence: float) -> dict:
-  """Low, high, sd and df of the sum of independent (sd, df) parts."""
-  variance = sum(sd ** 2 for sd, _ in parts)
-  spread = sum(sd ** 4 / df for sd, df in parts)
+def _interval(estimate: float, errors, confidence: float) -> dict:
+  """Low, high, sd and df of the sum of independent errors (sd, df)."""
+  variance = sum(sd ** 2 for sd, _ in errors)
+  spread = sum(sd ** 4 / df for sd, df in errors)  # Welch and Satterthwaite
   df = variance ** 2 / spread if spread > 0 else math.inf
   half = stats.t.ppf((1 + confidence) / 2, df) * math.sqrt(variance)
   return {'low': float(np.clip(estimate - half, 0, 1)),

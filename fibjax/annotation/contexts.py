@@ -1,15 +1,12 @@
-"""Neighbourhoods of voxels, cut on the device.
+"""Images around annotated regions, as training needs them on the device.
 
-The device holds, for every annotated region r, the image around it: `context_ryxc`,
-float32 [r, H + 2 m, W + 2 m, n_z], the region's slices as channels and a margin of m
-pixels on each side, mirrored where it leaves the volume. Voxel (y, x) of the region is
-at (y + m, x + m). That is all of the volume the regions need, so a run's device memory
-follows the annotated area and not the size of the film.
-
-A voxel is a row (r, y, x) of int32. Its neighbourhood, 2 m + 1 pixels wide, starts at
-(y, x) of the context: cutting it is one dynamic slice, vmapped over voxels.
+For every region r: `context_ryxc`, float32 [r, H + 2 m, W + 2 m, n_z], the n_z slices
+around the region as channels and a margin of m pixels on each side, mirrored where it
+leaves the volume. Voxel (y, x) of the region is at (y + m, x + m), so its
+neighbourhood, 2 m + 1 pixels wide, starts at (y, x) of the context (models/windows.py
+cuts it). Training needs no other part of the volume: device memory grows with the
+annotated area, not with the size of the film.
 """
-
 import numpy as np
 
 from fibjax.annotation.regions import Regions
@@ -19,10 +16,10 @@ from fibjax.volumes.volume import Volume, read_mirrored
 
 
 def check_memory(regions: Regions, margin_px: int, n_z: int) -> None:
-  """Checks that the images around all regions fit the device.
+  """Checks that the images around all regions fit into device memory.
 
   Args:
-    regions: all that will be on the device together, of training and validation.
+    regions: all regions on the device at the same time, of training and validation.
     margin_px: m, pixels around a region in y and x.
     n_z: number of slices.
 
@@ -32,9 +29,9 @@ def check_memory(regions: Regions, margin_px: int, n_z: int) -> None:
   count, height, width = regions.masks_ryx.shape
   needed = 4 * n_z * count * (height + 2 * margin_px) * (width + 2 * margin_px)
   limit = device_memory_bytes()
-  if needed > 0.4 * limit:  # the copy on the host and the network need room as well
+  if needed > 0.4 * limit:  # a copy (on a CPU, the host's) and the network need room
     raise InputError(
-        'the annotated regions', got=f'{needed / 2**30:.2f} GiB of image around '
+        'annotated regions', got=f'{needed / 2**30:.2f} GiB of image around '
         f'{count} regions', expected=f'at most 40 % of the {limit / 2**30:.2f} GiB of '
         'the device', remedy='use fewer regions, a smaller config.model.n_z or a '
         'device with more memory')
@@ -42,13 +39,13 @@ def check_memory(regions: Regions, margin_px: int, n_z: int) -> None:
 
 def cut_contexts(volumes: dict[str, Volume], regions: Regions, margin_px: int,
                  n_z: int) -> np.ndarray:
-  """Reads the surroundings of all regions from disk.
+  """Reads the contexts of all regions from disk.
 
   Args:
     volumes: prepared volumes by name.
     regions: r regions of masks [H, W].
     margin_px: m, pixels around a region in y and x.
-    n_z: odd number of slices, centred on the region's own.
+    n_z: odd number of slices, centred on the slice of the region.
 
   Returns:
     [r, H + 2 m, W + 2 m, n_z] float32 context_ryxc.
@@ -64,5 +61,3 @@ def cut_contexts(volumes: dict[str, Volume], regions: Regions, margin_px: int,
         (z + half + 1, y + height + margin_px, x + width + margin_px))
     context_ryxc[r] = np.moveaxis(block_zyx, 0, -1)
   return context_ryxc
-
-

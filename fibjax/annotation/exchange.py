@@ -1,18 +1,18 @@
-"""Regions to annotate, out to any tool that paints labels and back without a slip.
+"""Exchange of regions with programs that paint labels, with checks on the way back.
 
 `export_regions` writes a folder:
 
-  manifest.json           what was cut from where; `import_annotations` goes by it
+  manifest.json           positions and hashes of the regions, for `import_annotations`
   README.txt              how to paint, for Fiji, napari, MITK and ilastik
   images/region_000.tif   the context of a region, grey values as in the volume
   labels/EXPERT/region_000.tif
                           a label image of the same shape to paint: 0 in the core,
-                          everything else is frame (annotation_frame.py)
+                          the frame everywhere else (frame.py)
 
-Each expert has a folder; several who label a region become several rows of one place in
-the table of regions, which training merges (config.train.consensus). Files that an
-expert left out or did not touch are reported, never taken for labels; a core of 0 alone
-is untouched, whatever 0 means to the profile.
+Each expert has a folder. A region labelled by several experts becomes several rows of
+one place in the table of regions, which training merges (config.train.consensus). Files
+that an expert left out or did not change are reported, never taken for labels; a core
+of 0 alone counts as unchanged, whatever 0 means in the profile.
 """
 import hashlib
 import itertools
@@ -25,12 +25,13 @@ import numpy as np
 from fibjax.annotation import frame
 from fibjax.annotation.experts import inter_expert_miou, staple
 from fibjax.annotation.frame import BLANK, FRAME, LEAST_MARGIN_PX, MARK
-from fibjax.annotation.proposals import Sizes
 from fibjax.annotation.regions import Regions, make_regions, region_mask, save_regions
-from fibjax.errors import InputError
+from fibjax.annotation.sizes import PAPER_SIZES, Sizes
+from fibjax.errors import InputError, unknown
 from fibjax.formats import label_images, tiff
-from fibjax.formats.label_codes import UNLABELLED, decode_labels
+from fibjax.formats.label_codes import decode_labels
 from fibjax.metrics import confusion
+from fibjax.metrics.labels import UNLABELLED
 from fibjax.system.files import (
   check_absent,
   hash_files,
@@ -60,11 +61,11 @@ Fiji     Open both; Analyze > Tools > Synchronize Windows. Paint 255 = solid int
          as not painted: leave out a region that is all pore, or use 1 and 2.
 MITK     Open the image, open the label image as segmentation, paint labels 1 and 2 and
          save it as TIFF. Import with --profile=napari.
-ilastik  It keeps labels of its own: label the core up to all of its edges, export the
-         labels as TIFF (z, y, x) under the name of the label image. Import with
-         --profile=ilastik.
+ilastik  It does not load the label image: label the core of the image up to all of its
+         edges and export the labels as TIFF (z, y, x) under the name of the label
+         image. Import with --profile=ilastik.
 
-A second expert takes a copy of labels/EXPERT under another name, before it is painted.
+For a second expert, copy labels/EXPERT under another name before it is painted.
 
 fibjax regions import THIS_FOLDER --profile=NAME --out=DIR
 '''
@@ -75,13 +76,13 @@ def export_regions(named: Mapping[str, Volume], places: Sequence[Mapping], out,
                    experts: Sequence[str] = ('expert1',)) -> dict:
   """Writes images and empty label images of regions into a new folder.
 
-  A context that leaves its volume is mirrored at the faces; a region must not.
+  A context that leaves its volume is mirrored at the faces; a region must lie inside.
 
   Args:
     named: volumes by name; uint8, uint16 or float32.
-    places: rows {volume, z, y, x}, as of `proposals.load_places`.
+    places: rows {volume, z, y, x}, e.g. of `proposals.load_places`.
     out: folder to make.
-    sizes: of a region and its context; None takes the paper's.
+    sizes: sizes of a region and its context; None takes those of the paper.
     experts: names of the folders to paint in.
 
   Returns:
@@ -91,7 +92,7 @@ def export_regions(named: Mapping[str, Volume], places: Sequence[Mapping], out,
     InputError: when out exists, for a place outside of its volume or an unknown
       volume, a context with too little room for the frame, or a bad name.
   """
-  sizes = sizes or Sizes()
+  sizes = sizes or PAPER_SIZES
   _check_export(named, places, sizes, experts)
   manifest = {
       'format': _FORMAT, **sizes._asdict(), 'core_start_zyx': list(sizes.core_zyx),
@@ -125,24 +126,24 @@ def export_regions(named: Mapping[str, Volume], places: Sequence[Mapping], out,
 
 
 def import_annotations(folder, profile: str, out) -> dict:
-  """Makes a folder of regions from what experts painted.
+  """Makes a folder of regions from the label images that experts painted.
 
   Args:
-    folder: of `export_regions`.
+    folder: folder that `export_regions` made.
     profile: key of label_codes.LABEL_CODES, the same for all experts.
-    out: folder to make: regions.csv and masks.npy, and annotation.json with what is
-      returned, the expert, file and hash of each row, and the hashes of the volumes.
+    out: folder to make: regions.csv, masks.npy, and annotation.json with the returned
+      dict, the expert, file and hash of each row, and the hashes of the volumes.
 
   Returns:
-    JSON-able dict: places, rows; experts: name -> rows; left_out: files that are
-    missing or as they were exported; over_the_edge: file -> voxels painted on the
-    frame, which do not count; changed_images: images that are not as exported;
-    agreement: of `agreement`, None without a place with two experts.
+    JSON-able dict: places and rows, their numbers; experts: name -> number of rows;
+    left_out: files that are missing or unchanged; over_the_edge: file -> voxels painted
+    on the frame, which do not count; changed_images: images that differ from the
+    export; agreement: see `agreement`, None without a place with two experts.
 
   Raises:
-    InputError: for a folder that is no export, a file that does not belong there, a
-      mask that was moved, cropped, rescaled or turned, codes unknown to the profile,
-      or nothing painted.
+    InputError: for a folder that is not an export, an unexpected file, a mask that was
+      moved, cropped, rescaled or turned, codes unknown to the profile, or nothing
+      painted.
   """
   folder = Path(folder)
   check_absent(out)
@@ -153,11 +154,11 @@ def import_annotations(folder, profile: str, out) -> dict:
   for expert, files in _label_files(folder, manifest).items():
     for k, file in enumerate(files):
       name = file and str(file.relative_to(folder))
-      found = file and _read_core(file, sizes, profile, name)
-      if found is None:
+      core = file and _read_core(file, sizes, profile, name)
+      if core is None:
         left_out.append(name or f'labels/{expert}/{manifest["regions"][k]["file"]}')
         continue
-      labels_yx, n_over = found
+      labels_yx, n_over = core
       painted.append((k, expert, labels_yx, {
           'expert': expert, 'file': name, 'sha256': _sha256(file)}))
       if n_over:
@@ -172,32 +173,33 @@ def import_annotations(folder, profile: str, out) -> dict:
                          [[row[axis] for axis in 'zyx'] for row in rows],
                          [labels_yx for _, _, labels_yx, _ in painted])
   names = [expert for _, expert, *_ in painted]
-  found = {'places': len({k for k, *_ in painted}), 'rows': len(painted),
-           'experts': {name: names.count(name) for name in sorted(set(names))},
-           'left_out': left_out, 'over_the_edge': over,
-           'changed_images': _changed_images(folder, manifest),
-           'agreement': agreement(regions, names)}
+  summary = {
+      'places': len({k for k, *_ in painted}), 'rows': len(painted),
+      'experts': {name: names.count(name) for name in sorted(set(names))},
+      'left_out': left_out, 'over_the_edge': over,
+      'changed_images': _changed_images(folder, manifest),
+      'agreement': agreement(regions, names)}
   with new_folder(out) as partial:
     save_regions(partial, regions)
     write_json(partial / 'annotation.json', {
         'profile': profile, 'volumes': manifest['volumes'],
-        'row_files': [entry for *_, entry in painted], **found})
-  return found
+        'row_files': [entry for *_, entry in painted], **summary})
+  return summary
 
 
 def agreement(regions: Regions, experts: Sequence[str]) -> dict | None:
-  """How well experts agree where several labelled: a ceiling for any model.
+  """Measures the agreement of experts, a ceiling for any model.
 
   Args:
     regions: rows of one place are labels of different experts.
     experts: name of the expert of each row.
 
   Returns:
-    None without a place that two experts labelled. Else a JSON-able dict: places (with
-    two experts or more); miou, the mean over pairs of experts; pairs: list of
-    {experts, miou, n_voxels, porosities}, over the voxels that both labelled; staple,
-    from three experts on: name -> {sensitivity, specificity} against the truth
-    estimated from all (experts.staple), else None.
+    None without a place that two experts labelled. Otherwise a JSON-able dict: places,
+    the number of those with two experts or more; miou, the mean over pairs of experts;
+    pairs: list of {experts, miou, n_voxels, porosities} over the voxels that both
+    labelled; staple: name -> {sensitivity, specificity} against the truth estimated
+    from all (`experts.staple`), None for fewer than three experts.
 
   Raises:
     InputError: when the lengths differ or an expert labelled one place twice.
@@ -228,24 +230,25 @@ def agreement(regions: Regions, experts: Sequence[str]) -> dict | None:
 
 def _pairs(names, votes_jn) -> list[dict]:
   pairs = []
-  for (one, a), (other, b) in itertools.combinations(
+  for (name_a, a), (name_b, b) in itertools.combinations(
       zip(names, votes_jn, strict=True), 2):
     both = (a != UNLABELLED) & (b != UNLABELLED)
     if both.any():
-      found = confusion.summarise(confusion.confusion(a[both], b[both]))
-      pairs.append({'experts': [one, other], 'miou': found['miou'],
+      scores = confusion.summarise(confusion.confusion(a[both], b[both]))
+      pairs.append({'experts': [name_a, name_b], 'miou': scores['miou'],
                     'n_voxels': int(both.sum()),
                     'porosities': [float(np.mean(v[both] == 0)) for v in (a, b)]})
   return pairs
 
 
 def _qualities(names, votes_jn) -> dict | None:
+  """Quality of each expert; two experts leave it undetermined (`experts.staple`)."""
   if len(names) < 3:
     return None
-  found = staple(votes_jn)
+  estimate = staple(votes_jn)
   return {name: {key: float(value) if np.isfinite(value) else None for key, value in
                  (('sensitivity', p), ('specificity', q))}
-          for name, p, q in zip(names, found.sensitivity_j, found.specificity_j,
+          for name, p, q in zip(names, estimate.sensitivity_j, estimate.specificity_j,
                                 strict=True)}
 
 
@@ -254,7 +257,7 @@ def _check_export(named, places, sizes: Sizes, experts) -> None:
     if volume.dtype.name not in ('uint8', 'uint16', 'float32'):
       raise InputError(str(volume.path), got=f'dtype {volume.dtype}',
                        expected='uint8, uint16 or float32', remedy='convert it first')
-  margin = sizes.context_px - sizes.region_px - sizes.core_zyx[1]  # the narrower one
+  margin = sizes.context_px - sizes.region_px - sizes.core_zyx[1]  # narrower side
   if sizes.region_px < 1 or sizes.context_slices < 1 or margin < LEAST_MARGIN_PX:
     raise InputError('context',
                      got=f'{sizes.context_px} px around {sizes.region_px} px',
@@ -268,9 +271,8 @@ def _check_export(named, places, sizes: Sizes, experts) -> None:
   for k, place in enumerate(places):
     name = place['volume']
     if name not in named:
-      raise InputError(f'place {k}', got=f'volume {name}',
-                       expected=f'one of {", ".join(sorted(named))}',
-                       remedy='give that volume too, or correct the table')
+      raise unknown(f'place {k}: volume', name, sorted(named),
+                    'give that volume too, or correct the table')
     shape = named[name].shape
     start = [place[axis] for axis in 'zyx']
     size = (1, sizes.region_px, sizes.region_px)
@@ -302,7 +304,7 @@ def _read_manifest(folder: Path) -> dict:
 
 
 def _is_whole(manifest: dict) -> bool:
-  """Whether a manifest has all that `import_annotations` reads, of the right kind."""
+  """Whether a manifest has everything that `import_annotations` reads, typed right."""
   regions = manifest.get('regions')
   return (isinstance(regions, list) and regions and 'volumes' in manifest
           and all(isinstance(manifest.get(key), int) for key in Sizes._fields)
@@ -314,10 +316,10 @@ def _is_whole(manifest: dict) -> bool:
 
 
 def _label_files(folder: Path, manifest) -> dict[str, list[Path | None]]:
-  """Expert -> file of each region of the manifest, None where there is none."""
+  """Expert -> file of each region of the manifest, None for a missing one."""
   labels = folder / 'labels'
   stems = [Path(region['file']).stem for region in manifest['regions']]
-  found = {}
+  files_of_experts = {}
   for expert in sorted(labels.iterdir() if labels.is_dir() else ()):
     if expert.name.startswith('.'):
       continue
@@ -332,12 +334,12 @@ def _label_files(folder: Path, manifest) -> dict[str, list[Path | None]]:
                          expected='label images under their names, as TIFF',
                          remedy='rename it or move it out')
       files[file.stem] = file
-    found[expert.name] = [files.get(stem) for stem in stems]
-  return found
+    files_of_experts[expert.name] = [files.get(stem) for stem in stems]
+  return files_of_experts
 
 
 def _read_core(file: Path, sizes: Sizes, profile: str, name: str):
-  """Labels of the core and the voxels painted on the frame; None when untouched."""
+  """Labels of the core and number of voxels painted on the frame; None if unchanged."""
   mask_zyx = label_images.read_masks(file)
   if mask_zyx.ndim == 2 and sizes.context_slices == 1:
     mask_zyx = mask_zyx[None]
@@ -349,7 +351,7 @@ def _read_core(file: Path, sizes: Sizes, profile: str, name: str):
 
 
 def _changed_images(folder: Path, manifest) -> list[str]:
-  """Images that are there but not as they were exported."""
+  """Images that are present but differ from the export."""
   return [region['file'] for region in manifest['regions']
           if (folder / 'images' / region['file']).is_file()
           and _sha256(folder / 'images' / region['file']) != region['image_sha256']]

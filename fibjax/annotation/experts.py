@@ -1,4 +1,4 @@
-"""Labels of several experts: soft targets, an estimate of the truth, agreement.
+"""Labels of several experts: soft targets, estimated truth, agreement (§8.1).
 
 Votes are uint8 [j, ...] of j experts: 0 pore, 1 solid, 255 where that expert did not
 label, whatever the reason. Pure numpy on the host.
@@ -9,23 +9,28 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage, special
 
-from fibjax.annotation.regions import Regions, make_regions, region_mask
+from fibjax.annotation.regions import (
+  Regions,
+  make_regions,
+  region_mask,
+  region_positions,
+)
 from fibjax.errors import InputError
 from fibjax.metrics import confusion
-from fibjax.metrics.confusion import UNLABELLED
+from fibjax.metrics.labels import UNLABELLED
 
 _START = 0.99  # sensitivity and specificity before the first iteration (§8.1)
 _CLIP = 1e-6
 
 
 class Staple(NamedTuple):
-  """A truth estimated from votes.
+  """Truth and quality of experts estimated from votes.
 
   Attributes:
     truth: [...] float64 P(solid); 0 where nobody labelled.
     sensitivity_j: [j] P(expert says solid | solid), NaN without votes.
     specificity_j: [j] P(expert says pore | pore), NaN without votes.
-    iterations: of EM; 0 where it was not needed.
+    iterations: number of EM iterations; 0 if none was needed.
   """
   truth: np.ndarray
   sensitivity_j: np.ndarray
@@ -34,7 +39,7 @@ class Staple(NamedTuple):
 
 
 def mean_vote(votes_jyx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Averages the experts who labelled a voxel.
+  """Averages the votes of the experts who labelled a voxel.
 
   Args:
     votes_jyx: [j, y, x], or any [j, ...], votes 0, 1, 255.
@@ -53,25 +58,25 @@ def mean_vote(votes_jyx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def staple(votes: np.ndarray, *, band_px: float | None = None, tolerance: float = 1e-6,
            max_iterations: int = 100) -> Staple:
-  """Estimates the truth and each expert's quality by EM (Warfield 2004; §8.1).
+  """Estimates the truth and the quality of each expert by EM (Warfield 2004; §8.1).
 
-  Experts err independently of each other, and with the same probability in all voxels;
-  the share of solid is estimated along. Two experts leave this undetermined: three
-  numbers of the data for five unknown; take at least three. When truth and its
-  opposite explain the votes alike, the one in which experts are right more often than
-  wrong is taken.
+  The model: experts err independently of each other, and with the same probability in
+  all voxels; the fraction of solid is estimated as well. Two experts leave it
+  undetermined (three numbers in the data for five unknowns): give at least three. Truth
+  and its opposite explain the votes equally well; the solution in which experts are
+  right more often than wrong is returned.
 
   Args:
     votes: [j, ...] votes 0, 1, 255.
-    band_px: None for all voxels; else only those within this distance of a
+    band_px: None for all voxels; otherwise only those within this distance of a
       disagreement, e.g. 10, so that easy voxels do not hide differences between
-      experts. Elsewhere the truth is what all say. Needs [j, y, x].
-    tolerance: EM ends when no sensitivity, specificity or share changes by more.
-    max_iterations: EM ends in any case.
+      experts. Elsewhere the truth is the unanimous vote. Needs [j, y, x].
+    tolerance: EM stops when no sensitivity, specificity or share changes by more.
+    max_iterations: EM stops then in any case.
 
   Returns:
-    Truth, and qualities over the voxels used; when the experts never disagree, what
-    they say, qualities 1 and no iteration.
+    Truth, and qualities over the voxels used; when the experts never disagree, their
+    votes, qualities 1 and no iteration.
 
   Raises:
     InputError: for another code, no expert, or a band for another rank.
@@ -89,13 +94,14 @@ def staple(votes: np.ndarray, *, band_px: float | None = None, tolerance: float 
   used = solid | pore
   if band_px is not None:
     used &= ndimage.distance_transform_edt(~disagreed) <= band_px
-  # Voxels with the same votes have the same truth: EM runs over the few patterns.
+  # Voxels with the same votes have the same truth, so EM runs over the distinct
+  # patterns of votes: at most 3 ** j of them, whatever the number of voxels.
   patterns_jn, pattern, counts_n = np.unique(
       votes[:, used], axis=1, return_inverse=True, return_counts=True)
-  truth_n, *rest = _expect_and_maximise(patterns_jn, counts_n, tolerance,
-                                        max_iterations)
+  truth_n, *qualities = _expect_and_maximise(patterns_jn, counts_n, tolerance,
+                                             max_iterations)
   truth[used] = truth_n[pattern.reshape(-1)]
-  return Staple(truth, *rest)
+  return Staple(truth, *qualities)
 
 
 def _expect_and_maximise(votes_jn, counts_n, tolerance, max_iterations):
@@ -115,14 +121,14 @@ def _expect_and_maximise(votes_jn, counts_n, tolerance, max_iterations):
     change = np.abs(np.concatenate([p_j, q_j, [share]]) - old).max()
     iterations += 1
   truth_n = _expect(said_solid, said_pore, p_j, q_j, share)
-  if (p_j + q_j)[~silent_j].mean() < 1:  # the opposite explains the votes as well
+  if (p_j + q_j)[~silent_j].mean() < 1:  # worse than chance: take the opposite truth
     truth_n, p_j, q_j = 1 - truth_n, 1 - q_j, 1 - p_j
   return (truth_n, np.where(silent_j, np.nan, p_j), np.where(silent_j, np.nan, q_j),
           iterations)
 
 
 def _expect(said_solid, said_pore, p_j, q_j, share):
-  """[n] P(solid | votes), from logarithms of the odds: no product underflows."""
+  """P(solid | votes), [n], from sums of log odds: products could underflow."""
   p_j, q_j, share = _clip(p_j), _clip(q_j), _clip(share)
   return special.expit(
       special.logit(share) + (np.log(p_j) - np.log1p(-q_j)) @ said_solid
@@ -130,7 +136,7 @@ def _expect(said_solid, said_pore, p_j, q_j, share):
 
 
 def _quality(right_j, wrong_j, old_j):
-  """[j] share of right votes; the old one where there are none."""
+  """Fraction of right votes, [j]; unchanged for an expert without any."""
   total_j = right_j + wrong_j
   return np.where(total_j > 0, _clip(right_j / np.where(total_j > 0, total_j, 1)),
                   old_j)
@@ -145,15 +151,15 @@ def _flat(votes):
 
 
 def inter_expert_miou(votes_jyx: np.ndarray) -> float | None:
-  """Mean over pairs of experts of the mIoU between them: a ceiling for any model.
+  """Mean mIoU over pairs of experts, a ceiling for any model.
 
-  Each pair's mIoU is pooled over the voxels that both labelled.
+  The mIoU of a pair is pooled over the voxels that both labelled.
 
   Args:
     votes_jyx: [j, y, x], or any [j, ...], votes 0, 1, 255.
 
   Returns:
-    mIoU; pairs without a common voxel are left out, None without any pair.
+    mIoU; pairs without a common voxel are left out; None without any pair.
 
   Raises:
     InputError: for another code or fewer than two experts.
@@ -163,9 +169,9 @@ def inter_expert_miou(votes_jyx: np.ndarray) -> float | None:
     raise InputError('votes', got='one expert', expected='at least two',
                      remedy='add the labels of another expert')
   scores = []
-  for one, other in itertools.combinations(votes_jyx, 2):
-    common = np.where(other == UNLABELLED, UNLABELLED, one)
-    scores.append(confusion.summarise(confusion.confusion(common, other))['miou'])
+  for first, second in itertools.combinations(votes_jyx, 2):
+    common = np.where(second == UNLABELLED, UNLABELLED, first)
+    scores.append(confusion.summarise(confusion.confusion(common, second))['miou'])
   scores = [score for score in scores if score is not None]
   return sum(scores) / len(scores) if scores else None
 
@@ -173,7 +179,7 @@ def inter_expert_miou(votes_jyx: np.ndarray) -> float | None:
 def _check_votes(votes) -> None:
   if votes.ndim < 2 or not len(votes):
     raise InputError('votes', got=f'shape {votes.shape}',
-                     expected='[j, ...] with an expert or more',
+                     expected='[j, ...] with at least one expert',
                      remedy="stack the experts' masks along a first axis")
   if not np.isin(votes, (0, 1, UNLABELLED)).all():
     raise InputError('votes', got=f'codes {np.unique(votes)[:5].tolist()}',
@@ -182,7 +188,7 @@ def _check_votes(votes) -> None:
 
 
 def merge_regions(regions: Regions, consensus: str) -> tuple[Regions, np.ndarray]:
-  """Makes one region of all that experts labelled in one place.
+  """Merges the labels of several experts into one region per place.
 
   Args:
     regions: rows of the same volume, place and size are votes on one region.
@@ -190,7 +196,7 @@ def merge_regions(regions: Regions, consensus: str) -> tuple[Regions, np.ndarray
       two experts, who do not determine it).
 
   Returns:
-    Regions, with the labels of the majority, and [r, y, x] float32 targets P(solid),
+    Regions with the labels of the majority, and [r, y, x] float32 targets P(solid),
     0 where nobody labelled.
   """
   places: dict[tuple, list[int]] = {}
@@ -198,17 +204,17 @@ def merge_regions(regions: Regions, consensus: str) -> tuple[Regions, np.ndarray
     place = (name, *(int(axis[r]) for axis in (regions.z, regions.y, regions.x,
                                                regions.heights, regions.widths)))
     places.setdefault(place, []).append(r)
-  rows = [same[0] for same in places.values()]
-  targets_ryx = np.zeros((len(rows), *regions.masks_ryx.shape[1:]), np.float32)
+  first_rows = [rows[0] for rows in places.values()]
+  targets_ryx = np.zeros((len(places), *regions.masks_ryx.shape[1:]), np.float32)
   masks = []
-  for k, same in enumerate(places.values()):
-    votes_jyx = np.stack([region_mask(regions, r) for r in same])
+  for k, rows in enumerate(places.values()):
+    votes_jyx = np.stack([region_mask(regions, r) for r in rows])
     soft_yx, labelled_yx = mean_vote(votes_jyx)
-    if consensus == 'staple' and len(same) > 2:
+    if consensus == 'staple' and len(rows) > 2:
       soft_yx = np.where(labelled_yx, staple(votes_jyx, band_px=10.).truth, 0)
     targets_ryx[k, :soft_yx.shape[0], :soft_yx.shape[1]] = soft_yx
     masks.append(np.where(labelled_yx, soft_yx > 0.5, UNLABELLED).astype(np.uint8))
-  positions = np.stack([regions.z, regions.y, regions.x], 1)[rows]
-  merged = make_regions([regions.volume[r] for r in rows], positions, masks,
-                        [regions.split[r] for r in rows])
+  merged = make_regions([regions.volume[r] for r in first_rows],
+                        region_positions(regions)[first_rows], masks,
+                        [regions.split[r] for r in first_rows])
   return merged, targets_ryx[:, :merged.masks_ryx.shape[1], :merged.masks_ryx.shape[2]]

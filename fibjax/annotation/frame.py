@@ -1,20 +1,22 @@
-"""The frame of an exported label image, and what it says about the one that came back.
+"""Frame of exported label images: detects masks that were moved, cropped or turned.
 
-A label image has the shape of a region's context, [z, y, x]. Outside of the core, the
+A label image has the shape of the context of a region, [z, y, x]. Outside the core, the
 region to paint, it holds FRAME, which no label profile uses, and a bar of MARK in the
-upper left of the slices down to the core's. The bar is not symmetric: an image that was
-shifted, cropped, rescaled, turned or mirrored shows it. A brush that goes over the edge
-of the core does no harm: it leaves labels on the frame, but no frame in the core.
+upper left of the slices up to that of the core. The bar is not symmetric, so an image
+that was shifted, cropped, rescaled, turned or mirrored is recognised. A brush that
+crosses the edge of the core does no harm: it leaves labels on the frame, but no frame
+in the core.
 
-Tools that paint into a label image of their own lose the frame. Such a mask is taken
-when its profile knows unlabelled voxels, its shape is the context's and the labels
-reach exactly the four edges of the core; only whether it was turned stays unknown.
+Tools that paint into a new label image lose the frame. Such a mask is accepted if its
+profile has a code for unlabelled voxels, its shape is that of the context and its
+labels reach exactly the four edges of the core; only a turn then goes unnoticed.
 """
 import numpy as np
 
-from fibjax.annotation.proposals import Sizes
+from fibjax.annotation.sizes import Sizes
 from fibjax.errors import InputError
-from fibjax.formats.label_codes import LABEL_CODES, UNLABELLED
+from fibjax.formats.label_codes import LABEL_CODES
+from fibjax.metrics.labels import UNLABELLED
 
 BLANK, FRAME, MARK = 0, 128, 192
 LEAST_MARGIN_PX = 8  # around the core
@@ -31,13 +33,13 @@ _IN_PLANE = {
 
 
 def core_box(sizes: Sizes) -> tuple[slice, slice, slice]:
-  """Where the core lies in a context."""
+  """Slices of the core in a context."""
   return tuple(slice(start, start + n) for start, n in zip(
       sizes.core_zyx, (1, sizes.region_px, sizes.region_px), strict=True))
 
 
 def blank_label(sizes: Sizes) -> np.ndarray:
-  """The label image to paint, [z, y, x] uint8: frame, mark, and 0 in the core."""
+  """Label image to paint, [z, y, x] uint8: frame, mark, and 0 in the core."""
   label_zyx = np.full(sizes.context_zyx, FRAME, np.uint8)
   z, y, x = sizes.core_zyx
   label_zyx[:z + 1, y // 4:max(y // 2, y // 4 + 1), x // 4:sizes.context_px // 2] = MARK
@@ -47,20 +49,20 @@ def blank_label(sizes: Sizes) -> np.ndarray:
 
 def cut_core(mask_zyx: np.ndarray, sizes: Sizes, profile: str,
              name: str) -> tuple[np.ndarray, int]:
-  """Checks a painted mask's geometry and cuts out the core.
+  """Checks the geometry of a painted mask and cuts out the core.
 
   Args:
     mask_zyx: codes as saved by the tool.
-    sizes: of the export.
+    sizes: sizes of the export.
     profile: key of LABEL_CODES.
-    name: of the file, for messages.
+    name: name of the file, for messages.
 
   Returns:
     [y, x] codes of the core and the number of voxels painted outside of it.
 
   Raises:
-    InputError: unless the core is where it was; says how the mask was changed where
-      that can be seen.
+    InputError: unless the core is in its place; names the change of the mask where it
+      can be recognised.
   """
   _check_shape(mask_zyx, sizes, name)
   core_yx = mask_zyx[core_box(sizes)][0]
@@ -88,20 +90,19 @@ def _check_shape(mask_zyx, sizes: Sizes, name: str) -> None:
   got, expected = mask_zyx.shape, sizes.context_zyx
   if got == expected:
     return
-  side = sizes.region_px
-  said = f'shape {got}'
-  if got[-2:] == (side, side):
-    said += ', cropped to the core'
+  if got[-2:] == (sizes.region_px, sizes.region_px):
+    change = 'cropped to the core'
   elif len(got) == 2 and got == expected[1:]:
-    said += ', a single slice'
+    change = 'a single slice'
   elif len(got) == 3 and sorted(got) == sorted(expected):
-    said += ', axes exchanged'
+    change = 'axes exchanged'
   elif got[-1] / expected[-1] == got[-2] / expected[-2]:
-    said += f', rescaled {got[-1] / expected[-1]:g} times'
+    change = f'rescaled {got[-1] / expected[-1]:g} times'
   else:
-    said += ', cropped or padded'
-  raise InputError(name, got=said, expected=f'shape {expected} of the exported label '
-                   'image', remedy='paint into the exported file and save it whole')
+    change = 'cropped or padded'
+  raise InputError(name, got=f'shape {got}, {change}',
+                   expected=f'shape {expected} of the exported label image',
+                   remedy='paint into the exported file and save it whole')
 
 
 def _without_frame(mask_zyx, sizes: Sizes, profile: str, name: str) -> np.ndarray:
@@ -114,42 +115,45 @@ def _without_frame(mask_zyx, sizes: Sizes, profile: str, name: str) -> np.ndarra
                      remedy=remedy)
   labelled = ~np.isin(mask_zyx, unlabelled)
   core = [(s.start, s.stop) for s in core_box(sizes)]
-  found = _bounds(labelled)
-  if found is None or found == core:
+  painted = _bounds(labelled)
+  if painted is None or painted == core:
     return mask_zyx[core_box(sizes)][0]
-  sides = [b - a for a, b in found]
-  if sides == [b - a for a, b in core]:
-    got = _shift(found, core)
+  if _edges(painted) == _edges(core):
+    got = _shift(painted, core)
   else:
-    got = f'no frame, and labels in {_range(found)}'
+    got = f'no frame, and labels in {_range(painted)}'
   raise InputError(name, got=got, remedy=remedy, expected='labels that reach the edges '
                    f'of the core, {_range(core)} (z, y, x)')
 
 
 def _changed(mask_zyx, expected_zyx) -> str:
-  """What happened to a frame that is not in its place, as far as can be seen."""
+  """Names the change of a frame that is not in its place, as far as recognisable."""
   for name, change in _IN_PLANE.items():
     changed_zyx = change(expected_zyx)
     if changed_zyx.shape == mask_zyx.shape and (
         (mask_zyx == MARK) == (changed_zyx == MARK)).all():
       return f'a mask {name}'
-  found, mark = (_bounds(a == MARK) for a in (mask_zyx, expected_zyx))
-  if found is None:
+  bar, expected_bar = (_bounds(a == MARK) for a in (mask_zyx, expected_zyx))
+  if bar is None:
     return 'a frame without its mark'
-  if [b - a for a, b in found] == [b - a for a, b in mark]:
-    return _shift(found, mark)
-  ratio = (found[2][1] - found[2][0]) / (mark[2][1] - mark[2][0])
-  cut = any(a == 0 or b == n for (a, b), n in zip(found[1:], mask_zyx.shape[1:],
-                                                   strict=True))
+  if _edges(bar) == _edges(expected_bar):
+    return _shift(bar, expected_bar)
+  ratio = _edges(bar)[2] / _edges(expected_bar)[2]
+  cut = any(a == 0 or b == n for (a, b), n in zip(bar[1:], mask_zyx.shape[1:],
+                                                  strict=True))
   return 'a mask shifted out of its image' if cut else (
       f'a frame that was changed, perhaps rescaled {ratio:.2f} times')
 
 
-def _shift(found, expected) -> str:
+def _edges(bounds) -> list[int]:
+  return [b - a for a, b in bounds]
+
+
+def _shift(bounds, expected) -> str:
   """Names the shift between two boxes of one size."""
-  if found == expected:
-    return 'a mask with other slices in the place of some'
-  z, y, x = (a - b for (a, _), (b, _) in zip(found, expected, strict=True))
+  if bounds == expected:
+    return 'a mask with some slices replaced by others'
+  z, y, x = (a - b for (a, _), (b, _) in zip(bounds, expected, strict=True))
   return f'a mask shifted by {z}, {y}, {x} voxels (z, y, x)'
 
 
@@ -158,7 +162,7 @@ def _range(bounds) -> str:
 
 
 def _bounds(inside_zyx) -> list[tuple[int, int]] | None:
-  """Half-open bounds per axis of what is True, or None."""
+  """Half-open bounds of the True voxels along each axis, or None."""
   if not inside_zyx.any():
     return None
   bounds = []

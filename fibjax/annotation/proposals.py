@@ -1,84 +1,65 @@
-"""Where to annotate: places of regions in a volume, drawn before anything is labelled.
+"""Proposals of places to annotate in a volume.
 
-A place is the volume's name and z, y, x of a region's top-left voxel; a list of places
-is a table, the first columns of regions.csv, then the sizes it was made for. The whole
-context of a region, the box around it that an annotator sees, lies in the volume
-(section 1.3 of the paper's methods: 256 x 256 in 384 x 384 x 7). The same arguments
-give the same places.
+A place is the name of the volume and z, y, x of the top-left voxel of a region; a list
+of places is a table, with the first columns of regions.csv and the sizes it was made
+for. The whole context of a region, the box around it that an annotator sees, lies in
+the volume (§1.3). The same arguments give the same places.
 
 * 'random': independent and uniform, as published; an unbiased sample of the volume.
-* 'stratified': equally many at all depths, and in each depth in dark and in bright
-  places; fewer regions then show all that occurs. Shuffled, so that an annotator who
-  stops early has not left out an end.
-* 'uncertain': where a trained ensemble is least sure, the worst first; no two share
-  what an annotator would see in the slice. A biased sample: for training, not testing.
+* 'stratified': the same number at all depths, and at each depth in dark and in bright
+  places, so that fewer regions cover the variety of the volume. Shuffled, so that an
+  annotator who stops early has not left out one end.
+* 'uncertain': where a trained ensemble is least certain, the worst first; regions do
+  not overlap. A biased sample: for training, not for testing.
 """
 import csv
 import io
 import math
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.annotation.regions import propose_positions
-from fibjax.errors import InputError
+from fibjax.annotation.regions import context_offset
+from fibjax.annotation.sizes import PAPER_SIZES, Sizes
+from fibjax.errors import InputError, unknown
 from fibjax.metrics.calibration import binary_entropy
-from fibjax.system import files
+from fibjax.system import csv_files, files
+from fibjax.system.run_folder import volume_name
 from fibjax.volumes.volume import Volume, read_box
 
 HOW = ('random', 'stratified', 'uncertain')
 COLUMNS = ('volume', 'z', 'y', 'x')
-_CANDIDATES = 8  # places looked at for each one that is taken
-
-
-class Sizes(NamedTuple):
-  """Size of a region and of its context, voxels; the paper's by default."""
-  region_px: int = 256
-  context_px: int = 384
-  context_slices: int = 7
-
-  @property
-  def context_zyx(self) -> tuple[int, int, int]:
-    """Shape of a context."""
-    return self.context_slices, self.context_px, self.context_px
-
-  @property
-  def core_zyx(self) -> tuple[int, int, int]:
-    """First voxel of the region in its context, centred as in data.regions."""
-    in_plane = -((self.region_px - self.context_px) // 2)
-    return -((1 - self.context_slices) // 2), in_plane, in_plane
+_CANDIDATES = 8  # places drawn for each one that is chosen
 
 
 def propose(volume: Volume, count: int, how: str, *, seed: int = 0,
             sizes: Sizes | None = None, scores: Volume | None = None
             ) -> list[dict]:
-  """Chooses where to annotate.
+  """Proposes places to annotate.
 
   Args:
-    volume: to annotate.
+    volume: volume to annotate.
     count: number of regions.
-    how: one of HOW.
-    seed: of 'random' and 'stratified'.
-    sizes: of a region and its context; None takes the paper's.
-    scores: for 'uncertain', the volume's scores: their channel `entropy`, or the
-      entropy of P(solid) of a single network.
+    how: 'random', 'stratified' or 'uncertain'.
+    seed: seed of 'random' and 'stratified'.
+    sizes: sizes of a region and its context; None takes those of the paper.
+    scores: scores of the volume, for 'uncertain': their channel `entropy` is used, or
+      the entropy of P(solid) of a single network.
 
   Returns:
     Rows {volume, z, y, x}.
 
   Raises:
-    InputError: for a bad count, seed or name, a volume smaller than a context, scores
-      that are missing, of another shape or none, or less room than count regions need.
+    InputError: for a bad count, seed or name, a volume smaller than a context, missing
+      scores or ones of another shape or range, or no room for count regions.
   """
-  sizes = sizes or Sizes()
+  sizes = sizes or PAPER_SIZES
   if count < 1:
     raise InputError('count', got=count, expected='at least 1', remedy='correct it')
   if seed < 0:
     raise InputError('seed', got=seed, expected='at least 0', remedy='correct it')
   if how not in HOW:
-    raise InputError('how', got=repr(how), expected=f'one of {", ".join(HOW)}',
-                     remedy='correct it')
+    raise unknown('how', how, HOW)
   _check_room(volume.shape, sizes)
   if how == 'random':
     places = _draw(volume.shape, count, sizes, seed)
@@ -86,29 +67,58 @@ def propose(volume: Volume, count: int, how: str, *, seed: int = 0,
     places = _stratify(volume, count, sizes, seed)
   else:
     places = _most_uncertain(volume, scores, count, sizes)
-  name = volume.path.name.removesuffix('.ome.zarr')
+  name = volume_name(volume.path)
   return [{'volume': name, 'z': int(z), 'y': int(y), 'x': int(x)} for z, y, x in places]
+
+
+def propose_positions(shape, n: int, size_yx, context_yx, context_z: int,
+                      seed: int) -> np.ndarray:
+  """Draws independent positions whose whole context lies inside the volume (§1.3).
+
+  Args:
+    shape: voxels of the volume, z, y, x.
+    n: number of regions; they may overlap, as in the paper.
+    size_yx: height and width of a region.
+    context_yx, context_z: box around it to keep inside, e.g. (384, 384) and 7.
+    seed: seed of the draw.
+
+  Returns:
+    [n, 3] int, z, y, x of the top-left voxels.
+
+  Raises:
+    InputError: when the context is smaller than the region or does not fit.
+  """
+  size, context = np.array([1, *size_yx]), np.array([context_z, *context_yx])
+  shape = np.asarray(shape)
+  if (context < size).any() or (context > shape).any():
+    raise InputError('context', got=f'{context.tolist()} voxels z, y, x',
+                     expected=f'between the region {size.tolist()} and the volume '
+                              f'{shape.tolist()}',
+                     remedy='choose smaller regions or a smaller context')
+  first = -context_offset(size, context)
+  return np.random.default_rng(seed).integers(
+      first, first + shape - context, size=(n, 3), endpoint=True)
 
 
 def save_places(path, places: list[dict], sizes: Sizes) -> None:
   """Writes places as a CSV table, with the sizes of regions and contexts.
 
   Raises:
-    InputError: when something stands at path.
+    InputError: when path exists.
   """
   files.check_absent(path)
   rows = [{**place, **sizes._asdict()} for place in places]
-  files.write_text(path, files.to_csv(rows, COLUMNS + Sizes._fields))
+  csv_files.write_csv(path, rows, COLUMNS + Sizes._fields)
 
 
 def load_places(path) -> tuple[list[dict], Sizes]:
   """Reads a CSV table with columns volume, z, y, x, and the sizes if it has them.
 
   Returns:
-    Rows {volume, z, y, x}, and their sizes, the paper's where the table has none.
+    Rows {volume, z, y, x}, and their sizes, by default those of the paper.
 
   Raises:
-    InputError: when it is missing, no such table, or of several sizes.
+    InputError: for a missing file, another table, or several sizes.
   """
   try:
     text = Path(path).read_text(encoding='utf-8-sig')
@@ -123,7 +133,7 @@ def load_places(path) -> tuple[list[dict], Sizes]:
                      expected='a CSV table with columns volume, z, y, x',
                      remedy='make it with fibjax regions propose') from None
   if not places:
-    raise InputError(str(path), got='no row', expected='a place or more',
+    raise InputError(str(path), got='no row', expected='at least one place',
                      remedy='make it with fibjax regions propose')
   if len(sizes) > 1:
     raise InputError(str(path), got=f'{len(sizes)} different sizes',
@@ -137,12 +147,12 @@ def _check_room(shape, sizes: Sizes) -> None:
   if (sizes.region_px < 1 or sizes.context_px < sizes.region_px
       or any(c < 1 or c > n for c, n in zip(context, shape, strict=True))):
     raise InputError('context', got=f'{context} voxels around {sizes.region_px} px',
-                     expected=f'the region in it, and no more than the volume {shape}',
+                     expected=f'a context that holds the region and fits into {shape}',
                      remedy='give smaller region_px, context_px, context_slices')
 
 
 def _draw(shape, count: int, sizes: Sizes, seed):
-  """[n, 3] uniform places."""
+  """Uniform places, [n, 3]."""
   return propose_positions(shape, count, (sizes.region_px,) * 2,
                            (sizes.context_px,) * 2, sizes.context_slices, seed)
 
@@ -154,12 +164,13 @@ def _limits(shape, sizes: Sizes):
 
 
 def _stratify(volume, count: int, sizes: Sizes, seed: int):
-  """Depth bands times levels of brightness, one place in each."""
+  """Places in bands of depth times levels of brightness, one in each."""
   rng = np.random.default_rng(seed)
   first, last = _limits(volume.shape, sizes)
   bands = min(round(math.sqrt(count)), int(last[0] - first[0]) + 1)
   levels = math.ceil(count / bands)
   edges = np.rint(np.linspace(first[0], last[0] + 1, bands + 1)).astype(int)
+  # Bands have one place too many in total unless count is a product: these lose one.
   short = set(rng.choice(bands, bands * levels - count, replace=False).tolist())
   places = []
   for b in range(bands):
@@ -181,7 +192,11 @@ def _mean_grey(volume, place, region_px: int) -> float:
 
 
 def _most_uncertain(volume, scores, count: int, sizes: Sizes):
-  """Places of largest mean entropy, none in the context slices of another."""
+  """Places of largest mean entropy, none in the context slices of another.
+
+  Greedy, on a grid of a quarter of a region: the best place is taken, then all that
+  would overlap it are ruled out.
+  """
   if scores is None:
     raise InputError('scores', got='none', expected='a score volume for "uncertain"',
                      remedy='give the scores.ome.zarr of a run or ensemble')
@@ -201,7 +216,7 @@ def _most_uncertain(volume, scores, count: int, sizes: Sizes):
     best = np.unravel_index(np.argmax(uncertainty_zyx), uncertainty_zyx.shape)
     if uncertainty_zyx[best] == -np.inf:
       raise InputError('count', got=count, expected=f'at most {len(places)}, which is '
-                       'what has room', remedy='lower it, or give smaller regions')
+                       'what fits', remedy='lower it, or give smaller regions')
     place = [axis[k] for axis, k in zip(grid, best, strict=True)]
     places.append(place)
     near = np.ix_(*(np.abs(axis - at) < d
@@ -211,7 +226,7 @@ def _most_uncertain(volume, scores, count: int, sizes: Sizes):
 
 
 def _entropy(scores, z: int):
-  """[y, x] entropy of one slice."""
+  """Entropy of one slice, [y, x]."""
   start, stop = (z, 0, 0), (z + 1, *scores.shape[1:])
   if 'entropy' in scores.channels:
     return read_box(scores, start, stop, scores.channels.index('entropy'))[0]
@@ -225,7 +240,10 @@ def _entropy(scores, z: int):
 
 
 def _box_means(values_yx, rows, columns, side: int):
-  """Means of the squares that start at every row and column given."""
+  """Means of the squares that start at each of the rows and columns.
+
+  From cumulative sums: the sum over a square is a difference of four of them.
+  """
   sums_yx = np.zeros([n + 1 for n in values_yx.shape])
   np.cumsum(np.cumsum(values_yx, 0, dtype=np.float64), 1, out=sums_yx[1:, 1:])
   low, high = np.ix_(rows, columns), np.ix_(rows + side, columns + side)

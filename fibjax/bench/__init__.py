@@ -1,1 +1,1 @@
-"""Speed and memory figures."""
+"""Speed and memory figures of fibjax on this machine (`fibjax bench`)."""

@@ -1,9 +1,11 @@
-"""One measurement of `segment` in a process of its own; `fibjax bench` runs it.
+"""One measurement of scoring and segmenting a volume, in a process of its own.
 
-Arguments: a folder for volumes, a name, and the shape z, y, x of a random volume.
-Prints JSON: peak memory, wall time, and the time spent in computing shards.
+  python -m fibjax.bench.segment FOLDER NAME Z Y X     one JSON object on stdout
+
+`fibjax bench` runs it. It writes a random volume of the shape Z, Y, X to FOLDER, and
+prints peak memory, wall time, the time of scoring, and how much of that was spent in
+computing scores.
 """
-import functools
 import json
 import sys
 import time
@@ -12,63 +14,67 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from fibjax.config import base
-from fibjax.inference import score
-from fibjax.inference.segment import segment_scores
-from fibjax.models import make_model
-from fibjax.system.cluster import HERE
-from fibjax.volumes import blockwise
-from fibjax.volumes.volume import new_volume, open_volume, write_box
-
-_COMPUTED_S = []
+from fibjax.bench.workloads import default_network
+from fibjax.inference.network_scorer import network_scorer
+from fibjax.inference.score import BlockScorer, Scorer, score_volume
+from fibjax.inference.segment import Postprocessing, segment_scores
+from fibjax.system import memory
+from fibjax.volumes.blockwise import shard_boxes
+from fibjax.volumes.volume import Volume, new_volume, open_volume, write_box
 
 
-def _timed(open_steps) -> blockwise.Steps:
-  read, compute = open_steps()
+def timed(scorer: Scorer) -> tuple[Scorer, list[float]]:
+  """The same scorer, and a list of the seconds that each block takes to compute."""
+  seconds: list[float] = []
 
-  def timed(box, block):
+  def open_timed(memory_gb):
+    opened = scorer.open(memory_gb)
+
+    def score(shape_zyx, image_zyx):
+      start = time.perf_counter()
+      scores = opened.score(shape_zyx, image_zyx)
+      seconds.append(time.perf_counter() - start)
+      return scores
+    return BlockScorer(opened.reads, score)
+  return scorer._replace(open=open_timed), seconds
+
+
+def measure(folder: Path, name: str, shape_zyx, n_xy: int = 113) -> dict[str, float]:
+  """Scores and segments a random volume with a network of random weights.
+
+  Args:
+    folder: for the volumes.
+    name: of the volume.
+    shape_zyx: its voxels.
+    n_xy: size of the network.
+
+  Returns:
+    wall_s, score_s, compute_s: seconds of everything, of scoring, and of computing
+    scores; peak_rss_gb: memory, 10^9 bytes.
+  """
+  network = default_network(n_xy, 3, 'context')
+  params = jax.jit(network.init)(jax.random.key(0))
+  scorer, block_seconds = timed(network_scorer((network,), (params,)))
+  source = _write_noise(folder / name, shape_zyx)
+  with memory.watch_peak() as peak_bytes:
     start = time.perf_counter()
-    result = compute(box, block)
-    _COMPUTED_S.append(time.perf_counter() - start)
-    return result
-  return blockwise.Steps(read, timed)
+    scores = score_volume(scorer, source, folder / f'{name}.scores')
+    score_s = time.perf_counter() - start
+    segment_scores(scores, folder / f'{name}.labels', Postprocessing(2.63, 0.402))
+    return {'wall_s': time.perf_counter() - start, 'score_s': score_s,
+            'compute_s': sum(block_seconds), 'peak_rss_gb': peak_bytes() / 1e9}
 
 
-def main(folder: str, name: str, *shape: str) -> None:
-  """Scores and segments a random volume by the network (113, 3)."""
-  settings = base()
-  settings.model.n_xy = 113
-  model = make_model(settings.model)
-  params = jax.jit(model.init)(jax.random.key(0))
+def _write_noise(path: Path, shape_zyx) -> Volume:
   random = np.random.default_rng(0)
-  source = Path(folder) / name
-  shape_zyx = tuple(map(int, shape))
-  with new_volume(source, shape_zyx, np.float32, None) as volume:
-    for start, stop in blockwise.shard_boxes(volume):
+  with new_volume(path, shape_zyx, np.float32, None) as volume:
+    for start, stop in shard_boxes(volume):
       write_box(volume, start, random.random(
           [b - a for a, b in zip(start, stop, strict=True)], np.float32))
-  make = blockwise.make_volume
-
-  def make_timed(out, of, dtype, open_steps, *rest, **options):
-    return make(out, of, dtype, functools.partial(_timed, open_steps), *rest, **options)
-
-  blockwise.make_volume = make_timed
-  start = time.perf_counter()
-  scores = score.score_volume(score.Predictor((model,), (params,)),
-                              open_volume(source),
-                              Path(folder) / f'{name}.scores')
-  segment_scores(scores, Path(folder) / f'{name}.labels', 2.63, 0.402,
-                 settings.postprocess, HERE)
-  print(json.dumps({
-      'wall_s': time.perf_counter() - start, 'compute_s': sum(_COMPUTED_S),
-      'peak_rss_gb': _peak_rss_gb()}))
-
-
-def _peak_rss_gb() -> float:
-  """Peak of this program alone; getrusage counts the parent's before the exec too."""
-  status = Path('/proc/self/status').read_text(encoding='utf-8')
-  return int(status.partition('VmHWM:')[2].split()[0]) * 1024 / 1e9
+  return open_volume(path)
 
 
 if __name__ == '__main__':
-  main(*sys.argv[1:])
+  folder_word, name_word, *shape_words = sys.argv[1:]
+  print(json.dumps(measure(Path(folder_word), name_word,
+                           tuple(map(int, shape_words)))))

@@ -1,7 +1,7 @@
-"""How long a segmentation takes per voxel on this machine, measured in some seconds.
+"""Time per voxel of a segmentation on this machine, measured within seconds.
 
-A stack is judged before there is a network for it, so the default one stands in: its
-weights are random, which changes no time. Larger networks take longer.
+A stack is inspected before there is a network for it, so the default network stands in:
+its weights are random, which changes no time. Larger networks take longer.
 """
 import time
 
@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from fibjax.config import base
-from fibjax.inference.score import make_score_fn
+from fibjax.inference.network_scorer import make_score_fn
 from fibjax.models import make_model
 from fibjax.system import devices
 
@@ -24,15 +24,16 @@ def measure_us_per_voxel() -> float:
     Microseconds per voxel; the median of a few tiles after one that compiles.
   """
   model = make_model(base().model)
-  held = devices.put_everywhere(jax.jit(model.init)(jax.random.key(0)))
+  params = devices.put_everywhere(jax.jit(model.init)(jax.random.key(0)))
   score = make_score_fn(model, 'dense', (_TILE_PX,) * 2, 1)
-  side = model.image_px(_TILE_PX)
+  image_px = model.image_px(_TILE_PX)
   count = devices.count_in_work()
-  images = np.random.default_rng(0).random((count, side, side, model.n_z), np.float32)
+  images = np.random.default_rng(0).random((count, image_px, image_px, model.n_z),
+                                           np.float32)
   seconds = []
   for _ in range(1 + _REPEATS):
     start = time.perf_counter()
-    for scores_yx in score(held, images):
-      np.asarray(scores_yx)
+    for scores_yx in score(params, images):
+      np.asarray(scores_yx)  # waits for the device
     seconds.append(time.perf_counter() - start)
   return float(np.median(seconds[1:])) / (count * _TILE_PX ** 2) * 1e6

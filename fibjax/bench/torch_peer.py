@@ -1,7 +1,7 @@
-"""The context network in PyTorch, for `fibjax bench --peer=torch`: the only torch user.
+"""The context network in PyTorch, for `fibjax bench --peer=torch`; the only torch user.
 
 The dense form is the fragment algorithm (Giusti et al. 2013) as one would write it for
-oneDNN: channels-last convolutions, and after `_MAPPED_FROM` poolings one fragment after
+oneDNN: channels-last convolutions, and after `_SERIAL_FROM` poolings one fragment after
 the other, which was the fastest of the arrangements tried (2026-11, torch 2.13).
 """
 import numpy as np
@@ -10,11 +10,20 @@ from torch.nn import functional
 
 from fibjax.models.patch_cnn import HIDDEN, WIDTHS
 
-_MAPPED_FROM = 2  # poolings after which fragments are worked off one by one
+_SERIAL_FROM = 2  # poolings after which fragments are computed one by one
 
 
 def convert(params, cells: int) -> dict:
-  """Weights as torch takes them: convolutions [out, in, y, x], fc1 one of cells^2."""
+  """Converts weights of a network to torch tensors.
+
+  Args:
+    params: weights of a network of the default kind.
+    cells: side of the maps before the first dense layer, n_xy // 16.
+
+  Returns:
+    Name -> (kernel [out, in, y, x], bias [out]); the first dense layer becomes a
+    convolution of cells x cells.
+  """
   weights = {}
   for name, layer in params.items():
     if name == 'input':
@@ -32,10 +41,9 @@ def convert(params, cells: int) -> dict:
 
 def _blocks(weights, maps, blocks, padding: int = 0):
   for block in blocks:
-    for part in 'ab':
+    for layer in (f'conv{block}a', f'conv{block}b'):
       maps = functional.elu(
-          functional.conv2d(maps, *weights[f'conv{block}{part}'], padding=padding),
-          inplace=True)
+          functional.conv2d(maps, *weights[layer], padding=padding), inplace=True)
     maps = functional.max_pool2d(maps, 2, 2 if padding else 1)
     if not padding:
       maps = torch.cat([maps[:, :, dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)])
@@ -49,6 +57,7 @@ def _head(weights, maps):
 
 
 def _interleave(logits_fyx):
+  """Joins the fragments [f, y, x] of 2 x 2 offsets each to one image."""
   while len(logits_fyx) > 1:
     total, rows, columns = logits_fyx.shape
     offsets = logits_fyx.reshape(2, 2, total // 4, rows, columns)
@@ -59,13 +68,13 @@ def _interleave(logits_fyx):
 
 @torch.inference_mode()
 def apply_dense(weights: dict, window_yxc: np.ndarray) -> np.ndarray:
-  """Logits [t, t] of a window [16 n + 59 + t, .., n_z], t a multiple of 16."""
+  """Logits [t, t] of a window [16 cells + 59 + t, same, n_z], t a multiple of 16."""
   maps = _to_maps(window_yxc[None])
-  maps = _blocks(weights, maps, range(1, _MAPPED_FROM + 1))
-  rest = range(_MAPPED_FROM + 1, len(WIDTHS) + 1)
-  inner = [_interleave(_head(weights, _blocks(weights, one, rest)))
-           for one in maps.split(1)]
-  return _interleave(torch.stack(inner)).numpy()
+  maps = _blocks(weights, maps, range(1, _SERIAL_FROM + 1))
+  last_blocks = range(_SERIAL_FROM + 1, len(WIDTHS) + 1)
+  logits = [_interleave(_head(weights, _blocks(weights, fragment, last_blocks)))
+            for fragment in maps.split(1)]
+  return _interleave(torch.stack(logits)).numpy()
 
 
 @torch.inference_mode()

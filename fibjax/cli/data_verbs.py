@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from fibjax.annotation.sizes import PAPER_SIZES
 from fibjax.errors import InputError
 from fibjax.formats.label_codes import LABEL_CODES
 
@@ -113,8 +114,8 @@ def _add_regions(verb):
 
 
 def _add_sizes(sub, default):
-  for name, pixels in (('region_px', 256), ('context_px', 384), ('context_slices', 7)):
-    sub.add_argument(f'--{name}', type=int, metavar='N', help=f'{default} {pixels}')
+  for name, length in PAPER_SIZES._asdict().items():
+    sub.add_argument(f'--{name}', type=int, metavar='N', help=f'{default} {length}')
 
 
 def _inspect(args, _):
@@ -180,7 +181,7 @@ def _propose(args, _):
   from fibjax.annotation import proposals
   from fibjax.volumes.volume import open_volume
   scores = args.scores and open_volume(args.scores)
-  sizes = _sizes(args, proposals.Sizes())
+  sizes = _sizes(args, PAPER_SIZES)
   places = proposals.propose(open_volume(args.volume), args.count, args.how,
                              seed=args.seed, sizes=sizes, scores=scores)
   proposals.save_places(args.out, places, sizes)

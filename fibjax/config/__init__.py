@@ -1,6 +1,5 @@
-"""Experiment settings: every default, and the rules they obey."""
+"""Experiment settings: all defaults, and the rules that values must obey."""
 from fibjax.config.settings import (
-  SPLITS,
   base,
   from_dict,
   load,
@@ -9,5 +8,4 @@ from fibjax.config.settings import (
   validate,
 )
 
-__all__ = ['SPLITS', 'base', 'from_dict', 'load', 'to_dict', 'unknown_variant',
-           'validate']
+__all__ = ['base', 'from_dict', 'load', 'to_dict', 'unknown_variant', 'validate']

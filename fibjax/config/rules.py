@@ -1,22 +1,23 @@
-"""What values settings may have, alone and beside each other (config.py)."""
+"""Rules for the values of settings, alone and in combination."""
+from fibjax.errors import did_you_mean
 
 _SIZES = tuple(f'{16 * n + 1}x{n_z}' for n_z in range(1, 12, 2) for n in range(2, 8))
 
 
 def rules(config):
-  """Yields (key, value, holds, expectation) for every setting with a rule."""
+  """Yields (key, value, whether the rule holds, expectation) of every rule."""
   def one_of(section, key, known):
     value = config[section][key]
-    return f'{section}.{key}', value, value in known, f'one of {known}'
+    expected = f'one of {", ".join(map(str, known))}'
+    if similar := did_you_mean(value, map(str, known)):
+      expected += f'; {similar}'
+    return f'{section}.{key}', value, value in known, expected
 
   def within(section, key, low, high):
     value = config[section][key]
     return f'{section}.{key}', value, low <= value <= high, f'{low} to {high}'
 
   data = config.data
-  yield one_of('data', 'source', ('volumes', 'simulate', 'flyem', 'zenodo'))
-  yield ('data.volumes', data.volumes, not data.volumes or data.source == 'volumes',
-         "() unless data.source='volumes'")
   yield one_of('data', 'artefacts', ('none', 'mild', 'real'))
   yield within('data', 'shine_through', 0, 10)
   yield ('compare.shine_through', config.compare.shine_through,
@@ -77,21 +78,6 @@ def rules(config):
 def _training_rules(config, one_of, within):
   train = config.train
   yield one_of('train', 'sampling', ('dense', 'patch'))
-  unet = config.model.name in ('resunet', 'unet')
-  by_patch = config.model.name == 'patch_cnn' and config.model.padding == 'same'
-  yield ('train.sampling', train.sampling, train.sampling == 'patch' or not by_patch,
-         "'patch' where model.padding is 'same'")
-  yield ('train.sampling', train.sampling,
-         train.sampling == 'dense' or not unet,
-         f"'dense' for a {config.model.name}")
-  yield ('train.weights', train.weights, not train.weights or (
-      by_patch and not config.model.standardise and (
-          train.weights != 'archive' or config.data.source == 'zenodo')),
-         "'' unless model.padding='same' and model.standardise=False; 'archive' only "
-         "for data.source='zenodo'")
-  yield ('sweep.sizes', config.sweep.sizes,
-         not config.sweep.sizes or config.model.name == 'patch_cnn',
-         f'() for a {config.model.name}')
   yield 'train.voxel_fraction', train.voxel_fraction, 0 < train.voxel_fraction <= 1, (
       'above 0, at most 1')
   for key in ('batch', 'steps_per_epoch', 'val_windows', 'epochs', 'decay_epochs'):

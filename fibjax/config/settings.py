@@ -1,9 +1,9 @@
 """Experiment settings: one complete, validated ml_collections.ConfigDict.
 
-`base()` lists every setting with its default, unit and source; an experiment file in
-configs/ defines `get_config(variant)` that changes some of them. `load` reads such a
-file, applies overrides from the command line and checks everything at once. There is
-no other place where a default hides.
+`base()` lists every setting with its default, unit and source. An experiment file in
+configs/ defines `get_config(variant)`, which changes some of them. `load` reads such a
+file, applies overrides from the command line and checks everything at once. No default
+is set anywhere else. `§1.7` refers to section 1.7 of fibjax/METHODS.md.
 """
 import ast
 import importlib.util
@@ -15,10 +15,9 @@ from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
 from fibjax.config import rules
-from fibjax.errors import InputError
+from fibjax.errors import InputError, did_you_mean, nearest, unknown
 
-SPLITS = ('train', 'val', 'test')
-# Type of the members of every setting that is a tuple.
+# Type of the entries of every setting that is a tuple.
 _TUPLES = {'volumes': str, 'regions': str, 'presets': str, 'shape_zyx': int,
            'fractions': (int, float), 'sizes': str, 'losses': str, 'halving': int,
            'min_leaves': int, 'methods': str, 'shine_through': (int, float),
@@ -26,47 +25,47 @@ _TUPLES = {'volumes': str, 'regions': str, 'presets': str, 'shape_zyx': int,
 
 
 def base() -> ConfigDict:
-  """Every setting with its default."""
+  """Returns every setting with its default."""
   config = ConfigDict()
   config.name = 'base'
-  config.seed = 0  # of a training: initialisation, order, augmentation and dropout
+  config.seed = 0  # of a training run: initialisation, order, augmentation, dropout
 
   config.data = _data()
   config.split = create(
-      mode='table',  # 'table': as the regions say | 'paper' | 'blocked' (§1.3)
+      mode='table',  # 'table': column of regions.csv | 'paper' | 'blocked' (§1.3)
       fractions=(0.6, 0.2, 0.2),  # train, val, test; by region, per volume
   )
   config.prepare = create(
-      scale='dtype',  # 'dtype': by the range of the type | 'minmax_volume' (P1)
+      scale='dtype',  # 'dtype': range of the data type | 'minmax_volume' (§1.2)
       gradient=True,  # remove the linear gradient along image rows (§1.2)
   )
   config.model = create(
-      name='patch_cnn',  # | 'resunet' | 'unet' | 'forest' | one of classical.METHODS
+      name='patch_cnn',  # one of METHODS (fibjax/methods/registry.py)
       n_z=3,  # slices seen: 1, 3, 5, 7, 9, 11
-      # name = 'patch_cnn'
-      n_xy=33,  # neighbourhood in pixels: 33, 49, 65, 81, 97, 113
+      # the sliding-window network
+      n_xy=33,  # side of the neighbourhood in pixels: 33, 49, 65, 81, 97, 113
       padding='context',  # 'context' | 'same' (zeros, the published network)
-      # name = 'resunet', 'unet'
-      base=16,  # channels at full resolution; doubled with every halving of it
-      depth=3,  # halvings of the resolution
-      norm='group',  # 'group' | 'batch' | 'none' (layers.py)
-      standardise=True,  # input by mean and sd of the training images; paper: False
+      # U-Nets
+      base=16,  # channels at full resolution; doubled at every halving of it
+      depth=3,  # number of times the resolution is halved
+      norm='group',  # 'group' | 'batch' | 'none' (models/layers.py)
+      standardise=True,  # by mean and sd of the training images; published: False
   )
-  config.forest = create(  # random forest (section 2); train.voxel_fraction of voxels
-      features='F1',  # 'F1': smoothed slices | 'F2': and derivatives | 'F3': and steps
+  config.forest = create(  # random forest (§2); train.voxel_fraction of voxels
+      features='F1',  # 'F1': smoothed slices | 'F2': + derivatives | 'F3': + steps in z
       trees=100,
-      min_leaves=(1, 5, 20, 50, 100),  # smallest leaves to choose from
+      min_leaves=(1, 5, 20, 50, 100),  # smallest leaf sizes, tried in turn
   )
   config.train = _train()
   config.sweep = _sweep()
   config.ensemble = create(
-      top=8,  # members of lowest validation BCE, of all sizes
-      weights='best',  # of the best epoch | 'average' of the last (SWA) | 'snapshots'
-      dihedral=False,  # average over the 8 symmetries of the square; 8 times the work
+      top=8,  # members with the lowest validation BCE, over all sizes
+      weights='best',  # best epoch | 'average': of the last epochs (SWA) | 'snapshots'
+      dihedral=False,  # average over the 8 symmetries of a square; 8 times the work
   )
   config.compare = create(
-      methods=(),  # values of model.name; fibjax run compares them on the same films
-      shine_through=(0.0, 0.5, 1.0),  # of the films
+      methods=(),  # values of model.name, for `fibjax compare`
+      shine_through=(0.0, 0.5, 1.0),  # values of data.shine_through, a film for each
   )
   config.study = _study()
   config.segment = create(
@@ -74,27 +73,26 @@ def base() -> ConfigDict:
   )
   config.postprocess = _postprocess()
   config.analyse = create(
-      mvoxel=4.0,  # central box of a volume that is measured, million voxels; 0: none
+      mvoxel=4.0,  # size of the central box that is measured, million voxels; 0: none
   )
   return config
 
 
 def _data() -> ConfigDict:
   return create(
-      source='volumes',  # 'volumes' | 'simulate' | 'flyem' | 'zenodo'
-      seed=0,  # of films, regions, splits, and which voxels validate
-      # source = 'volumes': volumes made by `fibjax import` and their region folders
-      volumes=(),
+      source='volumes',  # one of SOURCES (fibjax/datasets/collect.py)
+      seed=0,  # of films, regions, splits and the choice of validation voxels
+      # source = 'volumes'
+      volumes=(),  # paths of volumes made by `fibjax import`
       regions=(),  # folders with regions.csv and masks.npy, any number
-      # source = 'flyem': the folder with the public FlyEM files; 'zenodo': the unzipped
-      # record 10.5281/zenodo.4317170
-      root='',
-      # source = 'simulate': one film per preset (spec §7)
+      # source = 'flyem', 'zenodo'
+      root='',  # folder of the FlyEM files; the unpacked record 10.5281/zenodo.4317170
+      # source = 'simulate': one film per preset (§7)
       presets=('HPC22', 'HPC30', 'HPC45'),
       shape_zyx=(16, 320, 320),  # voxels of each film
       artefacts='mild',  # 'none' | 'mild' | 'real'
-      shine_through=1.0,  # factor of the brightness of pore-backs; 0: none
-      experts=0,  # who draw the training and validation regions of a film; 0: truth
+      shine_through=1.0,  # factor on the brightness of pore-backs; 0: none visible
+      experts=0,  # number of emulated annotators of a film's regions; 0: ground truth
       regions_per_volume=20,
       region_px=96,  # side of a simulated region
   )
@@ -102,30 +100,30 @@ def _data() -> ConfigDict:
 
 def _train() -> ConfigDict:
   return create(
-      weights='',  # instead of training: 'archive', the authors', or a Keras HDF5 file
+      weights='',  # replaces training: 'archive' (published) or a Keras HDF5 file
       sampling='dense',  # 'dense': windows | 'patch': single voxels (§1.4)
-      voxel_fraction=0.01,  # share of labelled voxels used by 'patch' (§1.4)
+      voxel_fraction=0.01,  # share of the labelled voxels that 'patch' uses (§1.4)
       batch=2,  # windows, or voxels for 'patch', per step
       crop_px=64,  # side of a window's labelled area; multiple of 16; 'dense' only
-      steps_per_epoch=100,  # 'dense' only; 'patch' goes once over its voxels
+      steps_per_epoch=100,  # 'dense' only; an epoch of 'patch' is one pass
       val_windows=64,  # windows of crop_px in the validation set, 'dense' only
       balance='classes',  # 'classes': 50/50 | 'natural': as annotated; 'dense' only
       epochs=20,
-      patience=0,  # epochs without a lower validation BCE that end a training; 0: none
-      augment='dihedral',  # 'dihedral' and intensity (§1.6) | 'full', 'physical' (§3.5)
-      optimizer='adam',  # 'adam' | 'sgd' (Keras form)
-      momentum=0.9,  # of sgd; b1 of adam
-      schedule='cosine',  # 'cosine' | 'steps' (paper) | 'cycles' (snapshots)
+      patience=0,  # stops after as many epochs without a lower validation BCE; 0: never
+      augment='dihedral',  # and intensity (§1.6) | 'full' | 'physical' (§3.5)
+      optimizer='adam',  # 'adam' | 'sgd' (momentum as in Keras)
+      momentum=0.9,  # of 'sgd'; b1 of 'adam'
+      schedule='cosine',  # 'cosine' | 'steps' (published) | 'cycles' (snapshots)
       cycles=4,  # of 'cycles'; the weights at the end of each are kept
-      log10_learning_rate=-3.0,  # at the start
-      decay_epochs=8,  # k of 'steps': the rate falls by 10^0.25 every k epochs
-      loss='bce',  # e.g. 'bce + 0.5*ramp(0.6, 1)*jaccard' (losses.py)
-      consensus='mean',  # of several experts on one region: 'mean' | 'staple' (§8.1)
-      border_weight=0.0,  # w0: voxels at the interface count 1 + w0 times; above -1
-      border_sigma_px=5.0,  # width of the border
+      log10_learning_rate=-3.0,  # of the first step
+      decay_epochs=8,  # k of 'steps': divides the rate by 10^0.25 every k epochs
+      loss='bce',  # e.g. 'bce + 0.5*ramp(0.6, 1)*jaccard' (training/losses.py)
+      consensus='mean',  # of several annotators of a region: 'mean' | 'staple' (§8.1)
+      border_weight=0.0,  # w0: voxels at the interface weigh 1 + w0; above -1
+      border_sigma_px=5.0,  # decay of that weight with the distance to the interface
       l2=4.16e-6,  # c of the penalty c ||w||^2 on kernels
-      dropout_dense=0.2,  # p_d
-      dropout_spatial=0.1,  # p_sd
+      dropout_dense=0.2,  # p_d, dense layers
+      dropout_spatial=0.1,  # p_sd, whole feature maps
       intensity_mean_sd=0.048,  # a of the intensity augmentation (§1.6)
       intensity_deviation_sd=0.056,  # b
   )
@@ -133,35 +131,35 @@ def _train() -> ConfigDict:
 
 def _sweep() -> ConfigDict:
   return create(
-      sizes=(),  # '33x1', ...: n_xy x n_z; (): that of config.model
+      sizes=(),  # n_xy x n_z, e.g. ('33x1', '33x3'); (): that of config.model
       members=8,  # of each size
-      draw='seeds',  # 'seeds': equal but for the seed | 'random': the paper's (§1.7)
-      group=0,  # members trained at once on a device; 0: as many as fit
+      draw='seeds',  # 'seeds': only seeds differ | 'random': random search (§1.7)
+      group=0,  # members trained together on a device; 0: as many as fit
       losses=(),  # expressions like train.loss, compared with the first; (): train.loss
-      weights='best',  # of members when losses are compared: 'best' | 'average' (SWA)
+      weights='best',  # weights that losses are compared with: 'best' | 'average' (SWA)
       halving=(),  # epochs after which the worse half of a group stops
   )
 
 
 def _study() -> ConfigDict:
   return create(
-      counts=(),  # numbers of training slices; fibjax run then does the study (§3)
+      counts=(),  # numbers of training slices, for `fibjax study` (§3)
       placements=('initial', 'distributed'),  # | 'uncertain'
       test_slices=(47, 434, 598),
       painted=8,  # partly painted slices that train the forest
-      painted_share=0.25,
-      correction=0.8,  # share of pore-backs corrected, emulated; or
-      labels='',  # a label volume corrected by hand
+      painted_share=0.25,  # of the area of each
+      correction=0.8,  # share of pore-backs that the emulated correction finds
+      labels='',  # instead: a label volume corrected by hand
   )
 
 
 def _postprocess() -> ConfigDict:
   return create(
-      tune=True,  # choose sigma and threshold on the validation regions (§1.10)
-      sigma_px=2.63,  # used as they are where tune is False (the paper's values)
-      threshold=0.402,
-      kernel='matlab',  # 'matlab' | 'scipy4sigma' (PP1)
-      min_size_vox=100,  # smaller objects of either phase are removed
+      tune=True,  # chooses sigma_px and threshold on the validation regions (§1.10)
+      sigma_px=2.63,  # where tune is False (published value)
+      threshold=0.402,  # where tune is False (published value)
+      kernel='matlab',  # 'matlab' | 'scipy4sigma': cut off at 2 or 4 sigma (PP1)
+      min_size_vox=100,  # removes smaller objects of either phase
       ndim=3,  # 3 | 2: objects in the volume or in each slice (PP4)
       connectivity=26,  # 26, 18, 6 in 3-D; 8, 4 in 2-D
   )
@@ -181,7 +179,9 @@ def load(argument: str, overrides: tuple[str, ...] = ()) -> ConfigDict:
     InputError: for a missing file, an unknown variant or key, a value of another type
       or out of range; all bad values in one message.
   """
-  path, _, variant = argument.partition(':')
+  path, _, variant = argument.rpartition(':')
+  if not path or set(variant) & set('/\\'):  # no variant; 'C:' is a drive of Windows
+    path, variant = argument, ''
   config = _read_file(Path(path), variant)
   for override in overrides:
     _override(config, override)
@@ -219,9 +219,8 @@ def _read_file(path: Path, variant: str) -> ConfigDict:
 
 
 def unknown_variant(variant: str, known: tuple[str, ...]) -> InputError:
-  """The error an experiment file raises for a variant it does not have."""
-  return InputError('--config variant', got=repr(variant), expected=f'one of {known}',
-                    remedy='write FILE or FILE:VARIANT')
+  """Builds the error that an experiment file raises for a variant it lacks."""
+  return unknown('--config variant', variant, known, 'write FILE or FILE:VARIANT')
 
 
 def _override(config: ConfigDict, override: str) -> None:
@@ -234,13 +233,35 @@ def _override(config: ConfigDict, override: str) -> None:
       break
     node = node[parent]
   if not isinstance(node, ConfigDict) or leaf not in node:
-    known = sorted(node.keys()) if isinstance(node, ConfigDict) else sorted(config)
-    raise InputError(f'--config.{key}', got='an unknown key',
-                     expected=f'one of {", ".join(known)}', remedy='check the spelling')
+    raise _unknown_key(config, key)
   if not equals or isinstance(node[leaf], ConfigDict):
     raise InputError(f'--config.{key}', got=repr(override), expected='KEY=VALUE',
                      remedy=f'write --config.{key}=VALUE for a single setting')
   node[leaf] = _parse(key, text, node[leaf], leaf)
+
+
+def _unknown_key(config: ConfigDict, key: str) -> InputError:
+  """The error for a key that no setting has: what its section offers."""
+  node, prefix, keys = config, '', _all_keys(config)
+  for name in key.split('.'):
+    if not isinstance(node, ConfigDict) or name not in node:
+      break
+    node, prefix = node[name], f'{prefix}{name}.'
+  known = sorted(node if isinstance(node, ConfigDict) else config)
+  # Where the section is right, one of its keys is meant rather than one elsewhere.
+  similar = (nearest(key, [k for k in keys if k.startswith(prefix)])
+             or nearest(key, keys))
+  return InputError(f'--config.{key}', got='an unknown key',
+                    expected=f'one of {", ".join(known)}',
+                    remedy=f'did you mean --config.{similar}?' if similar else
+                    'check the spelling')
+
+
+def _all_keys(config: ConfigDict, prefix: str = '') -> list[str]:
+  """Dotted names of all settings."""
+  return [name for key, value in config.items()
+          for name in (_all_keys(value, f'{prefix}{key}.')
+                       if isinstance(value, ConfigDict) else (f'{prefix}{key}',))]
 
 
 def _parse(key: str, text: str, default, leaf: str):
@@ -268,7 +289,7 @@ def _parse(key: str, text: str, default, leaf: str):
 
 
 def validate(config: ConfigDict) -> None:
-  """Checks keys, types and ranges against `base()` and each other.
+  """Checks keys and types against `base()`, ranges and combinations by the rules.
 
   Raises:
     InputError: naming every setting that is wrong.
@@ -286,7 +307,8 @@ def validate(config: ConfigDict) -> None:
 def _schema_problems(config, schema, prefix: str):
   for key in sorted(set(config) | set(schema)):
     if key not in schema:
-      yield f'unknown key {prefix}{key}'
+      similar = did_you_mean(key, schema)
+      yield f'unknown key {prefix}{key}' + (f' ({similar})' if similar else '')
     elif key not in config:
       yield f'missing key {prefix}{key}'
     elif isinstance(schema[key], ConfigDict):
@@ -308,7 +330,7 @@ def to_dict(config: ConfigDict) -> dict:
 
 
 def from_dict(content: dict) -> ConfigDict:
-  """The config that `to_dict` gave, with tuples again; validated and locked."""
+  """Inverse of `to_dict`: tuples for lists; validated and locked."""
   config = base()
   try:
     _fill(config, content)

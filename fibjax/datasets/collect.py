@@ -1,9 +1,8 @@
-"""Where a run's volumes and regions come from: config.data -> volumes + regions.
+"""Data sources of a run: config.data -> named raw volumes and annotated regions.
 
-Three sources give the same thing, named raw volumes on disk and one table of annotated
-regions with splits: volumes the user imported ('volumes'), films made by the simulator
-('simulate'), and the public FlyEM volume ('flyem'). The last two are made under
-workdir/data and have the truth of every voxel beside them, data/<name>/truth.ome.zarr.
+A source is a record of two functions; `SOURCES` is the registry that
+config.data.source chooses from. Volumes that a source makes stand under workdir/data;
+where the ground truth of every voxel is known, it stands beside them.
 """
 import hashlib
 from pathlib import Path
@@ -11,90 +10,111 @@ from pathlib import Path
 import numpy as np
 
 from fibjax.annotation.regions import (
+  SPLITS,
   Regions,
-  assign_splits,
   check_regions,
   concatenate_regions,
   load_regions,
   save_regions,
   select_regions,
 )
-from fibjax.config import SPLITS
-from fibjax.datasets import flyem, skarberg2021
-from fibjax.datasets.simulated import _simulated, _simulated_regions
-from fibjax.errors import InputError
+from fibjax.annotation.splits import assign_splits
+from fibjax.datasets import flyem, simulated, skarberg2021
+from fibjax.datasets.source import Request, Source
+from fibjax.errors import InputError, unknown
+from fibjax.inference.score import check_window
+from fibjax.system.run_folder import RunFolder, volume_name
 from fibjax.volumes.volume import Volume, open_volume
 
 
-def collect(config, window_zyx, folder) -> tuple[dict[str, Volume], Regions]:
-  """Opens or makes the raw volumes and the table of regions of a run.
+def _open_user_volumes(request: Request) -> dict[str, Volume]:
+  return open_named(request.data.volumes)
+
+
+def _load_user_regions(request: Request, volumes: dict[str, Volume]) -> Regions:
+  del volumes
+  folders = request.data.regions
+  if not folders:
+    raise InputError('config.data.regions', got='no regions',
+                     expected='folders made by `fibjax regions`',
+                     remedy='give --config.data.regions=DIR')
+  return concatenate_regions([load_regions(folder) for folder in folders])
+
+
+SOURCES: dict[str, Source] = {
+    'volumes': Source(_open_user_volumes, _load_user_regions, is_users=True),
+    'simulate': simulated.SOURCE,
+    'flyem': flyem.SOURCE,
+    'zenodo': skarberg2021.SOURCE,
+}
+
+
+def find_source(data) -> Source:
+  """The source of config.data.
+
+  Raises:
+    InputError: for an unknown source, or volumes given to a source that makes its own.
+  """
+  if data.source not in SOURCES:
+    raise unknown('config.data.source', data.source, SOURCES)
+  source = SOURCES[data.source]
+  if data.volumes and not source.is_users:
+    users = ' or '.join(name for name, other in SOURCES.items() if other.is_users)
+    raise InputError('config.data.volumes', got=data.volumes,
+                     expected=f'() for data.source={data.source}',
+                     remedy=f'leave it out, or give --config.data.source={users}')
+  return source
+
+
+def collect(data, split, window_zyx, run: RunFolder
+            ) -> tuple[dict[str, Volume], Regions]:
+  """Opens or makes the raw volumes and the annotated regions of a run.
 
   Args:
-    config: the experiment; data, split and seed are read.
-    window_zyx: voxels the network sees around one voxel; it has to fit the volumes,
+    data: config.data.
+    split: config.split.
+    window_zyx: voxels that the method sees around a voxel. It must fit the volumes,
       and 'blocked' keeps the windows of different splits apart.
-    folder: workdir; the table goes to regions/, made volumes to data/<name>/.
+    run: workdir; gets the table of regions and the volumes that are made.
 
   Returns:
-    Volumes by name and regions with their splits.
+    Volumes by name, and regions with their splits.
 
   Raises:
     InputError: when files are missing or damaged, or regions do not fit the volumes.
   """
-  folder = Path(folder)
-  table = folder / 'regions'
-  if config.data.source == 'simulate':
-    found = {name: _simulated(config, name, i, folder / 'data' / name)
-             for i, name in enumerate(config.data.presets)}
-  elif config.data.source == 'zenodo':
-    if not (table / 'regions.csv').exists():
-      parts = skarberg2021.import_archive(config.data.root, folder / 'data')
-    found = skarberg2021.open_imported(folder / 'data')
-  elif config.data.source == 'flyem':
-    parts = flyem.load_flyem(config.data.root, folder / 'data' / flyem.NAME)
-    found = {flyem.NAME: open_volume(
-        folder / 'data' / flyem.NAME / 'raw.ome.zarr')}
-  else:
-    found = open_named(config.data.volumes)
-  for name, volume in found.items():
-    check_window(name, volume.shape, window_zyx)
-  if (table / 'regions.csv').exists():
-    return found, load_regions(table)
-  if config.data.source == 'simulate':
-    parts = concatenate_regions(
-        [_simulated_regions(config, window_zyx, name, i, folder / 'data' / name)
-         for i, name in enumerate(found)])
-  elif config.data.source == 'volumes':
-    parts = _loaded_regions(config.data.regions)
-  regions = _split(config, window_zyx, parts)
-  check_regions(regions, {n: v.shape for n, v in found.items()},
-                              window_zyx)
-  save_regions(table, regions)
-  return found, regions
+  source = find_source(data)
+  has_regions = (run.regions / 'regions.csv').exists()
+  request = Request(data, split.fractions, tuple(window_zyx), run, has_regions)
+  volumes = source.open_volumes(request)
+  for name, volume in volumes.items():
+    check_window(f'volume {name}', volume.shape, window_zyx)
+  if has_regions:
+    return volumes, load_regions(run.regions)
+  regions = _assign_splits(data, split, window_zyx, source,
+                           source.load_regions(request, volumes))
+  check_regions(regions, {name: volume.shape for name, volume in volumes.items()},
+                window_zyx)
+  save_regions(run.regions, regions)
+  return volumes, regions
 
 
-def check_window(name: str, shape, window_zyx) -> None:
-  """Raises InputError when a volume is smaller than what the network sees."""
-  if any(size < window for size, window in zip(shape, window_zyx, strict=True)):
-    raise InputError(f'volume {name}', got=f'shape {tuple(shape)}',
-                     expected=f'at least the window {tuple(window_zyx)} of the network',
-                     remedy='use a larger volume, or train with a smaller n_xy or n_z')
-
-
-def fingerprint(config) -> dict:
+def fingerprint(data) -> dict:
   """Hashes of the user's volumes and regions, to notice when they change.
 
-  A volume is told by the names and sizes of its (compressed) files, regions by content.
+  A volume is identified by the names and sizes of its (compressed) files, regions by
+  their content.
+
+  Args:
+    data: config.data.
   """
-  if config.data.source != 'volumes':
-    return {}
   hashes = {}
-  for path in (*config.data.volumes, *config.data.regions):
+  for path in (*data.volumes, *data.regions):
     digest = hashlib.sha256()
     for file in sorted(Path(path).rglob('*')):
       if file.is_file():
         digest.update(f'{file.relative_to(path)} {file.stat().st_size}'.encode())
-        if path in config.data.regions:
+        if path in data.regions:
           digest.update(file.read_bytes())
     hashes[path] = digest.hexdigest()[:16]
   return hashes
@@ -106,48 +126,40 @@ def open_named(paths) -> dict[str, Volume]:
   Raises:
     InputError: for no volume, or two of one name.
   """
-  found = {}
+  volumes = {}
   for path in paths:
-    name = Path(path).name.removesuffix('.ome.zarr')
-    if name in found:
+    name = volume_name(path)
+    if name in volumes:
       raise InputError('config.data.volumes', got=f'two volumes named {name}',
                        expected='different names', remedy='rename one of them')
-    found[name] = open_volume(path)
-  if not found:
+    volumes[name] = open_volume(path)
+  if not volumes:
     raise InputError('config.data.volumes', got='no volume',
                      expected='volumes made by `fibjax import`',
                      remedy='give --config.data.volumes=A.ome.zarr,B.ome.zarr')
-  return found
+  return volumes
 
 
-def open_truth(name: str, folder) -> Volume | None:
-  """The truth of every voxel of a made volume, or None where only regions are known."""
-  path = Path(folder) / 'data' / name / 'truth.ome.zarr'
+def open_truth(name: str, run: RunFolder) -> Volume | None:
+  """Opens the ground truth of a volume, or None where only regions are known."""
+  path = run.truth(name)
   return open_volume(path) if path.exists() else None
 
 
-def _loaded_regions(folders) -> Regions:
-  if not folders:
-    raise InputError('config.data.regions', got='no regions',
-                     expected='folders made by `fibjax regions`',
-                     remedy='give --config.data.regions=DIR')
-  return concatenate_regions([load_regions(f) for f in folders])
-
-
-def _split(config, window_zyx, regions: Regions) -> Regions:
-  """Applies config.split; each split must have a region."""
-  if config.split.mode != 'table':
+def _assign_splits(data, split, window_zyx, source: Source,
+                   regions: Regions) -> Regions:
+  """Applies config.split and checks that each split has regions of both phases."""
+  if split.mode != 'table':
     context = np.array((0, *regions.masks_ryx.shape[1:])) + window_zyx
-    regions = assign_splits(
-        regions, seed=config.data.seed, fractions=config.split.fractions,
-        mode=config.split.mode, context_zyx=context)
+    regions = assign_splits(regions, seed=data.seed, fractions=split.fractions,
+                            mode=split.mode, context_zyx=context)
   unsplit = [r for r, split in enumerate(regions.split) if not split]
   if unsplit and len(unsplit) < len(regions.split):
     raise InputError('regions', got=f'no split in rows {unsplit[:8]}',
                      expected='a split in every row, or in none',
                      remedy="fill the table's column, or let "
                      "--config.split.mode=paper or blocked deal the regions out")
-  if config.data.source == 'volumes' or config.data.experts:
+  if source.is_users or data.experts:
     _check_experts(regions)
   missing = [split for split in SPLITS if split not in regions.split]
   if missing:

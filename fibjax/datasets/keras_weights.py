@@ -1,16 +1,16 @@
-"""Trained weights of the published network, from a Keras HDF5 file.
+"""Trained weights of the published network from a Keras HDF5 file.
 
-The authors trained with TensorFlow 2.4 and kept the best epoch of a training in
+The authors trained with TensorFlow 2.4 and kept the best epoch of a training run in
 model.h5. Whether that file holds a whole model (groups model_weights/<layer>/...) or
-weights alone (<layer>/...), and how its layers are called, is not documented and could
-not be looked up. It does not matter: each of the eleven layers of the network has a
-kernel of another shape (section 1.5 of the methods), so layers are told by their shape
-alone, and a bias by the kernel beside it.
+only weights (<layer>/...), and the names of its layers, are not documented. Neither
+matters: each of the eleven layers of the network has a kernel of a different shape
+(§1.5), so a layer is identified by the shape of its kernel, and a bias by the kernel in
+the same group.
 
-Keras and this package agree on the rest: kernels are [y, x, input, output], convolution
+Otherwise Keras and this package agree: kernels are [y, x, input, output], convolution
 does not flip them, and the last map is flattened in (y, x, channel) order, the default
-channels_last of TensorFlow. The paper's x, the image row, comes first there as here.
-The published network takes grey values in [0, 1] as they are.
+channels_last of TensorFlow. The paper's x, the image row, comes first in both. The
+published network takes grey values in [0, 1] without standardisation.
 """
 from pathlib import Path
 
@@ -29,52 +29,52 @@ def read_weights(path, like: dict) -> dict:
 
   Args:
     path: HDF5 file of Keras.
-    like: params of the zero-padded network of the same n_xy and n_z, of which only the
-      shapes are read, e.g. models.empty_params(model).
+    like: params of the zero-padded network of the same n_xy and n_z; only their shapes
+      are used, e.g. models.empty_params(model).
 
   Returns:
-    params of the structure of like: float32 kernels and biases, and an input that is
-    left as it is (mean 0, deviation 1).
+    params with the structure of like: float32 kernels and biases, and an input layer
+    that changes nothing (mean 0, deviation 1).
 
   Raises:
-    InputError: when the file is missing, is no HDF5, or is of another network; names
-      the layer that does not fit.
+    InputError: for a missing file, one that is not HDF5, or another network; names the
+      layer that does not fit.
   """
   path = Path(path)
   if not path.is_file():
     raise InputError(str(path), got='no such file', expected='a Keras HDF5 file',
                      remedy='check the path')
-  layers = {name: part for name, part in like.items() if name != 'input'}
+  layers = {name: layer for name, layer in like.items() if name != 'input'}
   with decoding(path, 'a whole HDF5 file'), h5py.File(path, 'r') as file:
     kernels, biases = _find_datasets(path, file)
-    found = {name: _read_layer(path, name, part, kernels, biases)
-             for name, part in layers.items()}
+    weights = {name: _read_layer(path, name, layer, kernels, biases)
+               for name, layer in layers.items()}
     if len(kernels) > len(layers):
       raise InputError(str(path), got=f'{len(kernels)} layers with weights',
                        expected=f'{len(layers)}', remedy=_REMEDY)
-  return {'input': dict(_INPUT), **found}
+  return {'input': dict(_INPUT), **weights}
 
 
 def _find_datasets(path: Path, file) -> tuple[dict, dict]:
-  """Kernels and biases by the group that holds them; without an optimizer's state."""
-  found = {'kernel': {}, 'bias': {}}
+  """Kernels and biases by their group, without the state of the optimiser."""
+  datasets = {'kernel': {}, 'bias': {}}
 
   def visit(name, node):
-    parts = name.split('/')
-    if not isinstance(node, h5py.Dataset) or parts[0] == 'optimizer_weights':
+    *groups, last = name.split('/')
+    if not isinstance(node, h5py.Dataset) or groups[:1] == ['optimizer_weights']:
       return
-    kind = parts[-1].partition(':')[0]
-    if kind not in found:
+    role = last.partition(':')[0]
+    if role not in datasets:
       raise InputError(str(path), got=f'weights {name}',
                        expected='kernels and biases alone, as in the published network',
                        remedy=_REMEDY)
-    found[kind]['/'.join(parts[:-1])] = node
+    datasets[role]['/'.join(groups)] = node
   file.visititems(visit)
-  if found['kernel'].keys() != found['bias'].keys():
-    odd = sorted(found['kernel'].keys() ^ found['bias'].keys())
+  if datasets['kernel'].keys() != datasets['bias'].keys():
+    odd = sorted(datasets['kernel'].keys() ^ datasets['bias'].keys())
     raise InputError(f'{path}: {odd[0]}', got='a kernel or a bias alone',
                      expected='both in every layer', remedy=_REMEDY)
-  return found['kernel'], found['bias']
+  return datasets['kernel'], datasets['bias']
 
 
 def _read_layer(path: Path, layer: str, like: dict, kernels, biases) -> dict:
@@ -86,8 +86,8 @@ def _read_layer(path: Path, layer: str, like: dict, kernels, biases) -> dict:
                      got=f'{len(fitting)} kernels of its shape in {shapes or "none"}',
                      expected=f'one of shape {shape}', remedy=_REMEDY)
   result = {}
-  for kind, dataset in (('kernel', kernels[fitting[0]]), ('bias', biases[fitting[0]])):
-    wanted = like[kind].shape
+  for role, dataset in (('kernel', kernels[fitting[0]]), ('bias', biases[fitting[0]])):
+    wanted = like[role].shape
     if dataset.shape != wanted or dataset.dtype.kind != 'f':
       raise InputError(f'{path}: {dataset.name}',
                        got=f'shape {dataset.shape}, {dataset.dtype}',
@@ -96,5 +96,5 @@ def _read_layer(path: Path, layer: str, like: dict, kernels, biases) -> dict:
     if not np.isfinite(values).all():
       raise InputError(f'{path}: {dataset.name}', got='NaN or infinite values',
                        expected='finite weights', remedy='unzip the archive again')
-    result[kind] = values
+    result[role] = values
   return result

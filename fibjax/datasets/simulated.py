@@ -1,14 +1,11 @@
-"""TODO fibjax.datasets.simulated."""
+"""The data source 'simulate': a film per preset, with regions annotated on it (§7)."""
 import shutil
 from pathlib import Path
 
 import numpy as np
 
-from fibjax.annotation.regions import (
-  Regions,
-  make_regions,
-)
-from fibjax.config import SPLITS
+from fibjax.annotation.regions import SPLITS, Regions, concatenate_regions, make_regions
+from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError
 from fibjax.formats import label_images
 from fibjax.simulation import films
@@ -30,7 +27,8 @@ def read_geometry(path, solid_code: int | None = None) -> np.ndarray | None:
     uint8 [z, y, x], 1 = solid.
 
   Raises:
-    InputError: as `label_images.read_masks`; for other codes, or no voxel of solid_code.
+    InputError: as `label_images.read_masks`; for other codes, or no voxel of
+      solid_code.
   """
   if path is None:
     if solid_code is not None:
@@ -82,27 +80,43 @@ def simulate(preset: str, shape_zyx, seed: int, artefacts: str, folder, *,
       write_box(volume, (0, 0, 0), array_zyx)
 
 
-def _simulated(config, name: str, index: int, folder: Path) -> Volume:
-  data = config.data
-  if not (folder / 'raw.ome.zarr').exists():
-    simulate(name, data.shape_zyx, data.seed + index, data.artefacts, folder,
-             shine_through=data.shine_through)
-    progress.say(f'simulated {name}')
-  return open_volume(folder / 'raw.ome.zarr')
+def _open_films(request: Request) -> dict[str, Volume]:
+  data, films = request.data, {}
+  for index, name in enumerate(data.presets):
+    raw = request.run.raw(name)
+    if not raw.exists():
+      simulate(name, data.shape_zyx, data.seed + index, data.artefacts, raw.parent,
+               shine_through=data.shine_through)
+      progress.say(f'simulated {name}')
+    films[name] = open_volume(raw)
+  return films
 
 
-def _simulated_regions(config, window_zyx, name: str, index: int,
-                       folder: Path) -> Regions:
-  """Regions at random places, each split in its own range of depth.
+def _annotate_films(request: Request, volumes: dict[str, Volume]) -> Regions:
+  return concatenate_regions([_annotate_film(request, name, index)
+                              for index, name in enumerate(volumes)])
+
+
+def _describe(data) -> list[tuple[str, str]]:
+  return [('simulated films', f'presets {", ".join(data["presets"])}, seed '
+           f'{data["seed"]}, artefacts {data["artefacts"]}')]
+
+
+SOURCE = Source(_open_films, _annotate_films, _describe, is_simulated=True)
+
+
+def _annotate_film(request: Request, name: str, index: int) -> Regions:
+  """Regions at random places of a film, each split in its own range of depth.
 
   The splits get shares of the slices from the top down, so that no neighbourhood
   reaches into the slices of another split (the aim of 'blocked', §1.3).
   """
-  data, half = config.data, window_zyx[0] // 2
-  truth = open_volume(folder / 'truth.ome.zarr')
+  data, window_zyx = request.data, request.window_zyx
+  half = window_zyx[0] // 2
+  truth = open_volume(request.run.truth(name))
   depth, height, width = truth.shape
   random = np.random.default_rng((data.seed, index))
-  edges = np.rint(np.cumsum((0, *config.split.fractions)) * depth).astype(int)
+  edges = np.rint(np.cumsum((0, *request.fractions)) * depth).astype(int)
   margins = [min(window // 2, (extent - data.region_px) // 2)
              for window, extent in zip(window_zyx[1:], (height, width), strict=True)]
   if min(margins) < 0 or min(np.diff(edges)) < window_zyx[0]:
@@ -112,7 +126,7 @@ def _simulated_regions(config, window_zyx, name: str, index: int,
                      remedy='enlarge it or lower config.data.region_px')
   positions, masks, splits = [], [], []
   for split, low, high, share in zip(SPLITS, edges[:-1], edges[1:],
-                                     config.split.fractions, strict=True):
+                                     request.fractions, strict=True):
     for _ in range(max(1, round(share * data.regions_per_volume))):
       z = int(random.integers(low + half, high - half))
       y, x = (int(random.integers(m, extent - data.region_px - m + 1))

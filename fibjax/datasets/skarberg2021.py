@@ -1,7 +1,7 @@
-"""The published archive of Skarberg et al. 2021: volumes, regions, official split.
+"""Published archive of Skarberg et al. 2021: volumes, regions, official split.
 
-Zenodo record 10.5281/zenodo.4317170 (CC BY 4.0) is one file, fib_sem_cnn.zip. Of each
-sample, HPC22, HPC30 and HPC45, this is read from the unzipped folder:
+Zenodo record 10.5281/zenodo.4317170 (CC BY 4.0) is one file, fib_sem_cnn.zip. For each
+sample, HPC22, HPC30 and HPC45, these files of the unzipped folder are read:
 
   data/raw/HPC22/HPC22_0001.tif ...  aligned and cropped 16-bit slices, numbered from 1:
     slice file = z + 1; 200 of 2247 x 3372 pixels
@@ -12,11 +12,11 @@ sample, HPC22, HPC30 and HPC45, this is read from the unzipped folder:
 
 The paper's x is the image row, our y; its y is the column, our x. Squares are counted
 from 0 in the lists of the splits as well: the official test squares then have the
-published porosities (section 1.3 of the methods), and a list counted from 1 would name
-a square that does not exist, which is an error here. The position of a square is the
-same in all samples, its split is not.
+published porosities (§1.3), and a list counted from 1 would name a square that does not
+exist, which is an error here. The position of a square is the same in all samples, its
+split is not.
 
-Sizes are taken from the files, so a cut-down archive of the same layout works too.
+Sizes are taken from the files, so a reduced archive of the same layout works as well.
 """
 import itertools
 import re
@@ -25,11 +25,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.annotation.regions import SPLITS, Regions, concatenate_regions, make_regions
+from fibjax.annotation.regions import (
+  SPLITS,
+  Regions,
+  concatenate_regions,
+  make_regions,
+)
 from fibjax.datasets import unzip
+from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError
 from fibjax.formats import label_codes, npy, stacks
 from fibjax.system import progress
+from fibjax.system.run_folder import film_path
 from fibjax.volumes.volume import Volume, open_volume
 
 SAMPLES = ('HPC22', 'HPC30', 'HPC45')
@@ -41,13 +48,13 @@ _MAX_WHOLE = 2 ** 31
 
 
 class Sample(NamedTuple):
-  """One sample of an archive, checked but for the pixels of its slices.
+  """One sample of an archive, checked except for the pixels of its slices.
 
   Attributes:
     name: one of SAMPLES.
     slices: folder of its slices.
     shape: voxels, z, y, x.
-    regions: its squares in their order, with the official split.
+    regions: its squares in the order of the archive, with the official split.
   """
   name: str
   slices: Path
@@ -56,16 +63,16 @@ class Sample(NamedTuple):
 
 
 def open_archive(root) -> list[Sample]:
-  """Finds the samples of an unzipped archive and checks all of it before any work.
+  """Finds and checks the samples of an unzipped archive.
 
   Args:
-    root: the folder that holds data/, or the one that holds fib_sem_cnn/data/.
+    root: folder that holds data/ or fib_sem_cnn/data/.
 
   Returns:
-    The samples whose folder of slices is there, in the order of SAMPLES.
+    Samples whose folder of slices exists, in the order of SAMPLES.
 
   Raises:
-    InputError: naming the file that is missing or damaged, and what it should be.
+    InputError: naming the missing or damaged file, and its expected content.
   """
   base = _find_base(root)
   samples = [_open_sample(base, name) for name in SAMPLES
@@ -82,24 +89,24 @@ def open_archive(root) -> list[Sample]:
 
 
 def import_archive(root, out) -> Regions:
-  """Copies the slices of every sample into a volume, out/<name>/raw.ome.zarr.
+  """Copies the slices of every sample into a volume in out/<name>.
 
-  Volumes that are there already are kept, since they appear only when whole;
-  `open_imported` opens them.
+  Existing volumes are kept, since they appear only when complete; `open_imported` opens
+  them.
 
   Args:
     root: as for `open_archive`.
     out: folder for the volumes.
 
   Returns:
-    The squares of all samples, named by sample, with the official split.
+    Squares of all samples, named by sample, with the official split.
 
   Raises:
-    InputError: as `open_archive`; for a damaged slice.
+    InputError: as `open_archive`, or for a damaged slice.
   """
   samples = open_archive(root)
   for sample in samples:
-    path = _volume_path(out, sample.name)
+    path = film_path(Path(out) / sample.name, 'raw')
     if not path.exists():
       stacks.import_stack(sample.slices, path, voxel_size_zyx_nm=VOXEL_SIZE_ZYX_NM)
       progress.say(f'imported {sample.name}')
@@ -111,17 +118,30 @@ def import_archive(root, out) -> Regions:
 
 
 def open_imported(out) -> dict[str, Volume]:
-  """The volumes that `import_archive` made in out, by name; the archive may be gone."""
-  paths = {name: _volume_path(out, name) for name in SAMPLES}
-  return {name: open_volume(path) for name, path in paths.items()
-          if path.exists()}
+  """Volumes that `import_archive` made in out, by name, without the archive."""
+  paths = {name: film_path(Path(out) / name, 'raw') for name in SAMPLES}
+  return {name: open_volume(path) for name, path in paths.items() if path.exists()}
+
+
+def _open_samples(request: Request) -> dict[str, Volume]:
+  if not request.has_regions:
+    import_archive(request.data.root, request.run.data)
+  return open_imported(request.run.data)
+
+
+def _official_regions(request: Request, volumes: dict[str, Volume]) -> Regions:
+  del volumes
+  return import_archive(request.data.root, request.run.data)
+
+
+SOURCE = Source(_open_samples, _official_regions, is_published=True)
 
 
 def check_download(path) -> None:
-  """Checks that a downloaded fib_sem_cnn.zip is whole, by its size and published MD5.
+  """Checks a downloaded fib_sem_cnn.zip by its size and published MD5.
 
   Raises:
-    InputError: when it is missing, or another file.
+    InputError: when it is missing or differs.
   """
   unzip.check_md5(path, _ZIP_BYTES, _ZIP_MD5)
 
@@ -137,24 +157,25 @@ def unpack_download(path, out) -> Path:
 
 
 def find_weights(root, n_xy: int, n_z: int) -> Path:
-  """The authors' trained weights for a size: the HDF5 file in model/model_<xy>_<z>/.
+  """Path of the authors' trained weights for a size, in model/model_<xy>_<z>/.
 
-  Its name there is not documented; that of a single training is model.h5.
+  The name of the file is not documented (a training run of the authors writes
+  model.h5), so the only HDF5 file in the folder is taken.
 
   Raises:
-    InputError: when there is not exactly one .h5 or .hdf5 file.
+    InputError: unless there is exactly one .h5 or .hdf5 file.
   """
   folder = _find_base(root) / 'model' / f'model_{n_xy}_{n_z}'
-  found = sorted([*folder.glob('*.h5'), *folder.glob('*.hdf5')])
-  if len(found) != 1:
-    raise InputError(str(folder), got=f'{len(found)} HDF5 files',
+  paths = sorted([*folder.glob('*.h5'), *folder.glob('*.hdf5')])
+  if len(paths) != 1:
+    raise InputError(str(folder), got=f'{len(paths)} HDF5 files',
                      expected='one .h5 or .hdf5 file with trained weights',
                      remedy=f'{_AGAIN}, or name the file itself')
-  return found[0]
+  return paths[0]
 
 
 def _find_base(root) -> Path:
-  """The folder that holds data/raw."""
+  """Folder that holds data/raw."""
   root = Path(root)
   if root.is_file():
     raise InputError(str(root), got='a file',
@@ -188,22 +209,22 @@ def _open_sample(base: Path, name: str) -> Sample:
 
 
 def _check_numbers(slices: Path, name: str) -> None:
-  """Raises InputError unless the slices are there and count from 1 without a gap."""
+  """Raises InputError unless the slices are numbered from 1 without a gap."""
   if not slices.is_dir():
     raise InputError(str(slices), got='a file', expected='a folder of slices',
                      remedy=_AGAIN)
   pattern = re.compile(rf'{name}_(\d{{4}})\.tif')
-  found = {int(match[1]) for file in slices.iterdir()
-           if (match := pattern.fullmatch(file.name))}
-  missing = next(k for k in itertools.count(1) if k not in found)
-  if missing <= max(found, default=1):
+  numbers = {int(match[1]) for file in slices.iterdir()
+             if (match := pattern.fullmatch(file.name))}
+  missing = next(k for k in itertools.count(1) if k not in numbers)
+  if missing <= max(numbers, default=1):
     raise InputError(str(slices / f'{name}_{missing:04d}.tif'), got='no such file',
                      expected=f'slices {name}_0001.tif, {name}_0002.tif, ... without '
                      'a gap', remedy=_AGAIN)
 
 
 def _read_squares(corners_path: Path, masks_path: Path, shape):
-  """(positions_r3 z, y, x; masks_ryx labels) of the squares, inside the volume."""
+  """Positions [r, 3] (z, y, x) and labels [r, y, x] of the squares, in the volume."""
   corners_xyz_r = _whole_numbers(corners_path, 'corners of squares, [3, r]')
   if corners_xyz_r.ndim != 2 or len(corners_xyz_r) != 3:
     raise InputError(str(corners_path), got=f'shape {corners_xyz_r.shape}',
@@ -229,8 +250,8 @@ def _read_squares(corners_path: Path, masks_path: Path, shape):
 
 
 def _read_split(folder: Path, name: str, n: int) -> list[str]:
-  """The split of each of n squares; the three lists are disjoint and complete."""
-  found = [''] * n
+  """Split of each of n squares, from three lists that are disjoint and complete."""
+  splits = [''] * n
   for split in SPLITS:
     path = folder / f'ind_squares_{split}_{name}.npy'
     for k in _whole_numbers(path, 'numbers of squares, from 0').ravel().tolist():
@@ -238,21 +259,21 @@ def _read_split(folder: Path, name: str, n: int) -> list[str]:
         raise InputError(str(path), got=f'square {k}',
                          expected=f'squares 0 to {n - 1}, counted from 0',
                          remedy=_AGAIN)
-      if found[k]:
-        raise InputError(str(path), got=f'square {k}, which is in {found[k]} already',
+      if splits[k]:
+        raise InputError(str(path), got=f'square {k}, which is in {splits[k]} already',
                          expected='each square once in train, val or test',
                          remedy=_AGAIN)
-      found[k] = split
-  missing = [k for k, split in enumerate(found) if not split]
+      splits[k] = split
+  missing = [k for k, split in enumerate(splits) if not split]
   if missing:
     raise InputError(str(folder / f'ind_squares_*_{name}.npy'),
                      got=f'no split for square {missing[0]} (of {len(missing)})',
                      expected=f'all of squares 0 to {n - 1}', remedy=_AGAIN)
-  return found
+  return splits
 
 
 def _whole_numbers(path: Path, expected: str) -> np.ndarray:
-  """int64 content of an npy file of any number type that holds whole numbers."""
+  """Content of an npy file of whole numbers, of any number type, as int64."""
   values = _read_npy(path, expected)
   whole = values.dtype.kind != 'b' and np.isfinite(values).all()
   if not whole or (abs(values) > _MAX_WHOLE).any() or (values != np.rint(values)).any():
@@ -262,12 +283,12 @@ def _whole_numbers(path: Path, expected: str) -> np.ndarray:
 
 
 def _read_npy(path: Path, expected: str) -> np.ndarray:
-  """The numbers in an npy file, never unpickled; mapped first, so that a header which
-  promises more than the file holds takes no memory."""
+  """Numbers in an npy file, never unpickled.
+
+  Mapped first, so that a header which promises more than the file holds takes no
+  memory.
+  """
   if not path.is_file():
     raise InputError(str(path), got='no such file', expected=expected, remedy=_AGAIN)
   return np.array(npy.map_npy(path))
 
-
-def _volume_path(out, name: str) -> Path:
-  return Path(out) / name / 'raw.ome.zarr'

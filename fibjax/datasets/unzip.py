@@ -1,9 +1,9 @@
-"""Unpacking a zip file that nobody vouches for: inside its folder, or not at all.
+"""Safe extraction of untrusted zip files.
 
 Every member is checked before the first byte is written: its path stays inside the
-folder, it is a plain file or a folder (no link, no device), and all of them fit on the
-disk by the sizes they state. No member can become larger than it states, since reading
-stops there, and checksums are compared as they are read.
+folder, it is a plain file or a folder (no link, no device), and the stated sizes fit on
+the disk together. No member can become larger than its stated size, since reading stops
+there, and checksums are verified while reading.
 """
 import hashlib
 import re
@@ -29,8 +29,8 @@ def unpack(source, out) -> Path:
 
   Raises:
     InputError: when source is missing, damaged, encrypted, or larger than the free
-      disk; when a member is no plain file or leads out of the folder; when out exists
-      or cannot be written.
+      space; when a member is not a plain file or leads out of the folder; when out
+      exists or cannot be written.
   """
   source, out = Path(source), Path(out)
   files.check_file(str(source), source)
@@ -58,7 +58,7 @@ def unpack(source, out) -> Path:
 
 
 def check_md5(path, n_bytes: int, md5: str) -> None:
-  """Checks that a downloaded file is the published one; the size, being quick, first.
+  """Checks that a downloaded file is the published one, by size and MD5.
 
   Args:
     path: the file.
@@ -66,7 +66,7 @@ def check_md5(path, n_bytes: int, md5: str) -> None:
     md5: its published MD5, hexadecimal.
 
   Raises:
-    InputError: when the file is missing, or another.
+    InputError: when the file is missing or differs.
   """
   path = Path(path)
   files.check_file(str(path), path)

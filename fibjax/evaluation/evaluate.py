@@ -7,10 +7,10 @@ by region (§1.11).
 import numpy as np
 
 from fibjax.analysis import porosity
-from fibjax.annotation.regions import Regions, region_mask, select_regions
-from fibjax.config import SPLITS
+from fibjax.annotation.regions import SPLITS, Regions, region_mask, select_regions
 from fibjax.metrics import calibration, comparison, confusion
-from fibjax.system import files
+from fibjax.metrics.labels import UNLABELLED
+from fibjax.system import csv_files
 from fibjax.volumes import blockwise
 from fibjax.volumes.volume import Volume, read_box
 
@@ -69,7 +69,7 @@ def evaluate(prepared: dict[str, Volume], regions: Regions, scores: dict[str, Vo
       name: whole_volume(segmentations[name], truths[name]) for name in names}
   table = [{k: v for k, v in row.items() if k not in ('before', 'after')}
            for row in rows]
-  return result, files.to_csv(table, table[0])
+  return result, csv_files.to_csv(table, table[0])
 
 
 def _region_row(regions: Regions, r: int, scores, segmentations) -> dict:
@@ -124,7 +124,7 @@ def _threshold_baseline(image: Volume, regions: Regions, name: str) -> dict:
   """The best single grey threshold on the test regions, the answer in hand."""
   regions = select_regions(regions, split='test', volume=name)
   count = range(len(regions.volume))
-  if (regions.masks_ryx == 255).all():
+  if (regions.masks_ryx == UNLABELLED).all():
     return {'miou': None, 'threshold': None}
   return confusion.best_global_threshold(
       [crop_region(image, regions, r, 0)[0] for r in count],

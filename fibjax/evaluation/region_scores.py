@@ -1,34 +1,31 @@
-"""Networks on annotated regions: scores, tuned post-processing, calibration, counts.
+"""Scores of networks on annotated regions: post-processing, calibration, counts.
 
-Ensembles and comparisons need many networks on the same few regions: these are scored
-with a margin as wide as post-processing sees, without a volume of scores for each.
+Ensembles and comparisons need many networks on the same few regions. These are scored
+with the margin that post-processing sees, without a score volume for each network.
 Arrays are [r, y, x], smaller regions filled up to the largest; labels 0 pore, 1 solid,
 255 unlabelled.
 """
-import functools
-import json
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from fibjax import models
-from fibjax.annotation.contexts import cut_contexts
 from fibjax.annotation.regions import Regions, region_mask, select_regions
 from fibjax.inference import postprocess
-from fibjax.inference.score import Predictor
-from fibjax.metrics import calibration, comparison
-from fibjax.metrics import confusion as metrics
+from fibjax.inference.score import Scorer
+from fibjax.metrics import calibration, comparison, confusion
+from fibjax.volumes.volume import Volume, read_mirrored
+
+_MEMORY_GB = 1.5  # for the tiles of a region
 
 
 class Setting(NamedTuple):
   """What networks are measured on.
 
   Attributes:
-    val, test: regions that choose, and regions that judge.
+    val, test: regions for choosing, and regions for reporting.
     postprocess: config.postprocess.
-    margin_px: of scores about a region.
+    margin_px: of scores around a region.
     prior_offset: what logits lack of the natural prior.
   """
   val: Regions
@@ -38,62 +35,42 @@ class Setting(NamedTuple):
   prior_offset: float
 
 
-def make_setting(config, regions: Regions) -> Setting:
-  """The setting of a config; regions of all splits."""
+def make_setting(postprocess_settings, balanced: bool, regions: Regions) -> Setting:
+  """Makes the setting of a run.
+
+  Args:
+    postprocess_settings: config.postprocess.
+    balanced: whether training weighed both classes alike.
+    regions: annotated regions of all splits.
+  """
   train, val, test = (select_regions(regions, split=split)
                       for split in ('train', 'val', 'test'))
-  balanced = config.train.sampling == 'patch' or config.train.balance == 'classes'
   solid, pore = ((train.masks_ryx == code).sum() for code in (1, 0))
-  return Setting(val, test, config.postprocess,
-                 postprocess.margin_px(6., config.postprocess.kernel),
+  return Setting(val, test, postprocess_settings,
+                 postprocess.margin_px(6., postprocess_settings.kernel),
                  calibration.prior_offset(solid / (solid + pore)) if balanced else 0.)
 
 
-def score_regions(predictor: Predictor, prepared, regions: Regions,
-                  margin_px: int) -> np.ndarray:
-  """Scores of all members on all regions, with a margin, mirrored at faces.
+def score_regions(scorers: Sequence[Scorer], prepared: dict[str, Volume],
+                  regions: Regions, margin_px: int) -> np.ndarray:
+  """Scores all regions by each scorer, with a margin, mirrored at the faces.
 
   Returns:
     [m, r, H + 2 margin, W + 2 margin] float32 P(solid).
   """
-  found, contexts = [], {}
-  for model, params in zip(predictor.models, predictor.params, strict=True):
-    sight = model.before_px + margin_px, model.n_z
-    if sight not in contexts:
-      contexts = {sight: cut_contexts(prepared, regions, *sight)}
-    score = _score_program(json.dumps(model.settings, sort_keys=True))
-    found.append(np.stack([_score(score, model.before_px, params, image_yxc,
-                                  predictor.dihedral)
-                           for image_yxc in contexts[sight]]))
-  return np.stack(found)
-
-
-def _score(program, before_px: int, params, image_yxc, dihedral: bool) -> np.ndarray:
-  """[y, x] scores of an image with before_px more pixels on each side."""
-  total = 0
-  for transform in range(8 if dihedral else 1):
-    # As augment.dihedral, for images that need not be squares.
-    turned = image_yxc[::-1] if transform & 1 else image_yxc
-    turned = turned[:, ::-1] if transform & 2 else turned
-    turned = turned.swapaxes(0, 1) if transform & 4 else turned
-    out_yx = tuple(n - 2 * before_px for n in turned.shape[:2])
-    score_yx = np.asarray(program(params, turned, out_yx))
-    score_yx = score_yx.T if transform & 4 else score_yx
-    score_yx = score_yx[:, ::-1] if transform & 2 else score_yx
-    total = total + (score_yx[::-1] if transform & 1 else score_yx)
-  return total / np.float32(8 if dihedral else 1)
-
-
-@functools.lru_cache(8)
-def _score_program(settings: str):
-  """(weights, image, out_yx) -> scores, of the network with these settings."""
-  model = models.make_model(json.loads(settings))
-
-  def score(params, image_yxc, out_yx):
-    rows, columns = (out + model.window_px - 1 for out in out_yx)
-    return jax.nn.sigmoid(model.apply_dense(
-        params, jnp.asarray(image_yxc)[None, :rows, :columns], out_yx=out_yx)[0])
-  return jax.jit(score, static_argnums=2)
+  opened = [scorer.open(_MEMORY_GB) for scorer in scorers]
+  count, height, width = regions.masks_ryx.shape
+  shape_zyx = 1, height + 2 * margin_px, width + 2 * margin_px
+  scores_mryx = np.empty((len(scorers), count, *shape_zyx[1:]), np.float32)
+  for r in range(count):
+    start = (int(regions.z[r]), int(regions.y[r]) - margin_px,
+             int(regions.x[r]) - margin_px)
+    box = start, tuple(a + n for a, n in zip(start, shape_zyx, strict=True))
+    for m, scorer in enumerate(opened):
+      image_zyx = read_mirrored(prepared[regions.volume[r]], *scorer.reads(box))
+      scores = scorer.score(shape_zyx, image_zyx)
+      scores_mryx[m, r] = (scores[0] if scorers[m].channels else scores)[0]
+  return scores_mryx
 
 
 def measure(setting: Setting, val_ryx: np.ndarray,
@@ -114,7 +91,7 @@ def measure(setting: Setting, val_ryx: np.ndarray,
   val_n, val_labels_n = _labelled(setting.val, val_ryx, margin)
   temperature = calibration.fit_temperature(calibration.to_logits(val_n), val_labels_n,
                                             setting.prior_offset)
-  masks, scores, confusion, boundary = [], [], [], []
+  masks, scores, counts, boundaries = [], [], [], []
   for r, score_yx in enumerate(test_ryx):
     score_yx = _of_region(setting.test, r, score_yx, margin)
     masks.append(region_mask(setting.test, r))
@@ -122,20 +99,20 @@ def measure(setting: Setting, val_ryx: np.ndarray,
                                              settings.kernel)
     inside = slice(margin, -margin or None)
     scores.append(score_yx[inside, inside])
-    confusion.append(metrics.confusion(masks[r], labels_yx[inside, inside]))
-    boundary.append(metrics.boundary_counts(masks[r], labels_yx[inside, inside]))
+    counts.append(confusion.confusion(masks[r], labels_yx[inside, inside]))
+    boundaries.append(confusion.boundary_counts(masks[r], labels_yx[inside, inside]))
   calibrated = [calibration.calibrate(calibration.to_logits(score_yx), temperature,
                                       setting.prior_offset) for score_yx in scores]
-  counts = comparison.Counts(
-      tuple(setting.test.volume), np.stack(confusion), np.stack(boundary),
+  test_counts = comparison.Counts(
+      tuple(setting.test.volume), np.stack(counts), np.stack(boundaries),
       comparison.count_bins(scores, masks), comparison.count_bins(calibrated, masks))
   test_n, calibrated_n, labels_n = (
       np.concatenate([part.ravel() for part in parts])
       for parts in (scores, calibrated, masks))
-  before = metrics.summarise(metrics.confusion(labels_n,
-                                               (test_n > 0.5).astype(np.uint8)))
+  before = confusion.summarise(confusion.confusion(
+      labels_n, (test_n > 0.5).astype(np.uint8)))
   after = {name: float(value[0])
-           for name, value in comparison.scores_of(counts).items()}
+           for name, value in comparison.scores_of(test_counts).items()}
   raw, later = (calibration.summarise(scores_n, labels_n)
                 for scores_n in (test_n, calibrated_n))
   return {'miou_before': before['miou'], 'miou_after': after['miou'],
@@ -149,7 +126,7 @@ def measure(setting: Setting, val_ryx: np.ndarray,
           'reliability': {name: [part.tolist() for part in calibration.reliability(
               scores_n, labels_n)]
                           for name, scores_n in (('before', test_n),
-                                                 ('after', calibrated_n))}}, counts
+                                                 ('after', calibrated_n))}}, test_counts
 
 
 def _tune(setting: Setting, val_ryx):

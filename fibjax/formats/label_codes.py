@@ -8,13 +8,11 @@ Sources: ImageJ's binary images are 0 and 255; ilastik and napari count labels f
 and use 0 for unlabelled; nnU-Net counts from 0, and its ignore label is the highest
 (its documentation, ignore_label.md); PoreSpy's images are True in the pores.
 """
-import difflib
-
 import numpy as np
 
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
+from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
 
-PORE, SOLID, UNLABELLED = 0, 1, 255
 # Program -> {code in its files: label}.
 LABEL_CODES = {
     'fibjax': {0: PORE, 1: SOLID, 255: UNLABELLED},
@@ -78,11 +76,8 @@ def check_label_codes(program: str) -> dict[int, int]:
     InputError: for a name that is not in LABEL_CODES; suggests the nearest.
   """
   if program not in LABEL_CODES:
-    nearest = difflib.get_close_matches(str(program).lower(), LABEL_CODES, n=1)
-    hint = f'did you mean {nearest[0]!r}? Otherwise ' if nearest else ''
-    raise InputError('label codes (--profile)', got=repr(program),
-                     expected=f'one of {", ".join(LABEL_CODES)}',
-                     remedy=f'{hint}name the program the masks come from or go to')
+    raise unknown('label codes (--profile)', program, LABEL_CODES,
+                  'name the program that the masks come from or go to')
   return LABEL_CODES[program]
 
 

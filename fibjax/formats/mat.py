@@ -30,7 +30,7 @@ from fibjax.volumes.voxel_size import check_voxel_size
 _DEFAULT_NAME = 'volume'  # of the variable to write
 _AXES, _SIZE = 'axes', 'voxel_size_zyx_nm'
 _WRITTEN_AXES = 'yxz'
-_LIMIT_BYTES = 2**31 - 2**16
+LIMIT_BYTES = 2**31 - 2**16
 _MAX_NOTE_VALUES = 64
 
 
@@ -94,7 +94,7 @@ def write_mat(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm, *, dataset=None)
                      expected='a name allowed for a MATLAB variable',
                      remedy='use letters, digits and underscores')
   n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
-  if n_bytes > _LIMIT_BYTES:
+  if n_bytes > LIMIT_BYTES:
     raise InputError(str(path), got=f'{n_bytes} bytes to write',
                      expected='at most 2 GB in a MAT file of version 5',
                      remedy='export to .h5, which MATLAB reads with h5read')

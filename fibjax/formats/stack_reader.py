@@ -13,7 +13,6 @@ Invariants:
 """
 import contextlib
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -25,10 +24,10 @@ from fibjax.system import files
 
 AXES = 'zyx'
 UNKNOWN = (None, None, None)  # a voxel size no axis of which is known
-_BLOCK_BYTES = 2**26
+BLOCK_BYTES = 2**26  # largest block of slices that is read at once
 # Deflate compresses at most 1032:1, LZW about 2700:1; a header that claims more is
 # wrong. Small claims are harmless, and a blank mask may be compressed better.
-_MAX_COMPRESSION, _HARMLESS_BYTES = 4096, 2**28
+_MAX_COMPRESSION, HARMLESS_BYTES = 4096, 2**28
 _MAX_LISTED = 8
 
 
@@ -109,7 +108,7 @@ def read_by_blocks(read_block, shape, dtype, depth: int):
     z -> [y, x], a copy that the caller may change; the latest block stays in memory.
   """
   slice_bytes = shape[1] * shape[2] * np.dtype(dtype).itemsize
-  depth = max(1, min(depth, _BLOCK_BYTES // slice_bytes))
+  depth = max(1, min(depth, BLOCK_BYTES // slice_bytes))
   latest_block = {}
 
   def read(z):
@@ -223,7 +222,7 @@ def check_no_dataset(name: str, dataset) -> None:
 def check_claim(name: str, shape, itemsize: int, stored_bytes: int) -> None:
   """Raises InputError when compressed data cannot hold what their header claims."""
   claimed = math.prod(int(n) for n in shape) * itemsize
-  if claimed > max(_HARMLESS_BYTES, _MAX_COMPRESSION * stored_bytes):
+  if claimed > max(HARMLESS_BYTES, _MAX_COMPRESSION * stored_bytes):
     raise InputError(name, got=f'{claimed} bytes claimed for shape {tuple(shape)}, '
                      f'{stored_bytes} stored', expected='a file that holds its data',
                      remedy='the header is wrong or data are missing: export it again')
@@ -272,14 +271,9 @@ def new_file(path):
   """
   path = Path(path)
   files.check_absent(path)
-  partial = path.with_name(path.name + '.partial')
   try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    yield partial
-    os.replace(partial, path)
+    with files.whole_file(path) as partial:
+      yield partial
   except OSError as error:
     raise InputError(str(path), got=str(error), expected='a file that can be written',
                      remedy='check free space and permissions') from None
-  finally:
-    if partial.exists():
-      partial.unlink()

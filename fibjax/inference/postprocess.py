@@ -1,11 +1,11 @@
-"""From scores to a segmentation: double Gaussian threshold, and its tuning.
+"""Double Gaussian threshold of scores, and its tuning (§1.10).
 
 Scores are P(solid), float32 in [0, 1], [y, x] or [z, y, x]; a segmentation is uint8,
 0 pore and 1 solid. Smoothing is in the plane only. Pure functions on arrays; a tile
-with `margin_px` voxels of context on each side (fewer where the volume ends) gives
-exactly the voxels that the whole slice gives.
+with `margin_px` voxels of context on each side (fewer where the volume ends) has
+exactly the same result as the whole slice.
 Source: Skarberg et al. 2021, post-processing: smooth, score > T, smooth, > T with the
-same sigma and T (then small objects are removed: objects.py).
+same sigma and T. Small objects are removed after that (small_objects.py).
 """
 import math
 import os
@@ -15,14 +15,15 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.metrics import confusion
+from fibjax.metrics.labels import UNLABELLED
 
 KERNELS = ('matlab', 'scipy4sigma')
 _SIGMA_STEP_PX = 0.5
 _THRESHOLD_STEP = 0.01
-_REFINEMENTS = 3
-_FACTOR = 4
+_REFINEMENTS = 3  # rounds after the coarse grid ...
+_FACTOR = 4       # ... each this many times finer
 
 
 class RegionScore(NamedTuple):
@@ -40,7 +41,7 @@ class RegionScore(NamedTuple):
 
 
 class Tuning(NamedTuple):
-  """The best sigma and threshold, and every pair tried.
+  """Best sigma and threshold, and every pair tried.
 
   Attributes:
     sigma_px: standard deviation of the Gaussian, in-plane voxels.
@@ -56,8 +57,7 @@ class Tuning(NamedTuple):
 
 def _radius_px(sigma_px, kernel):
   if kernel not in KERNELS:
-    raise InputError('kernel', got=repr(kernel), expected=f'one of {KERNELS}',
-                     remedy='use matlab, the published one')
+    raise unknown('kernel', kernel, KERNELS, 'use matlab, the published one')
   if not (math.isfinite(sigma_px) and sigma_px >= 0):
     raise InputError('sigma_px', got=sigma_px, expected='a number of at least 0',
                      remedy='0 switches the smoothing off')
@@ -67,7 +67,7 @@ def _radius_px(sigma_px, kernel):
 
 
 def margin_px(sigma_px: float, kernel: str = 'matlab') -> int:
-  """Returns the in-plane context that the double pass needs on each side, voxels."""
+  """In-plane context that `double_threshold` needs on each side, voxels."""
   return 2 * _radius_px(sigma_px, kernel)
 
 
@@ -75,24 +75,28 @@ def smooth(score, sigma_px: float, kernel: str = 'matlab') -> np.ndarray:
   """Smooths in the plane with a truncated, renormalised Gaussian.
 
   Outside the array the outermost value is repeated (MATLAB 'replicate', scipy
-  'nearest'). The two kernels differ in where the Gaussian is cut off.
+  'nearest'). The two kernels differ in where the Gaussian is truncated.
 
   Args:
     score: [..., y, x] scores or 0/1.
     sigma_px: standard deviation in in-plane voxels; 0 returns a float32 copy.
-    kernel: 'matlab' cuts at ceil(2 sigma), 'scipy4sigma' at round(4 sigma).
+    kernel: 'matlab' truncates at ceil(2 sigma), 'scipy4sigma' at round(4 sigma).
 
   Returns:
     float32, shape of score.
 
   Raises:
-    InputError: for another kernel, a negative sigma or fewer than two axes.
+    InputError: for another kernel, a negative sigma, fewer than two axes, or a dtype
+      other than bool and real numbers.
   """
   radius = _radius_px(sigma_px, kernel)
   score = np.asarray(score)
   if score.ndim < 2:
     raise InputError('score', got=f'{score.ndim} axes', expected='at least y and x',
                      remedy='pass a slice or a volume')
+  if score.dtype.kind not in 'buif':
+    raise InputError('score', got=f'dtype {score.dtype}', expected='real numbers',
+                     remedy='pass scores P(solid)')
   score = score.astype(np.float32)
   if radius == 0:
     return score
@@ -105,10 +109,10 @@ def smooth(score, sigma_px: float, kernel: str = 'matlab') -> np.ndarray:
 
 def double_threshold(score, sigma_px: float, threshold: float,
                      kernel: str = 'matlab') -> np.ndarray:
-  """Segments scores: smooth, compare, smooth, compare.
+  """Segments scores: smooth, threshold, smooth, threshold (§1.10).
 
   Args:
-    score: [..., y, x] P(solid).
+    score: [..., y, x] P(solid), in [0, 1].
     sigma_px: standard deviation in in-plane voxels; 0 is a plain threshold.
     threshold: solid where the smoothed value is greater, in [0, 1).
     kernel: see `smooth`.
@@ -117,9 +121,22 @@ def double_threshold(score, sigma_px: float, threshold: float,
     uint8, shape of score, 0 pore and 1 solid.
 
   Raises:
-    InputError: as `smooth`, or for a threshold outside [0, 1).
+    InputError: as `smooth`, for a threshold outside [0, 1), or a score of NaN or
+      infinity.
+
+  Example:
+    >>> import fibjax, numpy
+    >>> scores = numpy.full((3, 16, 16), 0.2, 'float32')
+    >>> scores[:, :, 8:], scores[1, 4, 4] = 0.9, 1.0  # a single voxel of noise
+    >>> labels = fibjax.double_threshold(scores, sigma_px=1.0, threshold=0.5)
+    >>> labels[1, 4].tolist()
+    [0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1, 1]
   """
   check_threshold(sigma_px, threshold, kernel)
+  score = np.asarray(score)
+  if score.dtype.kind == 'f' and not np.isfinite(score).all():
+    raise InputError('score', got='NaN or infinity', expected='scores in [0, 1]',
+                     remedy='check the input of the scores')
   first = smooth(score, sigma_px, kernel) > np.float32(threshold)
   return _second_pass(first, sigma_px, threshold, kernel)
 
@@ -141,12 +158,12 @@ def _second_pass(first, sigma_px, threshold, kernel):
 def tune(regions, *, kernel: str = 'matlab', sigma_max_px: float = 6.0,
          threshold_range: tuple[float, float] = (0.2, 0.6),
          n_threads: int | None = None) -> Tuning:
-  """Finds sigma and threshold of highest mIoU, pooled over complete regions.
+  """Finds the sigma and threshold of highest mIoU, pooled over complete regions.
 
   A grid (sigma 0, 0.5 ... sigma_max, threshold in steps of 0.01) and three rounds
-  around the best pair, each four times finer and inside the same ranges. Of equals,
-  the smallest sigma, then the threshold nearest to 0.5, wins. Small-object removal
-  is not part of the objective.
+  around the best pair, each four times finer and within the same ranges. Ties go to the
+  smallest sigma, then to the threshold nearest to 0.5. Removal of small objects is not
+  part of the objective.
 
   Args:
     regions: RegionScore, one per labelled region.
@@ -205,7 +222,7 @@ def _check_region(index, region):
 
 
 def _grid(low, high, step):
-  # Rounded so that a pair met again in a finer grid is the same key.
+  # Rounded so that a pair that recurs in a finer grid is the same key.
   n = int(math.floor((high - low) / step + 1e-9))
   return [round(low + i * step, 9) for i in range(n + 1)]
 
@@ -216,13 +233,13 @@ def _around(centre, step, low, high):
 
 
 def _region_counts(region, sigma_px, thresholds, kernel):
-  """Returns [threshold, label, prediction] counts of one region at one sigma."""
+  """Confusion counts of one region at one sigma, [threshold, label, prediction]."""
   (y, x), (h, w) = region.start_yx, region.mask_yx.shape
   pad = margin_px(sigma_px, kernel)
   top, left = max(y - pad, 0), max(x - pad, 0)
   tile = region.score_yx[top:y + h + pad, left:x + w + pad]
   inside = np.s_[y - top:y - top + h, x - left:x - left + w]
-  valid, solid = region.mask_yx != confusion.UNLABELLED, region.mask_yx == 1
+  valid, solid = region.mask_yx != UNLABELLED, region.mask_yx == 1
   n, n_solid = np.count_nonzero(valid), np.count_nonzero(solid)
   smoothed = smooth(tile, sigma_px, kernel)
   counts = np.empty((len(thresholds), 2, 2), np.int64)

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from fibjax.formats.label_codes import LABEL_CODES, PORE, SOLID
+from fibjax.formats.label_codes import LABEL_CODES
 from fibjax.inspection.statistics import Statistics
+from fibjax.metrics.labels import PORE, SOLID
 
 _SIGMAS = 6.0
 _AROUND = 11              # number of slices that a slice is compared with
@@ -375,6 +376,6 @@ def _shifts(stack: Statistics, facts: Facts):
                    f'{sd_k[1]:.1f} px along x from slice to slice (sd)', align)
   if np.abs(middle_k).max() > _limit(_STEADY_PX, stack):
     yield _finding('steady drift', 'note', f'{middle_k[0]:.1f} px along y and '
-                   f'{middle_k[1]:.1f} px along x per slice', 'the backs of pores also '
-                   'move like this without any drift: look at the cuts, and if straight '
-                   f'edges lean, {align}')
+                   f'{middle_k[1]:.1f} px along x per slice', 'the backs of pores move '
+                   'like this without any drift, too: look at the cuts, and if '
+                   f'straight edges lean, {align}')

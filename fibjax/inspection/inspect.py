@@ -3,7 +3,6 @@
 `inspect_stack` reads a stack once, slice by slice, and returns JSON. statistics.py
 measures and findings.py judges; they describe the methods.
 """
-import os
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +12,7 @@ import numpy as np
 from fibjax.formats.stacks import open_stack
 from fibjax.inspection import findings
 from fibjax.inspection.statistics import Statistics, measure
+from fibjax.system import memory
 from fibjax.system.cluster import HERE
 
 _PERCENTILES = (0.1, 1, 5, 25, 50, 75, 95, 99, 99.9)
@@ -121,7 +121,7 @@ def estimate_needs(shape, dtype, us_per_voxel: float | None = None,
       'disk_total_bytes': sum(disk_bytes.values()),
       'disk_free_bytes': shutil.disk_usage(folder).free,
       'memory_gb': HERE.memory_gb + _BASE_MEMORY_GB,
-      'memory_here_gb': _memory_here_gb(),
+      'memory_here_gb': memory.total_bytes() / 1e9,
       'us_per_voxel': us_per_voxel,
       'time_s': None if us_per_voxel is None else voxels * us_per_voxel / 1e6,
       'counted': 'disk: uncompressed; memory: --memory_gb and 1 GB per process; time: '
@@ -175,13 +175,6 @@ def _plain(array):
   if array.ndim:
     return [_plain(part) for part in array]
   return float(f'{float(array):.6g}') if np.isfinite(array) else None
-
-
-def _memory_here_gb() -> float | None:
-  try:
-    return os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 1e9
-  except (ValueError, OSError):  # no such figure on this system
-    return None
 
 
 def describe(report: dict) -> str:

@@ -23,7 +23,6 @@ from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
 _SAMPLE_PX = 2 ** 18      # pixels of a slice that grey values are taken from
-_KEPT = 2 ** 21           # grey values kept of the whole stack
 _CODES = 16               # more distinct values are no labels
 _VIEW_PX = 512            # side of the images that are compared
 _FIELD_PX = 2048          # side of the central area that they show
@@ -80,12 +79,13 @@ class Statistics(NamedTuple):
   lines: tuple[float, float]
 
 
-def measure(shape, read) -> Statistics:
+def measure(shape, read, sample_size: int = 2 ** 21) -> Statistics:
   """Measures a stack in one pass.
 
   Args:
     shape: z, y, x.
     read: z -> [y, x] grey values of any number type.
+    sample_size: grey values to keep of the whole stack, at least 64 of each slice.
 
   Returns:
     Statistics.
@@ -103,7 +103,7 @@ def measure(shape, read) -> Statistics:
     repeats_z[z] = hashes.get(digest, -1)
     hashes[digest] = z
     codes = _count_codes(slice_yx, codes)
-    row = _describe(slice_yx, max(64, _KEPT // n))
+    row = _describe(slice_yx, max(64, sample_size // n))
     rows.append(row)
     if row.not_finite:
       slice_yx = np.where(np.isfinite(slice_yx), slice_yx, row.brightness)

@@ -1,16 +1,16 @@
-"""The classical methods by name, and as the segmentation of a run (methods, section 5).
+"""The classical methods by name (§5): labels of a whole volume, without training.
 
-Each is one function of a whole prepared volume, [z, y, x] float32 -> uint8 labels, with
-its defaults; nothing is trained or tuned, and each cleans up for itself.
+Each is a function of a prepared volume in memory, [z, y, x] float32 -> uint8 labels,
+with its own defaults; nothing is trained or tuned, and each cleans up for itself.
 """
-import math
-from collections.abc import Callable
-from pathlib import Path
+import functools
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.errors import InputError
 from fibjax.methods.level_set import level_set
+from fibjax.methods.method import Method, VoxelSize
 from fibjax.methods.morphological_profile import (
   morphological_profile,
   threshold_backpropagation,
@@ -18,42 +18,56 @@ from fibjax.methods.morphological_profile import (
 from fibjax.methods.optical_flow import optical_flow
 from fibjax.methods.thresholds import otsu, sauvola, threshold_surface
 from fibjax.methods.watershed import marker_watershed
-from fibjax.system import devices, progress
-from fibjax.volumes.volume import Volume, new_volume, open_volume, read_box, write_box
+from fibjax.models.facts import CLASSICAL as CLASSICAL_ROLE
+from fibjax.models.facts import THRESHOLD, MethodFacts
 
-METHODS: dict[str, Callable] = {function.__name__: function for function in (
-    otsu, sauvola, threshold_surface, level_set, morphological_profile,
-    threshold_backpropagation, marker_watershed, optical_flow)}
-_PHYSICAL = ('level_set', 'optical_flow')  # they take the size of a voxel
-_COPIES = 12  # of the volume, float32, that a method holds at most
-WINDOW_ZYX = 3, 1, 1  # what a volume has at least
+WINDOW_ZYX = 3, 1, 1  # voxels that a volume has at least
 
 
-def segment_volume(name: str, source: Volume, out) -> Volume:
-  """Segments a prepared volume that fits the memory; once.
+class Classical(NamedTuple):
+  """A classical method.
 
-  Args:
-    name: one of METHODS.
-    source: prepared volume.
-    out: path of the label volume; returned as it is when it is there.
-
-  Raises:
-    InputError: when the volume does not fit the memory, or as the method.
+  Attributes:
+    label: [z, y, x] float32 -> [z, y, x] uint8.
+    role: of its facts.
+    is_physical: whether it takes the voxel size, as voxel_size_zyx_nm.
   """
-  if Path(out).exists():
-    return open_volume(out)
-  needed, limit = 4 * _COPIES * math.prod(source.shape), devices.device_memory_bytes()
-  if needed > limit:
-    raise InputError(str(source.path), got=f'{needed / 2**30:.1f} GiB needed by {name}',
-                     expected=f'at most the {limit / 2**30:.1f} GiB of this machine',
-                     remedy='segment a part of it, or use a network')
-  volume_zyx = read_box(source, (0, 0, 0), source.shape)
+  label: Callable[..., np.ndarray]
+  role: str = CLASSICAL_ROLE
+  is_physical: bool = False
+
+
+CLASSICAL: dict[str, Classical] = {
+    'otsu': Classical(otsu, THRESHOLD),
+    'sauvola': Classical(sauvola, THRESHOLD),
+    'threshold_surface': Classical(threshold_surface, THRESHOLD),
+    'level_set': Classical(level_set, is_physical=True),
+    'morphological_profile': Classical(morphological_profile),
+    'threshold_backpropagation': Classical(threshold_backpropagation),
+    'marker_watershed': Classical(marker_watershed),
+    'optical_flow': Classical(optical_flow, is_physical=True),
+}
+
+
+def make_method(config) -> Method:
+  """The classical method that config.model.name names."""
+  name = config.model.name
+  title = name.replace('_', ' ')
+
+  def describe(settings: Mapping) -> str:
+    del settings
+    return f'Volumes were segmented without training by the method {title}.'
+
+  return Method(
+      facts=MethodFacts(title, describe, lambda settings: ('Method', name),
+                        role=CLASSICAL[name].role),
+      window_zyx=WINDOW_ZYX, check=None, fit=None, open=None,
+      label=functools.partial(_label, CLASSICAL[name]))
+
+
+def _label(classical: Classical, image_zyx: np.ndarray,
+           voxel_size_zyx_nm: VoxelSize | None) -> np.ndarray:
   settings = {}
-  if name in _PHYSICAL and source.voxel_size_zyx_nm is not None:
-    settings['voxel_size_zyx_nm'] = source.voxel_size_zyx_nm
-  labels_zyx = METHODS[name](volume_zyx, **settings)
-  with new_volume(out, source.shape, np.uint8, source.voxel_size_zyx_nm,
-                          fill_value=None, attributes={'method': name}) as made:
-    write_box(made, (0, 0, 0), labels_zyx)
-  progress.say(f'{name}: segmented {source.path.name}')
-  return open_volume(out)
+  if classical.is_physical and voxel_size_zyx_nm is not None:
+    settings['voxel_size_zyx_nm'] = voxel_size_zyx_nm
+  return classical.label(image_zyx, **settings)

@@ -20,9 +20,7 @@ alternating), which would need scikit-learn's private classes rebuilt from the f
 """
 import functools
 import json
-import os
 import zipfile
-from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -34,7 +32,7 @@ from sklearn.ensemble import RandomForestClassifier
 from fibjax.errors import InputError, check_shape
 from fibjax.methods import scale_space
 from fibjax.metrics import confusion
-from fibjax.system import devices, progress
+from fibjax.system import devices, files, progress
 
 MIN_LEAVES = (1, 5, 20, 50, 100)
 _CHUNK = 16384  # voxels at once on CPU: their features and a tree stay in the cache
@@ -133,7 +131,7 @@ def predict(forest: Forest, features_nf: np.ndarray) -> np.ndarray:
   return np.concatenate([np.empty(0, np.float32), *found])[:len(features_nf)]
 
 
-def score_block(forest: Forest, block_zyx: np.ndarray) -> np.ndarray:
+def score_block(forest: Forest, block_zyx: np.ndarray, chunk: int = 0) -> np.ndarray:
   """P(solid) of the inner voxels of a block, tile by tile on all devices.
 
   A voxel's score has the same bits whatever the block; its cost per inner voxel falls
@@ -144,6 +142,7 @@ def score_block(forest: Forest, block_zyx: np.ndarray) -> np.ndarray:
     block_zyx: [z, y, x] float32 grey values of a prepared volume, with
       `scale_space.margin_zyx(forest.settings['feature_set'])` voxels on each side,
       mirrored at the faces of the volume (`volume.read_mirrored`).
+    chunk: voxels of a slice that descend the trees at once; 0: as suits the device.
 
   Returns:
     [z, y, x] float32 scores of the block without its margin.
@@ -156,7 +155,7 @@ def score_block(forest: Forest, block_zyx: np.ndarray) -> np.ndarray:
   score_zyx = np.empty(inner_zyx, np.float32)
   starts = scale_space.tile_starts(inner_zyx, tile_zyx)
   tiles = scale_space.cut_tiles(block_zyx, feature_set, tile_zyx, starts)
-  found = _score_fn(feature_set, tile_zyx)(_put(forest), tiles)
+  found = _score_fn(feature_set, tile_zyx, chunk or _chunk())(_put(forest), tiles)
   for start, score_zn in zip(starts, found, strict=True):
     where = tuple(slice(a, a + n) for a, n in zip(start, tile_zyx, strict=True))
     score_zyx[where] = score_zn.reshape(tile_zyx)
@@ -165,12 +164,8 @@ def score_block(forest: Forest, block_zyx: np.ndarray) -> np.ndarray:
 
 def save_forest(path, forest: Forest) -> None:
   """Writes a forest as one npz; it appears whole or not."""
-  path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + '.partial')
-  with open(partial, 'wb') as file:
-    np.savez(file, **{**forest._asdict(), 'settings': json.dumps(forest.settings)})
-  os.replace(partial, path)
+  with files.whole_file(path) as partial:
+    np.savez(partial, **{**forest._asdict(), 'settings': json.dumps(forest.settings)})
 
 
 def load_forest(path) -> Forest:
@@ -332,11 +327,11 @@ def _predict_fn():
 
 
 @functools.cache
-def _score_fn(feature_set: str, tile_zyx):
+def _score_fn(feature_set: str, tile_zyx, chunk: int):
   """(tables, tiles with margins) -> scores [z, n] of each, for one size of tile."""
   depth, *tile_yx = tile_zyx
   count = tile_yx[0] * tile_yx[1]
-  size = min(_chunk(), count)
+  size = min(chunk, count)
 
   def score(tables, block_zyx):
     levels = scale_space.make_levels(block_zyx, feature_set, tuple(tile_yx))

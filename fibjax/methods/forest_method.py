@@ -1,17 +1,15 @@
-"""The random forest as stages of a run: training on regions, scores of volumes.
+"""The random forest as a method: training on regions, scorers of trained runs (§2).
 
-Same regions, split and post-processing as for the networks (methods, section 2): voxels
-are drawn balanced by class from the training regions (§1.4), the smallest leaf is
-chosen on as many of the validation regions, and volumes are scored shard by shard.
-A workdir gets forest.npz and forest.json, a row for each smallest leaf tried.
+The same regions, split and post-processing as for the networks: voxels are drawn
+balanced by class from the training regions (§1.4), and the smallest leaf is chosen on
+as many voxels of the validation regions. A workdir gets the forest and a row for each
+smallest leaf tried.
 """
 import functools
-from pathlib import Path
+from collections.abc import Mapping
 
-import numpy as np
-
-from fibjax.annotation.regions import Regions
 from fibjax.errors import InputError
+from fibjax.inference.score import BlockScorer, Scorer
 from fibjax.methods import scale_space
 from fibjax.methods.forest import (
   Forest,
@@ -20,83 +18,110 @@ from fibjax.methods.forest import (
   save_forest,
   score_block,
 )
-from fibjax.system import files, progress
-from fibjax.system.cluster import Resources
+from fibjax.methods.method import Inputs, Method
+from fibjax.methods.network import merged_regions
+from fibjax.models.facts import FOREST, MethodFacts
+from fibjax.models.params import hash_params
+from fibjax.system import files, geometry, progress
+from fibjax.system.run_folder import RunFolder
 from fibjax.training import sampling
-from fibjax.volumes import blockwise
-from fibjax.volumes.blockwise import Steps
-from fibjax.volumes.volume import Volume, open_volume, read_mirrored
 
 
-def train(config, prepared: dict[str, Volume], train_regions: Regions,
-          val_regions: Regions, folder: Path) -> None:
-  """Trains the forest of config.forest; once.
+def _describe(settings: Mapping) -> str:
+  forest = settings['forest']
+  return (f'Each voxel was classified as pore or solid by a random forest of '
+          f'{forest["trees"]} trees on Gaussian scale-space features (set '
+          f'{forest["features"]}; after Röding et al. 2021).')
+
+
+def _summarise(settings: Mapping) -> tuple[str, str]:
+  forest = settings['forest']
+  return 'Random forest', f'{forest["trees"]} trees, features {forest["features"]}'
+
+
+FACTS = MethodFacts('random forest', _describe, _summarise, role=FOREST)
+
+
+def make_method(config) -> Method:
+  """The random forest of config.forest."""
+  return Method(
+      facts=FACTS,
+      # Borders are mirrored, so one voxel is enough in y and x.
+      window_zyx=(scale_space.n_slices(config.forest.features), 1, 1),
+      check=lambda regions: None,
+      fit=functools.partial(fit, config.forest, config.train.voxel_fraction,
+                            config.train.consensus, config.data.seed, config.seed),
+      open=lambda run, mode: forest_scorer(load(run)),
+      label=None)
+
+
+def fit(settings, voxel_fraction: float, consensus: str, data_seed: int, seed: int,
+        inputs: Inputs, run: RunFolder) -> dict:
+  """Trains the forest of a workdir, unless it has one.
 
   Args:
-    config: the experiment; train.voxel_fraction of the labelled voxels are used.
-    prepared: volumes by name.
-    train_regions, val_regions: annotated regions.
-    folder: workdir.
+    settings: config.forest.
+    voxel_fraction: share of the labelled voxels to use.
+    consensus: how experts on the same place are merged (config.train.consensus).
+    data_seed: of the voxels drawn.
+    seed: of the forest.
+    inputs: prepared volumes and annotated regions.
+    run: workdir.
+
+  Returns:
+    The row of the smallest leaf with the highest validation mIoU.
 
   Raises:
-    InputError: when a class is missing, or settings are none.
+    InputError: when a class is missing, or settings are invalid.
   """
-  if (folder / 'forest.npz').exists():
-    return
-  settings, sides = config.forest, []
-  for k, regions in enumerate((train_regions, val_regions)):
-    voxels_n3 = sampling.sample_voxels(regions.masks_ryx, config.train.voxel_fraction,
-                                      config.data.seed + k)
-    sides += [scale_space.sample_features(prepared, regions, voxels_n3,
-                                          settings.features),
-              regions.masks_ryx[tuple(voxels_n3.T)]]
-  forest, rows = fit_forest(
-      *sides, feature_set=settings.features, trees=settings.trees,
-      min_leaves=settings.min_leaves, seed=config.seed)
-  files.write_json(folder / 'forest.json', rows)
-  save_forest(folder / 'forest.npz', forest)
-  best = max(rows, key=lambda row: row['val_miou'])
-  progress.say(f'forest of {settings.trees} trees, smallest leaf {best["min_leaf"]}: '
-               f'validation mIoU {best["val_miou"]:.4f}')
+  if not run.forest.exists():
+    samples = []
+    for k, regions in enumerate(merged_regions(inputs.regions, consensus)):
+      voxels_n3 = sampling.sample_voxels(regions.masks_ryx, voxel_fraction,
+                                         data_seed + k)
+      samples += [scale_space.sample_features(inputs.prepared, regions, voxels_n3,
+                                              settings.features),
+                  regions.masks_ryx[tuple(voxels_n3.T)]]
+    forest, rows = fit_forest(*samples, feature_set=settings.features,
+                              trees=settings.trees, min_leaves=settings.min_leaves,
+                              seed=seed)
+    files.write_json(run.forest_rows, rows)
+    save_forest(run.forest, forest)
+    best = _best(rows)
+    progress.say(f'forest of {settings.trees} trees, smallest leaf '
+                 f'{best["min_leaf"]}: validation mIoU {best["val_miou"]:.4f}')
+  return _best(files.read_json(run.forest_rows))
 
 
-def window_zyx(settings) -> tuple[int, int, int]:
-  """Voxels that a volume has at least; borders are mirrored, so one in y and x."""
-  return scale_space.n_slices(settings.features), 1, 1
+def _best(rows: list[dict]) -> dict:
+  return max(rows, key=lambda row: row['val_miou'])
 
 
-def load(folder: Path) -> Forest:
-  """The forest of a workdir.
+def load(run: RunFolder) -> Forest:
+  """Loads the forest of a workdir.
 
   Raises:
     InputError: when it has none, or a damaged one.
   """
-  path = folder / 'forest.npz'
-  if not path.exists():
-    raise InputError(str(folder), got='no forest', expected='a trained run',
+  if not run.forest.exists():
+    raise InputError(str(run.path), got='no forest', expected='a trained run',
                      remedy='run `fibjax train` with this workdir first')
-  return load_forest(path)
+  return load_forest(run.forest)
 
 
-def score_volume(forest: Forest, source: Volume, out, resources: Resources) -> Volume:
-  """Scores every voxel of a prepared volume; as `infer.score_volume`."""
+def forest_scorer(forest: Forest) -> Scorer:
+  """Makes a scorer of a trained forest."""
   arrays = {name: value for name, value in forest._asdict().items()
             if name != 'settings'}
-  fingerprint = {'forest': files.hash_params(arrays), 'settings': forest.settings,
-                 'source': files.hash_files(source.path)}
-  open_steps = functools.partial(_open_steps, forest, source.path)
-  return blockwise.make_volume(out, source, np.float32, open_steps, fingerprint,
-                            f'score {source.path.name}', resources)
+  return Scorer(
+      window_zyx=(scale_space.n_slices(forest.settings['feature_set']), 1, 1),
+      channels=(),
+      fingerprint={'forest': hash_params(arrays), 'settings': forest.settings},
+      open=functools.partial(_open_scorer, forest))
 
 
-def _open_steps(forest: Forest, path: Path) -> Steps:
-  source = open_volume(path)
-  margins = scale_space.margin_zyx(forest.settings['feature_set'])
-
-  def read(box):
-    start, stop = box
-    return read_mirrored(source,
-                         [a - m for a, m in zip(start, margins, strict=True)],
-                         [b + m for b, m in zip(stop, margins, strict=True)])
-
-  return Steps(read, lambda _, block_zyx: score_block(forest, block_zyx))
+def _open_scorer(forest: Forest, memory_gb: float) -> BlockScorer:
+  del memory_gb  # its tiles are small
+  margin_zyx = scale_space.margin_zyx(forest.settings['feature_set'])
+  return BlockScorer(lambda box: geometry.grow(box, margin_zyx),
+                     lambda shape_zyx, image_zyx: score_block(forest, image_zyx))

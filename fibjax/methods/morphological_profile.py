@@ -4,7 +4,7 @@ With z along milling, a wall behind an open pore is seen before it is reached an
 brightens as it comes closer, so its beginning gives no edge along z; its end does: the
 next slice shows what lies behind. Two published methods build on that. Their abstracts
 and descriptions are open to us, the exact operators are not: the sequences below are
-variants of ours, after specification 5.4 and 5.5, and not the papers' algorithms.
+variants of ours, as in §5.4 and §5.5, and not the papers' algorithms.
 
 `morphological_profile`, after Prill et al. 2013 (J. Microsc. 250:77), who detect in z
 where a structure shows and segment by reconstruction and constrained watershed:

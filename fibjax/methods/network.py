@@ -1,54 +1,132 @@
-"""TODO fibjax.methods.network."""
-from pathlib import Path
+"""Networks as methods: training on regions, scorers of trained runs and ensembles."""
+import functools
+from collections.abc import Sequence
 
 from fibjax import models
 from fibjax.annotation import contexts, experts
-from fibjax.annotation.regions import Regions, select_regions
-from fibjax.datasets import keras_weights, skarberg2021
-from fibjax.methods import forest_method, registry
-from fibjax.methods.method import Inputs
-from fibjax.training import loop, sampling
+from fibjax.annotation.regions import Regions, concatenate_regions, select_regions
+from fibjax.datasets import collect, keras_weights, skarberg2021
+from fibjax.errors import InputError
+from fibjax.inference.network_scorer import network_scorer
+from fibjax.inference.score import Scorer
+from fibjax.methods.method import Inputs, Method
+from fibjax.models import Model
+from fibjax.system import files
+from fibjax.system.run_folder import RunFolder
+from fibjax.training import (
+  checkpoint,
+  loss_expression,
+  members_table,
+  sampling,
+  single,
+  stored,
+)
 from fibjax.training.sampling import DeviceRegions
 
-
-def _trained_regions(config, regions: Regions) -> list[Regions]:
-  """Training and validation regions, one per place."""
-  return [experts.merge_regions(select_regions(regions, split=split),
-                                config.train.consensus)[0]
-          for split in ('train', 'val')]
+_ARCHIVE = 'archive'  # config.train.weights: those of the published archive
 
 
-def fit(config, inputs: Inputs, folder: Path) -> None:
-  """Trains, goes on training, or takes the weights of train.weights.
+def make_method(config) -> Method:
+  """The network of config.model."""
+  model = models.make_model(config.model)
+  if (config.train.weights == _ARCHIVE
+      and not collect.find_source(config.data).is_published):
+    raise InputError('config.train.weights', got=_ARCHIVE,
+                     expected='the published archive as data source',
+                     remedy="give the name of a weight file, or train with ''")
+  loss_expression.make_loss(config.train.loss)  # a mistake is reported before any work
+  return Method(
+      facts=models.NETWORKS[config.model.name].facts,
+      window_zyx=(model.n_z, model.window_px, model.window_px),
+      check=functools.partial(_check, model, config.train, config.data.seed),
+      fit=functools.partial(_fit, model, config),
+      open=functools.partial(_open, model, config),
+      label=None)
 
-  A classical method has nothing to train.
+
+def open_networks(run: RunFolder) -> tuple[list[Model], list, bool]:
+  """Networks and weights of a finished ensemble, and whether to average symmetries."""
+  content = files.read_json(run.ensemble)
+  networks = [models.make_model(member['model']) for member in content['members']]
+  params = [checkpoint.load_weights(run.ensemble_weights / str(k),
+                                    models.empty_params(network))
+            for k, network in enumerate(networks)]
+  return networks, params, content['dihedral']
+
+
+def member_scorers(networks: Sequence[Model], params: Sequence,
+                   dihedral: bool) -> list[Scorer]:
+  """A scorer of each member of an ensemble by itself."""
+  return [network_scorer([network], [weights], dihedral=dihedral)
+          for network, weights in zip(networks, params, strict=True)]
+
+
+def put_regions(settings, model: Model, inputs: Inputs) -> list[DeviceRegions]:
+  """Puts training and validation regions on the device.
+
+  Args:
+    settings: config.train.
+    model: the network that will see them.
+    inputs: prepared volumes and annotated regions.
   """
-  if config.model.name == registry.FOREST:
-    forest_method.train(config, inputs.prepared, *_trained_regions(config, inputs.regions),
-                     folder)
-  elif not registry.is_network(config) or loop.is_finished(config, folder):
-    return
-  elif config.train.weights:
-    path = config.train.weights
-    if path == 'archive':
-      path = skarberg2021.find_weights(config.data.root, config.model.n_xy, config.model.n_z)
-    params = keras_weights.read_weights(path, models.empty_params(inputs.model))
-    loop.save_single(inputs.model, config, folder, params, params, [])
-  else:
-    loop.train_and_evaluate(config, inputs.model, *put_sides(config, inputs), folder)
-
-
-def put_sides(config, inputs: Inputs) -> list[DeviceRegions]:
-  """Training and validation regions on the device, with the config's weights."""
-  sides, settings = [], config.train
+  splits = []
   for split in ('train', 'val'):
     regions, targets_ryx = experts.merge_regions(
         select_regions(inputs.regions, split=split), settings.consensus)
-    context_ryxc = contexts.cut_contexts(inputs.prepared, regions,
-                                        inputs.model.before_px, inputs.model.n_z)
-    sides.append(sampling.put_regions(
+    context_ryxc = contexts.cut_contexts(inputs.prepared, regions, model.before_px,
+                                         model.n_z)
+    splits.append(sampling.put_regions(
         context_ryxc, regions.masks_ryx, targets_ryx=targets_ryx,
         balanced=settings.sampling == 'dense' and settings.balance == 'classes',
         border_weight=settings.border_weight,
         border_sigma_px=settings.border_sigma_px))
-  return sides
+  return splits
+
+
+def is_balanced(settings) -> bool:
+  """Whether training with config.train weighs both classes alike."""
+  return settings.sampling == 'patch' or settings.balance == 'classes'
+
+
+def merged_regions(regions: Regions, consensus: str) -> list[Regions]:
+  """Training and validation regions, several experts on a place merged into one."""
+  return [experts.merge_regions(select_regions(regions, split=split), consensus)[0]
+          for split in ('train', 'val')]
+
+
+def _check(model: Model, settings, seed: int, regions: Regions) -> None:
+  """Raises InputError when the regions do not fit the device or the sampling."""
+  merged = merged_regions(regions, settings.consensus)
+  contexts.check_memory(concatenate_regions(merged), model.before_px, model.n_z)
+  sampling.make_plan(settings, seed, *(split.masks_ryx for split in merged))
+
+
+def _fit(model: Model, config, inputs: Inputs, run: RunFolder) -> dict:
+  """Trains, resumes training, or takes the weights of config.train.weights."""
+  if not stored.is_finished(config.train, run):
+    if config.train.weights:
+      _take_weights(model, config, run)
+    else:
+      single.train_run(config.train, model, *put_regions(config.train, model, inputs),
+                       run, seed=config.seed, data_seed=config.data.seed,
+                       standardise=config.model.standardise)
+  rows = members_table.read_rows(run)
+  return members_table.best_row(rows) if rows else {}
+
+
+def _take_weights(model: Model, config, run: RunFolder) -> None:
+  path = config.train.weights
+  if path == _ARCHIVE:
+    path = skarberg2021.find_weights(config.data.root, config.model.n_xy,
+                                     config.model.n_z)
+  params = keras_weights.read_weights(path, models.empty_params(model))
+  stored.save_single(model, config.train, run, params, params, [])
+
+
+def _open(model: Model, config, run: RunFolder, mode: str) -> Scorer:
+  """The ensemble of a workdir where there is one, else its best weights."""
+  if run.ensemble.exists():
+    networks, params, dihedral = open_networks(run)
+    return network_scorer(networks, params, dihedral=dihedral, mode=mode)
+  return network_scorer([model], [stored.load_best(model, config.train, run)],
+                        mode=mode)

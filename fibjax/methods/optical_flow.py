@@ -48,7 +48,7 @@ def optical_flow(volume_zyx: np.ndarray, *,
                  voxel_size_zyx_nm: VoxelSize = (50.0, 10.0, 10.0),
                  tilt_deg: float = 35.0, shift_px: float | None = None,
                  attachment: float = 15.0, sigma_px: float = 2.0,
-                 min_size_vox: int = 100) -> np.ndarray:
+                 min_size_vox: int = 100, motion_weight: float = 1.0) -> np.ndarray:
   """Segments by motion between slices, and by brightness where nothing can move.
 
   Args:
@@ -61,6 +61,7 @@ def optical_flow(volume_zyx: np.ndarray, *,
     attachment: of the flow to the data; smaller is smoother (skimage's TV-L1).
     sigma_px: Gaussian in each slice over the summed evidence, pixels.
     min_size_vox: smallest object kept, voxels.
+    motion_weight: of the evidence from motion; 0 leaves brightness alone.
 
   Returns:
     [z, y, x] uint8, 1 solid and 0 pore.
@@ -84,8 +85,8 @@ def optical_flow(volume_zyx: np.ndarray, *,
     evidence_yx = bright(image_yx)
     for step in (-1, 1):
       if 0 <= z + step < len(volume_zyx):
-        evidence_yx += _motion(volume_zyx[z], volume_zyx[z + step], step * shift_px,
-                               attachment)
+        evidence_yx += motion_weight * _motion(
+            volume_zyx[z], volume_zyx[z + step], step * shift_px, attachment)
     evidence_yx = ndimage.gaussian_filter(evidence_yx, sigma_px, mode='nearest')
     labels_zyx[z] = evidence_yx > 0
   return remove_small(labels_zyx, min_size_vox)

@@ -33,7 +33,7 @@ import numpy as np
 from jax import lax
 
 from fibjax.annotation.regions import Regions
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.system import devices, progress
 from fibjax.volumes.volume import Volume, read_mirrored
 
@@ -45,7 +45,6 @@ _DERIVATIVES = ('gradient', 'laplacian', 'hessian1', 'hessian2')
 _DERIVATIVE_SIGMAS_PX = (1, 2, 4, 8, 16)
 _DIFFERENCE_SIGMAS_PX = (1, 2, 4)
 _TRUNCATE = 4
-_SAMPLED_PX = 512  # side of the blocks that voxels of regions are read in
 _GREY_STEP, _WEIGHT_STEP = 2.**-22, 2.**-27  # 25 + 27 bits of 53
 
 
@@ -134,7 +133,7 @@ def compute_features(block_zyx: np.ndarray, feature_set: str) -> np.ndarray:
 
 
 def sample_features(volumes: dict[str, Volume], regions: Regions, voxels_n3: np.ndarray,
-                    feature_set: str) -> np.ndarray:
+                    feature_set: str, tile_px: int = 512) -> np.ndarray:
   """Features of voxels of annotated regions.
 
   Args:
@@ -143,6 +142,7 @@ def sample_features(volumes: dict[str, Volume], regions: Regions, voxels_n3: np.
     voxels_n3: [n, 3] int rows (r, y, x), y and x inside region r, as
       `patches.sample_voxels` draws them.
     feature_set: one of FEATURE_SETS.
+    tile_px: largest side of the tiles in which a region is read.
 
   Returns:
     [n, f] float32; labels are regions.masks_ryx[tuple(voxels_n3.T)].
@@ -155,7 +155,7 @@ def sample_features(volumes: dict[str, Volume], regions: Regions, voxels_n3: np.
   margins = margin_zyx(feature_set)
   features_nf = np.empty((len(voxels_n3), count), np.float32)
   extents = np.array(regions.masks_ryx.shape[1:])
-  sides = np.minimum(extents, _SAMPLED_PX)
+  sides = np.minimum(extents, tile_px)
   voxels_n3 = np.asarray(voxels_n3, int).reshape(-1, 3)
   starts_n3 = voxels_n3.copy()  # of the tile of the region that a voxel is in
   starts_n3[:, 1:] = np.minimum(voxels_n3[:, 1:] // sides * sides, extents - sides)
@@ -312,8 +312,7 @@ def gaussian_weights(sigma_px: float) -> np.ndarray:
 
 def _check_set(feature_set: str) -> None:
   if feature_set not in FEATURE_SETS:
-    raise InputError('feature set', got=repr(feature_set),
-                     expected=f'one of {", ".join(FEATURE_SETS)}', remedy='correct it')
+    raise unknown('feature set', feature_set, FEATURE_SETS)
 
 
 def _round(grey):

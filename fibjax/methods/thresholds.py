@@ -20,7 +20,6 @@ from fibjax.methods.classical_common import (
 )
 from fibjax.system.progress import say
 
-_DIRECT_PIXELS = 40_000  # below this a sparse factorisation beats iterating
 _COARSER = 4
 _TOLERANCE = 1e-4
 _ALONG_PX = 3.0
@@ -31,7 +30,7 @@ def otsu(volume_zyx: np.ndarray, *, sigma_px: float = 1.0, bins: int = BINS,
   """Segments by Otsu's threshold of the smoothed grey values.
 
   Otsu 1979, IEEE Trans. Syst. Man Cybern. 9:62. The Gaussian of 1 px and the 256 bins
-  are those with which the published data were characterised (spec 5.1).
+  are those with which the published data were characterised (§5.1).
 
   Args:
     volume_zyx: [z, y, x] grey values, solid brighter than pore.
@@ -176,7 +175,8 @@ def _validated(labels_yx, smooth_yx, edge_yx, min_edge):
   return labels_yx
 
 
-def laplace_surface(image_yx: np.ndarray, support_yx: np.ndarray) -> np.ndarray:
+def laplace_surface(image_yx: np.ndarray, support_yx: np.ndarray, *,
+                    direct_px: int = 40_000) -> np.ndarray:
   """Solves Laplace's equation between support points.
 
   Five-point stencil, no flux through the borders; conjugate gradients that start from
@@ -185,6 +185,8 @@ def laplace_surface(image_yx: np.ndarray, support_yx: np.ndarray) -> np.ndarray:
   Args:
     image_yx: [y, x] float, read at the support points only.
     support_yx: [y, x] bool, at least one True.
+    direct_px: images of up to so many pixels are solved directly, since there a sparse
+      factorisation is faster.
 
   Returns:
     [y, x] float64, equal to image_yx at the support points.
@@ -202,7 +204,7 @@ def laplace_surface(image_yx: np.ndarray, support_yx: np.ndarray) -> np.ndarray:
   laplacian = _laplacian(support_yx.shape)
   matrix = laplacian[free][:, free].tocsc()
   right = -(laplacian[free] @ surface_yx.ravel())
-  if support_yx.size <= _DIRECT_PIXELS:
+  if support_yx.size <= direct_px:
     surface_yx.flat[free] = linalg.spsolve(matrix, right)
     return surface_yx
   count_yx = measure.block_reduce(support_yx.astype(float), _COARSER, np.sum)

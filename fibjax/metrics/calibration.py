@@ -6,7 +6,7 @@ balanced samples answers for a prior of 1/2; at the natural prior its logit need
 constant of `prior_offset`. Temperature comes first and the offset second,
 sigmoid(z / T + offset): T repairs the logit at the prior of the training, and only a
 repaired logit obeys the rule of Bayes that the offset stands for.
-Source: Guo et al. 2017 (temperature); methods 1.8 and 8.7. Pure numpy, no files.
+Source: Guo et al. 2017 (temperature); §1.8, §8.7. Pure numpy, no files.
 """
 import math
 from typing import NamedTuple
@@ -15,8 +15,8 @@ import numpy as np
 from scipy import optimize, special
 
 from fibjax.errors import InputError, check_shape
+from fibjax.metrics.labels import UNLABELLED
 
-_UNLABELLED = 255
 TEMPERATURES = (0.01, 100.0)
 # float32 scores reach exactly 0 and 1; the next values inside are 6e-8 away.
 _EDGE = 1e-7
@@ -53,7 +53,7 @@ def _labelled(name, values, labels, low, high):
   """Values float64 [n] and solid bool [n] of the labelled voxels, checked."""
   values, labels = np.asarray(values), np.asarray(labels)
   check_shape(name, values, labels.shape)
-  valid = labels != _UNLABELLED
+  valid = labels != UNLABELLED
   wrong = valid & (labels != 0) & (labels != 1)
   if wrong.any():
     raise InputError('labels', got=f'codes {np.unique(labels[wrong])[:5].tolist()}',

@@ -10,6 +10,7 @@ import numpy as np
 
 from fibjax.errors import InputError
 from fibjax.metrics import calibration, confusion
+from fibjax.metrics.labels import UNLABELLED
 
 SCORES = ('miou', 'accuracy', 'porosity_error', 'boundary_f1', 'ece', 'ece_calibrated')
 
@@ -46,7 +47,7 @@ def count_bins(scores, masks, bins: int = 15) -> np.ndarray:
     masks: labels 0, 1 or 255, of the same shapes.
     bins: number of bins.
   """
-  kept = [mask != confusion.UNLABELLED for mask in masks]
+  kept = [mask != UNLABELLED for mask in masks]
   values = [score[keep].astype(float) for score, keep in zip(scores, kept, strict=True)]
   bin_n = calibration.equal_mass_bins(np.concatenate(values), bins)
   parts = np.split(bin_n, np.cumsum([value.size for value in values])[:-1])

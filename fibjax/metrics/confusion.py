@@ -10,8 +10,8 @@ import numpy as np
 from scipy import ndimage
 
 from fibjax.errors import InputError, check_shape
+from fibjax.metrics.labels import UNLABELLED
 
-UNLABELLED = 255
 _REMEDY = 'convert the labels with a label profile first'
 
 

@@ -4,7 +4,7 @@ Neighbouring voxels share almost all of their convolutions. At full resolution, 
 the taps of block k 2^(k-1) pixels apart and every pooling a maximum over two pixels so
 far apart (Li et al. 2014; the same arithmetic as the max-pooling fragments of Giusti
 et al. 2013, without moving anything), each shared value is computed once: about 0.69
-MMAC per voxel at (113, 3) instead of 142 (spec §9.4), with the same numbers as one
+MMAC per voxel at (113, 3) instead of 142 (§9.4), with the same numbers as one
 patch per voxel. The network must be free of padding (patch_cnn 'context').
 
 A window of 16 n + 59 + t pixels gives t x t logits, for any t.
@@ -17,7 +17,8 @@ from flax import linen as nn
 from jax import lax
 
 from fibjax.models import conv
-from fibjax.models.patch_cnn import CONTEXT_PX, HIDDEN, WIDTHS, Dropout, drop
+from fibjax.models.dropout import Dropout, drop
+from fibjax.models.patch_cnn import CONTEXT_PX, HIDDEN, WIDTHS
 
 STRIDE = 2 ** len(WIDTHS)  # pixels between two cells of the dense layers
 

@@ -1,4 +1,4 @@
-"""Exact dense evaluation of the published, zero-padded network (spec §9.2, §9.3).
+"""Exact dense evaluation of the published, zero-padded network (§9.2, §9.3).
 
 Zeros around every map make a neighbourhood's features depend on where it begins, but
 only near its ends (models/exact_plan.py). Every layer is kept in four forms, for y and

@@ -1,6 +1,6 @@
 """Tables of the exact evaluation: where zero padding is felt, and what reads what.
 
-All of it is about one axis, as rows and columns act independently (spec §9.2). In a
+All of it is about one axis, as rows and columns act independently (§9.2). In a
 map of step d, index i of a neighbourhood whose first pixel is o lies on pixel o + d i.
 Its value is either free of padding, then it depends on that pixel alone and is
 *shared* by all neighbourhoods that see it, or it depends on the origin; such indices

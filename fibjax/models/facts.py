@@ -21,10 +21,22 @@ class Rule(NamedTuple):
   expected: str
 
 
-def no_rules(config) -> Iterable[Rule]:
-  """For a method that restricts no setting."""
-  del config
-  return ()
+def no_weights(config) -> Rule:
+  """train.weights must be empty: for a method that cannot load published weights."""
+  weights = config.train.weights
+  return Rule('train.weights', weights, not weights, f"'' for a {config.model.name}")
+
+
+def no_sizes(config) -> Rule:
+  """sweep.sizes must be empty: for a method without a neighbourhood of n_xy pixels."""
+  sizes = config.sweep.sizes
+  return Rule('sweep.sizes', sizes, not sizes, f'() for a {config.model.name}')
+
+
+def no_network(config) -> Iterable[Rule]:
+  """Rules of a method that is no network."""
+  yield no_weights(config)
+  yield no_sizes(config)
 
 
 class MethodFacts(NamedTuple):
@@ -46,4 +58,4 @@ class MethodFacts(NamedTuple):
   citations: tuple[str, ...] = ()
   role: str = CLASSICAL
   has_neighbourhood: bool = False
-  rules: Callable[[object], Iterable[Rule]] = no_rules
+  rules: Callable[[object], Iterable[Rule]] = no_network

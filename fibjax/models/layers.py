@@ -13,9 +13,9 @@ from flax import linen as nn
 from jax import lax
 
 from fibjax.models import conv
+from fibjax.models.model import STATISTICS
 
 NORMS = ('group', 'batch', 'none')
-STATISTICS = 'batch_stats'  # flax's name of the collection
 _GROUP = 16  # channels that are normalised together
 _MOMENTUM = 0.9
 _EPSILON = 1e-5

@@ -1,4 +1,4 @@
-"""The sliding-window network of Skärberg et al. 2021 (section 1.5 of the methods).
+"""The sliding-window network of Skärberg et al. 2021 (§1.5).
 
 Input is one neighbourhood per voxel, [batch, y, x, slice], n_xy = 16 n + 1 pixels wide
 with n in 2..7 and n_z slices as channels; output is one logit of P(solid) per voxel.
@@ -13,45 +13,16 @@ Four blocks conv-ELU-conv-ELU-pool with 16, 32, 64, 80 channels, then dense laye
 Weights are a dict of layers 'conv1a' ... 'conv4b', 'fc1', 'fc2', 'out', each with
 'kernel' and 'bias'; 'fc1' sees the last map flattened in (y, x, channel) order.
 """
-from typing import NamedTuple
-
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 
 from fibjax.models import conv
+from fibjax.models.dropout import Dropout, drop
 
 WIDTHS = (16, 32, 64, 80)
 HIDDEN = (128, 64)
 CONTEXT_PX = 30  # what four blocks of two 3 x 3 convolutions see beyond the patch
 SIZES_XY = tuple(16 * n + 1 for n in range(2, 8))
-SIZES_Z = (1, 3, 5, 7, 9, 11)
-
-
-class Dropout(NamedTuple):
-  """What dropout needs in training; the rates may be traced (spec §1.5).
-
-  Attributes:
-    key: typed PRNG key, used for one call.
-    dense: p_d, probability to drop an element after each hidden dense layer.
-    spatial: p_sd, probability to drop a whole channel after the last pooling.
-  """
-  key: jax.Array
-  dense: float | jax.Array
-  spatial: float | jax.Array
-
-
-def drop(key, values: jax.Array, rate, mask_shape: tuple[int, ...]) -> jax.Array:
-  """Zeroes with probability rate and scales the rest by 1 / (1 - rate).
-
-  Args:
-    key: typed PRNG key.
-    values: array to drop from.
-    rate: probability in [0, 1), may be traced.
-    mask_shape: shape of the random mask; 1 along axes that drop together.
-  """
-  kept = jax.random.bernoulli(key, 1 - jnp.float32(rate), mask_shape)
-  return jnp.where(kept, values / (1 - jnp.float32(rate)), 0.)
 
 
 class PatchCNN(nn.Module):

@@ -1,16 +1,20 @@
-"""Residual U-Net (Zhang, Liu & Wang 2018; section 3.4 of the methods).
+"""Residual U-Net (Zhang, Liu & Wang 2018; §3.4).
 
 Pre-activation residual units (normalisation, ReLU, 3 x 3 convolution, twice, plus a
 shortcut) on the way down, each halving the resolution by its first convolution, and on
 the way up, after up-sampling and joining with the unit of the same resolution. No
 pooling. The last 1 x 1 convolution gives a value for pore and one for solid.
 """
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from fibjax.models.dropout import Dropout, drop
 from fibjax.models.layers import Conv, Norm, upsample
-from fibjax.models.patch_cnn import Dropout, drop
+from fibjax.models.model import Model
+from fibjax.models.unet_common import build_unet, unet_facts
 
 
 class ResUNet(nn.Module):
@@ -71,3 +75,15 @@ def reach_px(depth: int) -> int:
   """How far the network sees: 37 px of convolutions at depth 3, 7 of up-sampling."""
   cell = 2 ** depth
   return 2 + 3 * (cell - 1) + 2 * (cell - 1) + cell - 1
+
+
+def build(config: Mapping) -> Model:
+  """Builds the network of config.model; see `unet_common.build_unet`."""
+  return build_unet(config, ResUNet, reach_px)
+
+
+FACTS = unet_facts(
+    'residual U-Net',
+    'Z. Zhang, Q. Liu, Y. Wang. Road extraction by deep residual U-Net. IEEE '
+    'Geoscience and Remote Sensing Letters 15 (2018) 749–753. '
+    'doi:10.1109/LGRS.2018.2802944')

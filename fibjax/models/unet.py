@@ -1,4 +1,4 @@
-"""U-Net (Ronneberger, Fischer & Brox 2015; section 4.1 of the methods).
+"""U-Net (Ronneberger, Fischer & Brox 2015; §4.1).
 
 Two 3 x 3 convolutions with ReLU per level, 2 x 2 max pooling on the way down, and on
 the way up every pixel doubled, a 2 x 2 convolution that halves the channels, and the
@@ -7,13 +7,17 @@ choices): convolutions keep the size and the margin is discarded instead, up-sam
 a resize and a convolution (the same number of weights as a transposed one, without its
 checkerboard), and a normalisation may follow each 3 x 3 convolution.
 """
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
 from fibjax.models import conv
+from fibjax.models.dropout import Dropout, drop
 from fibjax.models.layers import Conv, Norm, upsample
-from fibjax.models.patch_cnn import Dropout, drop
+from fibjax.models.model import Model
+from fibjax.models.unet_common import build_unet, unet_facts
 
 
 class UNet(nn.Module):
@@ -63,3 +67,14 @@ def reach_px(depth: int) -> int:
   """How far the network sees, to the side where the 2 x 2 convolutions look."""
   cell = 2 ** depth
   return 2 * 2 * (cell - 1) + 2 * cell + 2 * (cell - 1)
+
+
+def build(config: Mapping) -> Model:
+  """Builds the network of config.model; see `unet_common.build_unet`."""
+  return build_unet(config, UNet, reach_px)
+
+
+FACTS = unet_facts(
+    'U-Net',
+    'O. Ronneberger, P. Fischer, T. Brox. U-Net: convolutional networks for biomedical '
+    'image segmentation. MICCAI 2015. doi:10.1007/978-3-319-24574-4_28')

@@ -4,7 +4,6 @@ A volume is measured in one central box of at most config.analyse.mvoxel million
 (analysis/physics.py says what is measured): all three axes are cut to the same length
 in nm, where the volume is longer than that. The result is the run's analysis.json.
 """
-import math
 from pathlib import Path
 
 import numpy as np
@@ -12,33 +11,6 @@ import numpy as np
 from fibjax.analysis import physics
 from fibjax.system import files, progress
 from fibjax.volumes.volume import Volume, read_box
-
-
-def central_box(shape, voxel_size_zyx_nm, voxels: float
-                ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-  """The central box of equal edges in nm that holds no more voxels than given.
-
-  Args:
-    shape: voxels in z, y, x.
-    voxel_size_zyx_nm: z, y, x.
-    voxels: at most so many, at least 1.
-
-  Returns:
-    start and stop; an axis shorter than the edge is kept whole.
-  """
-  def cut(edge_nm):
-    return [max(1, min(n, math.floor(edge_nm / size)))
-            for n, size in zip(shape, voxel_size_zyx_nm, strict=True)]
-  low = min(voxel_size_zyx_nm)
-  high = max(n * size for n, size in zip(shape, voxel_size_zyx_nm, strict=True))
-  if math.prod(shape) <= voxels:
-    low = high
-  while high - low > min(voxel_size_zyx_nm) / 2:
-    middle = (low + high) / 2
-    low, high = (middle, high) if math.prod(cut(middle)) <= voxels else (low, middle)
-  edges = cut(low)
-  start = tuple((n - edge) // 2 for n, edge in zip(shape, edges, strict=True))
-  return start, tuple(a + edge for a, edge in zip(start, edges, strict=True))
 
 
 def analyse_volume(labels: Volume, mvoxel: float, truth: Volume | None = None) -> dict:
@@ -57,7 +29,7 @@ def analyse_volume(labels: Volume, mvoxel: float, truth: Volume | None = None) -
   size = labels.voxel_size_zyx_nm
   if size is None:
     return {'undefined': 'the voxel size is unknown'}
-  start, stop = central_box(labels.shape, size, mvoxel * 1e6)
+  start, stop = physics.central_box(labels.shape, size, mvoxel * 1e6)
   if min(b - a for a, b in zip(start, stop, strict=True)) < 3:
     return {'undefined': f'the box {start} to {stop} is thinner than 3 voxels'}
   result = {'start_zyx': start, 'stop_zyx': stop}
@@ -73,23 +45,22 @@ def analyse_volume(labels: Volume, mvoxel: float, truth: Volume | None = None) -
 
 
 def analyse_run(mvoxel: float, segmentations: dict[str, Volume],
-                truths: dict[str, Volume | None], folder) -> dict:
-  """Measures all volumes of a run, or goes on: analysis.json.
+                truths: dict[str, Volume | None], out: Path) -> dict:
+  """Measures all volumes of a run, or resumes doing so.
 
   Args:
     mvoxel: largest box, million voxels.
     segmentations: by name.
     truths: by name, None where only regions are known.
-    folder: workdir.
+    out: the run's analysis.json.
 
   Returns:
     The content of analysis.json: name -> as `analyse_volume`.
   """
-  path = Path(folder) / 'analysis.json'
-  found = files.read_json(path) if path.exists() else {}
+  quantities = files.read_json(out) if out.exists() else {}
   for name, labels in segmentations.items():
-    if name not in found:
-      found[name] = analyse_volume(labels, mvoxel, truths[name])
-      files.write_json(path, found)
+    if name not in quantities:
+      quantities[name] = analyse_volume(labels, mvoxel, truths[name])
+      files.write_json(out, quantities)
       progress.say(f'analysed {name}')
-  return found
+  return quantities

@@ -1,23 +1,19 @@
-"""The main job: data, train, segment, post-process, evaluate, analyse, report.
+"""The main job: data, training, segmentation, post-processing, metrics, report.
 
-Each stage finds its input in the workdir, and what it makes appears there under its
-name only when it is whole. A stage whose output is there is skipped, so a second call
-goes on where the first was stopped, and ends with the same numbers.
+`stages` holds the stages; here they are put together, as a whole and one by one for
+workdirs that exist.
 """
 from pathlib import Path
 
+from fibjax.config import from_dict
 from fibjax.datasets import collect
 from fibjax.errors import InputError
-from fibjax.methods import registry
-from fibjax.methods.network import fit
-from fibjax.pipeline import measure
-from fibjax.pipeline.segmenter import open_run
-from fibjax.pipeline.stages import claim, prepare, segment_all, write_metrics
+from fibjax.methods.registry import make_method
+from fibjax.pipeline import measure, stages
 from fibjax.report import page
 from fibjax.system import files
 from fibjax.system.cluster import HERE, Resources
-from fibjax.system.run_folder import undo_on_mistake
-from fibjax.training import members_table
+from fibjax.system.run_folder import RunFolder, lock, undo_on_mistake
 from fibjax.volumes.volume import open_volume
 
 
@@ -35,61 +31,89 @@ def run(config, folder, resources: Resources = HERE) -> dict:
   Raises:
     InputError: when the workdir is in use or belongs to another config.
   """
-  folder = Path(folder)
-  with undo_on_mistake(folder), files.lock(folder):
-    claim(config, folder)
-    inputs = prepare(config, folder)
-    fit(config, inputs, folder)
-    scores, segmentations = segment_all(config, inputs, folder, resources)
-    if not (folder / 'metrics.json').exists():
-      write_metrics(config, inputs, scores, segmentations, folder)
+  workdir, method = RunFolder(folder), make_method(config)
+  with undo_on_mistake(workdir), lock(workdir):
+    stages.record_settings(config, workdir)
+    inputs = stages.collect_inputs(config, method, workdir)
+    if method.fit is not None:
+      method.fit(inputs, workdir)
+    scores, segmentations = stages.segment_all(config, method, inputs, workdir,
+                                               resources)
+    if not workdir.metrics.exists():
+      stages.write_metrics(config.data.seed, inputs, scores, segmentations, workdir)
     if config.analyse.mvoxel:
-      measure.analyse_run(config.analyse.mvoxel, segmentations,
-                          {name: collect.open_truth(name, folder)
-                           for name in segmentations}, folder)
-    page.write_report(folder)
-    return files.read_json(folder / 'metrics.json')
+      _measure(config.analyse.mvoxel, segmentations, workdir)
+    write_report(config, workdir)
+    return files.read_json(workdir.metrics)
 
 
 def train_only(config, folder, resume: bool) -> dict:
-  """Data and training; returns the metrics of the best epoch.
+  """Collects the data and trains.
+
+  Args:
+    config: the experiment.
+    folder: workdir.
+    resume: whether to resume training that has begun.
+
+  Returns:
+    The metrics of the best epoch or setting.
 
   Raises:
-    InputError: when there are checkpoints already and resume is not asked for.
+    InputError: when the method has nothing to train, or when training has begun and
+      resume is not set.
   """
-  folder = Path(folder)
-  with undo_on_mistake(folder), files.lock(folder):
-    claim(config, folder)
-    if registry.is_classical(config):
-      registry.open_predictor(config, folder)  # says that there is none
+  workdir, method = RunFolder(folder), make_method(config)
+  with undo_on_mistake(workdir), lock(workdir):
+    stages.record_settings(config, workdir)
+    check_trained(method, config.model.name)
     if config.train.weights:
       raise InputError('config.train.weights', got=config.train.weights,
                        expected="'' to train", remedy='use fibjax run, or leave it out')
-    begun = any((folder / name).exists() for name in ('checkpoints', 'forest.npz'))
+    begun = workdir.checkpoints.exists() or workdir.forest.exists()
     if begun and not resume:
-      raise InputError(str(folder), got='a training that has begun',
+      raise InputError(str(workdir.path), got='an unfinished training run',
                        expected='an empty workdir, or --resume',
-                       remedy='add --resume to go on, or choose another --workdir')
-    fit(config, prepare(config, folder), folder)
-    if config.model.name == registry.FOREST:
-      return max(files.read_json(folder / 'forest.json'),
-                 key=lambda row: row['val_miou'])
-    return members_table.best_row(members_table.read_rows(folder))
+                       remedy='add --resume, or choose another --workdir')
+    return method.fit(stages.collect_inputs(config, method, workdir), workdir)
+
+
+def check_trained(method, name: str) -> None:
+  """Raises InputError for a method without training and scores."""
+  if method.fit is None:
+    raise InputError('config.model.name', got=repr(name),
+                     expected='a method that is trained',
+                     remedy='`fibjax run` segments with it as it is')
+
+
+def open_run(folder) -> tuple:
+  """Opens the workdir of a run that exists.
+
+  Returns:
+    Its config and its RunFolder.
+
+  Raises:
+    InputError: when folder is not a workdir.
+  """
+  workdir = RunFolder(folder)
+  return from_dict(files.read_json(workdir.config)), workdir
 
 
 def evaluate_again(folder) -> dict:
-  """Writes metrics.json of a run whose segmentation is there, and returns it."""
-  config, folder = open_run(folder)
-  scored = 'segmentation' if registry.is_classical(config) else 'scores'
-  with files.lock(folder):
-    inputs = prepare(config, folder)
-    opened = [{name: open_volume(folder / f'{kind}.ome.zarr' / name)
-               for name in inputs.prepared} for kind in (scored, 'segmentation')]
-    return write_metrics(config, inputs, *opened, folder)
+  """Writes metrics.json of a run whose segmentation exists, and returns its content."""
+  config, workdir = open_run(folder)
+  method = make_method(config)
+  scored = workdir.scores if method.label is None else workdir.segmentation
+  with lock(workdir):
+    inputs = stages.collect_inputs(config, method, workdir)
+    scores, segmentations = ({name: open_volume(group / name)
+                              for name in inputs.prepared}
+                             for group in (scored, workdir.segmentation))
+    return stages.write_metrics(config.data.seed, inputs, scores, segmentations,
+                                workdir)
 
 
 def analyse_again(folder, mvoxel: float | None = None) -> dict:
-  """Measures the segmentations of a run anew: analysis.json and the report.
+  """Measures the segmentations of a run again: analysis.json and the report.
 
   Args:
     folder: workdir.
@@ -98,23 +122,38 @@ def analyse_again(folder, mvoxel: float | None = None) -> dict:
   Raises:
     InputError: when folder is no workdir, nothing is segmented, or mvoxel is 0.
   """
-  config, folder = open_run(folder)
+  config, workdir = open_run(folder)
   mvoxel = config.analyse.mvoxel if mvoxel is None else mvoxel
   if not mvoxel:
     raise InputError('config.analyse.mvoxel', got=0, expected='a size to measure',
                      remedy='give --mvoxel')
-  group = folder / 'segmentation.ome.zarr'
-  names = sorted(path.name for path in group.glob('*')
-                 if path.is_dir() and path.suffix != '.partial')
+  names = sorted(path.name for path in workdir.segmentation.glob('*')
+                 if path.is_dir() and not files.is_partial(path))
   if not names:
-    raise InputError(str(folder), got='no segmentation', expected='a finished run',
-                     remedy='run it to its end first')
-  with files.lock(folder):
-    (folder / 'analysis.json').unlink(missing_ok=True)
-    found = measure.analyse_run(
-        mvoxel, {name: open_volume(group / name) for name in names},
-        {name: collect.open_truth(name, folder) for name in names}, folder)
-    page.write_report(folder)
-  return found
+    raise InputError(str(workdir.path), got='no segmentation',
+                     expected='a finished run', remedy='run it to its end first')
+  with lock(workdir):
+    workdir.analysis.unlink(missing_ok=True)
+    quantities = _measure(mvoxel, {name: open_volume(workdir.segmentation / name)
+                                   for name in names}, workdir)
+    write_report(config, workdir)
+  return quantities
 
 
+def report_again(folder) -> Path:
+  """Writes report.html of a run again, and returns its path."""
+  config, workdir = open_run(folder)
+  return write_report(config, workdir)
+
+
+def write_report(config, workdir: RunFolder) -> Path:
+  """Writes the report of a workdir, finished or not, and returns its path."""
+  source = collect.find_source(config.data)
+  return page.write_report(workdir, make_method(config).facts,
+                           source_inputs=source.describe(config.data),
+                           is_published=source.is_published)
+
+
+def _measure(mvoxel: float, segmentations, workdir: RunFolder) -> dict:
+  truths = {name: collect.open_truth(name, workdir) for name in segmentations}
+  return measure.analyse_run(mvoxel, segmentations, truths, workdir.analysis)

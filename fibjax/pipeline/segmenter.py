@@ -1,72 +1,189 @@
-"""TODO fibjax.pipeline.segmenter."""
+"""A finished run applied to arrays and volumes."""
+import functools
 from pathlib import Path
 
-from fibjax.config import from_dict
-from fibjax.datasets import collect
+import numpy as np
+
 from fibjax.errors import InputError
-from fibjax.inference.segment import segment_scores
-from fibjax.methods import registry
+from fibjax.inference.score import (
+  BlockScorer,
+  Scorer,
+  check_window,
+  score_array,
+  score_volume,
+)
+from fibjax.inference.segment import Postprocessing, segment_array, segment_scores
+from fibjax.methods.method import Method
+from fibjax.methods.registry import make_method
+from fibjax.pipeline import stages
+from fibjax.pipeline.run import check_trained, open_run
 from fibjax.preparation import scaling
 from fibjax.system import files, progress
 from fibjax.system.cluster import HERE, Resources
-from fibjax.system.run_folder import undo_on_mistake
+from fibjax.system.run_folder import RunFolder, lock, undo_on_mistake
 from fibjax.volumes.volume import open_volume
 
 
-def open_run(folder) -> tuple:
-  """The config and workdir of a run that exists.
+class Segmenter:
+  """A trained network, ensemble or forest, or a classical method, ready to use.
 
-  Raises:
-    InputError: when folder is not a workdir.
+  Attributes:
+    method: the method.
+    scorer: what scores; None for a classical method.
+    postprocessing: how scores become labels, as tuned on the validation regions.
   """
-  folder = Path(folder)
-  return from_dict(files.read_json(folder / 'config.json')), folder
+
+  def __init__(self, method: Method, scorer: Scorer | None, prepare,
+               postprocessing: Postprocessing, memory_gb: float = 1.5):
+    """Makes a segmenter; `load` makes that of a workdir.
+
+    Args:
+      method, scorer, postprocessing: see the attributes.
+      prepare: config.prepare, how grey values are scaled before scoring.
+      memory_gb: memory for the tiles in work, 10^9 bytes.
+    """
+    self.method = method
+    self.scorer = scorer
+    self.postprocessing = postprocessing
+    self._prepare = prepare
+    self._memory_gb = memory_gb
+
+  @functools.cached_property
+  def _opened(self) -> BlockScorer:
+    if self.scorer is None:
+      raise InputError('segmenter.score', got=f'the method {self.method.facts.title}',
+                       expected='a method with scores',
+                       remedy='use segmenter.segment: it labels without scores')
+    return self.scorer.open(self._memory_gb)
+
+  def score(self, image_zyx: np.ndarray) -> np.ndarray:
+    """Scores every voxel of an image.
+
+    Args:
+      image_zyx: [z, y, x] grey values as acquired: uint8, uint16, or floats in about
+        [0, 1]. They are scaled as the run scaled its volumes.
+
+    Returns:
+      [z, y, x] float32 P(solid).
+
+    Raises:
+      InputError: for an array of another rank or dtype, NaN or infinite values, one
+        grey value everywhere, or an image smaller than the method's window; for a
+        classical method, which has no scores.
+    """
+    opened = self._opened
+    scores = score_array(opened, self._scale(image_zyx))
+    return scores[0] if self.scorer.channels else scores
+
+  def segment(self, image_zyx: np.ndarray, voxel_size_zyx_nm=None) -> np.ndarray:
+    """Segments an image.
+
+    Args:
+      image_zyx: as for `score`.
+      voxel_size_zyx_nm: z, y, x; read by some classical methods alone.
+
+    Returns:
+      [z, y, x] uint8 labels, 0 pore and 1 solid.
+
+    Raises:
+      InputError: as `score`.
+    """
+    if self.scorer is None:
+      return self.method.label(self._scale(image_zyx), voxel_size_zyx_nm)
+    return segment_array(self.score(image_zyx), self.postprocessing)
+
+  def segment_volume(self, source, out, *, resources: Resources = HERE) -> Path:
+    """Segments a volume on disk, of any size; resumes an interrupted call.
+
+    Args:
+      source: path of the raw volume.
+      out: folder for prepared.ome.zarr, scores.ome.zarr and segmentation.ome.zarr.
+      resources: where to work.
+
+    Returns:
+      Path of the segmentation.
+
+    Raises:
+      InputError: when the volume is smaller than the method's window, or `out` holds
+        results of another volume or of other weights.
+    """
+    raw = open_volume(Path(source).resolve())
+    check_window(str(source), raw.shape, self._window_zyx)
+    with undo_on_mistake(Path(out)), lock(out):
+      results = RunFolder(out)
+      if not results.prepared.exists():
+        scaling.prepare_volume(raw, results.prepared, scale=self._prepare.scale,
+                               gradient=self._prepare.gradient)
+      prepared = open_volume(results.prepared)
+      record = prepared.attributes['preprocessing']
+      if record['source'] != str(raw.path):
+        raise InputError(str(out), got=f'results of {record["source"]}',
+                         expected=f'none, or those of {raw.path}',
+                         remedy='choose another --out')
+      files.write_json(results.preprocessing, record)
+      if self.scorer is None:
+        stages.label_volume(self.method, prepared, results.segmentation)
+      else:
+        scores = score_volume(self.scorer, prepared, results.scores,
+                              resources=resources)
+        segment_scores(scores, results.segmentation, self.postprocessing,
+                       resources=resources)
+    return results.segmentation
+
+  @property
+  def _window_zyx(self) -> tuple[int, int, int]:
+    return (self.method if self.scorer is None else self.scorer).window_zyx
+
+  def _scale(self, image_zyx) -> np.ndarray:
+    image_zyx = scaling.scale_image(image_zyx, scale=self._prepare.scale,
+                                    gradient=self._prepare.gradient)
+    check_window('image_zyx', image_zyx.shape, self._window_zyx)
+    return image_zyx
 
 
-def segment_other(folder, source, out, mode: str,
-                  resources: Resources = HERE) -> Path:
-  """Applies a finished run to another volume of the same kind of material.
+def load(folder, *, mode: str = 'auto', memory_gb: float = 1.5) -> Segmenter:
+  """Loads a finished run: a network, an ensemble, a forest, or a classical method.
 
   Args:
     folder: workdir of the run.
-    source: raw volume.
-    out: folder for prepared.ome.zarr, scores.ome.zarr and segmentation.ome.zarr.
-    mode: 'auto', 'dense' or 'patch'.
+    mode: 'auto' and 'dense', or 'patch', each voxel by its own neighbourhood.
+    memory_gb: memory for the tiles in work of arrays, 10^9 bytes.
+
+  Raises:
+    InputError: when folder is no workdir, or nothing was trained there.
+  """
+  config, workdir = open_run(folder)
+  method = make_method(config)
+  scorer = method.open(workdir, mode) if method.open is not None else None
+  return Segmenter(method, scorer, config.prepare, _postprocessing(config, workdir),
+                   memory_gb)
+
+
+def segment_other(folder, source, out, mode: str, resources: Resources = HERE) -> Path:
+  """Applies a finished, trained run to another volume of the same kind of material.
+
+  Args:
+    folder: workdir of the run.
+    source: path of the raw volume.
+    out: folder for the results.
+    mode: as for `load`.
     resources: where to work.
 
   Returns:
     Path of the segmentation.
   """
-  config, folder = open_run(folder)
-  chosen = _postprocess_of(config, folder)
-  predictor = registry.open_predictor(config, folder)
-  raw = open_volume(Path(source).resolve())
-  for network in predictor.models if registry.is_network(config) else (None,):
-    collect.check_window(str(source), raw.shape, registry.window_zyx(config, network))
-  with undo_on_mistake(Path(out)), files.lock(out) as out:
-    prepared = out / 'prepared.ome.zarr'
-    if not prepared.exists():
-      scaling.prepare_volume(raw, prepared, scale=config.prepare.scale,
-                               gradient=config.prepare.gradient)
-    record = open_volume(prepared).attributes['preprocessing']
-    if record['source'] != str(raw.path):
-      raise InputError(str(out), got=f'results of {record["source"]}',
-                       expected=f'none, or those of {raw.path}',
-                       remedy='choose another --out')
-    files.write_json(out / 'preprocessing.json', record)
-    scores = registry.score_volume(predictor, open_volume(prepared),
-                                  out / 'scores.ome.zarr', mode, resources)
-    result = out / 'segmentation.ome.zarr'
-    segment_scores(scores, result, chosen['sigma_px'], chosen['threshold'],
-                   config.postprocess, resources)
-  return result
+  config, workdir = open_run(folder)
+  check_trained(make_method(config), config.model.name)
+  if not workdir.postprocess.exists():
+    settings = config.postprocess
+    progress.say('post-processing is not tuned (`fibjax run` tunes it): sigma '
+                 f'{settings.sigma_px} px, threshold {settings.threshold}')
+  return load(folder, mode=mode).segment_volume(source, out, resources=resources)
 
 
-def _postprocess_of(config, folder: Path) -> dict:
-  """The tuned post-processing of a run; the config's where it was only trained."""
-  if (folder / 'postprocess.json').exists():
-    return files.read_json(folder / 'postprocess.json')
-  settings = config.postprocess
-  progress.say(f'post-processing is not tuned (`fibjax run` does that): sigma '
-               f'{settings.sigma_px} px, threshold {settings.threshold}')
-  return {'sigma_px': settings.sigma_px, 'threshold': settings.threshold}
+def _postprocessing(config, workdir: RunFolder) -> Postprocessing:
+  """As tuned; as in the config for a run that was only trained."""
+  chosen = config.postprocess
+  if workdir.postprocess.exists():
+    chosen = files.read_json(workdir.postprocess)
+  return stages.postprocessing(config.postprocess, chosen)

@@ -1,121 +1,172 @@
-"""TODO fibjax.pipeline.stages."""
+"""The stages of the main job, each from what the one before left in the workdir.
+
+A stage's output appears under its name only when it is complete, and a stage whose
+output exists is skipped. So a second call resumes where the first was stopped, and ends
+with the same numbers.
+"""
+import math
 import shutil
 from pathlib import Path
 
-from fibjax.annotation import contexts
-from fibjax.annotation.regions import (
-  Regions,
-  concatenate_regions,
-  region_mask,
-  select_regions,
-)
+import numpy as np
+
+from fibjax.annotation.regions import Regions, region_mask, select_regions
 from fibjax.config import to_dict
 from fibjax.datasets import collect
 from fibjax.errors import InputError
 from fibjax.evaluation import evaluate
 from fibjax.inference import postprocess
-from fibjax.inference.segment import segment_scores
-from fibjax.methods import classical, registry
-from fibjax.methods.method import Inputs
-from fibjax.methods.network import _trained_regions
+from fibjax.inference.score import Scorer, score_volume
+from fibjax.inference.segment import Postprocessing, segment_scores
+from fibjax.methods.method import Inputs, Method
 from fibjax.preparation import scaling
-from fibjax.system import files, progress
+from fibjax.system import files, progress, provenance
 from fibjax.system.cluster import HERE, Resources
-from fibjax.training import loss_expression, sampling
-from fibjax.volumes.volume import Volume, create_group, open_volume
+from fibjax.system.devices import device_memory_bytes
+from fibjax.system.run_folder import RunFolder
+from fibjax.volumes.volume import (
+  Volume,
+  create_group,
+  new_volume,
+  open_volume,
+  read_box,
+  write_box,
+)
+
+_COPIES = 12  # of the volume, float32, that a classical method holds at most
+_TUNING_SIGMA_PX = 6.0  # largest sigma that is tried
 
 
-def segment_all(config, inputs: Inputs, folder: Path,
+def record_settings(config, run: RunFolder) -> None:
+  """Writes config, inputs and versions .json, or checks that the workdir has the same.
+
+  Raises:
+    InputError: when the workdir was made with other settings; names them.
+  """
+  collect.find_source(config.data)  # mistakes are reported before any work
+  content, inputs = to_dict(config), collect.fingerprint(config.data)
+  if run.config.exists():
+    differing = sorted(provenance.differences(files.read_json(run.config), content))
+    differing += sorted(provenance.differences(files.read_json(run.inputs), inputs))
+    if differing:
+      raise InputError(str(run.path), got=f'other settings: {"; ".join(differing)}',
+                       expected='the settings and files the workdir was made with',
+                       remedy='choose another --workdir, or the same settings')
+    return
+  provenance.write_versions(run)
+  files.write_json(run.inputs, inputs)
+  files.write_json(run.config, content)
+
+
+def collect_inputs(config, method: Method, run: RunFolder) -> Inputs:
+  """Raw volumes and regions, checked; then the prepared volumes (§1.2)."""
+  raw, regions = collect.collect(config.data, config.split, method.window_zyx, run)
+  if method.check is not None:
+    method.check(regions)
+  return Inputs(prepare_volumes(config.prepare, raw, run), regions)
+
+
+def prepare_volumes(settings, raw: dict[str, Volume], run: RunFolder
+                    ) -> dict[str, Volume]:
+  """Scales volumes for the networks, or resumes doing so (§1.2).
+
+  Args:
+    settings: config.prepare.
+    raw: volumes by name.
+    run: workdir; gets the prepared volumes and their records.
+  """
+  group = create_group(run.prepared)
+  records = files.read_json(run.preprocessing) if run.preprocessing.exists() else {}
+  for name, volume in raw.items():
+    if name not in records or not (group / name).exists():
+      shutil.rmtree(group / name, ignore_errors=True)  # left by a killed run
+      records[name] = scaling.prepare_volume(volume, group / name, scale=settings.scale,
+                                             gradient=settings.gradient)
+      files.write_json(run.preprocessing, records)
+      progress.say(f'prepared {name}')
+  return {name: open_volume(group / name) for name in raw}
+
+
+def segment_all(config, method: Method, inputs: Inputs, run: RunFolder,
                 resources: Resources = HERE) -> tuple[dict, dict]:
   """Scores and segmentations of all volumes by name.
 
   A classical method has no scores: its labels stand for both.
   """
-  if registry.is_classical(config):
-    group = create_group(folder / 'segmentation.ome.zarr')
-    labels = {name: classical.segment_volume(config.model.name, volume, group / name)
+  if method.label is not None:
+    group = create_group(run.segmentation)
+    labels = {name: label_volume(method, volume, group / name)
               for name, volume in inputs.prepared.items()}
     return labels, labels
-  scores = score(config, inputs, registry.open_predictor(config, folder), folder,
-                 resources)
-  return scores, segment(config, inputs, scores, folder, resources)
+  scores = score_volumes(method.open(run, config.segment.mode), inputs.prepared, run,
+                         resources)
+  return scores, segment_volumes(config.postprocess, inputs.regions, scores, run,
+                                 resources)
 
 
-def claim(config, folder: Path) -> None:
-  """Writes config, inputs and versions .json, or checks that the workdir is theirs.
+def label_volume(method: Method, source: Volume, out) -> Volume:
+  """Labels a prepared volume by a classical method, in memory; once.
+
+  Args:
+    method: with `label`.
+    source: prepared volume.
+    out: path of the label volume; returned unchanged when it exists.
 
   Raises:
-    InputError: when the workdir was made with other settings; names them.
+    InputError: when the volume does not fit the memory, or as the method.
   """
-  path, content = folder / 'config.json', to_dict(config)
-  found, inputs = folder / 'inputs.json', collect.fingerprint(config)
-  if path.exists():
-    differing = sorted(files.differences(files.read_json(path), content))
-    differing += sorted(files.differences(files.read_json(found), inputs))
-    if differing:
-      raise InputError(str(folder), got=f'other settings: {"; ".join(differing)}',
-                       expected='the settings and files the workdir was made with',
-                       remedy='choose another --workdir, or the same settings')
-    return
-  files.write_versions(folder)
-  files.write_json(found, inputs)
-  files.write_json(path, content)
+  if Path(out).exists():
+    return open_volume(out)
+  title = method.facts.title
+  needed, limit = 4 * _COPIES * math.prod(source.shape), device_memory_bytes()
+  if needed > limit:
+    raise InputError(str(source.path),
+                     got=f'{needed / 2**30:.1f} GiB needed by {title}',
+                     expected=f'at most the {limit / 2**30:.1f} GiB of this machine',
+                     remedy='segment a part of it, or use a network')
+  labels_zyx = method.label(read_box(source, (0, 0, 0), source.shape),
+                            source.voxel_size_zyx_nm)
+  with new_volume(out, source.shape, np.uint8, source.voxel_size_zyx_nm,
+                  fill_value=None, attributes={'method': title}) as labels:
+    write_box(labels, (0, 0, 0), labels_zyx)
+  progress.say(f'{title}: segmented {source.path.name}')
+  return open_volume(out)
 
 
-def prepare(config, folder: Path) -> Inputs:
-  """Data and pre-processing (§1.2): prepared.ome.zarr, preprocessing.json."""
-  loss_expression.make_loss(config.train.loss)  # a mistake in it is told before any work
-  model = registry.make_network(config)
-  raw, regions = collect.collect(config, registry.window_zyx(config, model), folder)
-  if model is not None:
-    trained = _trained_regions(config, regions)
-    contexts.check_memory(concatenate_regions(trained), model.before_px, model.n_z)
-    sampling.make_plan(config.train, config.data.seed,
-                       *(side.masks_ryx for side in trained))
-  return Inputs(prepare_volumes(config, raw, folder), regions, model)
+def score_volumes(scorer: Scorer, prepared: dict[str, Volume], run: RunFolder,
+                  resources: Resources = HERE) -> dict[str, Volume]:
+  """Scores every voxel of every volume."""
+  group = create_group(run.scores)
+  return {name: score_volume(scorer, volume, group / name, resources=resources)
+          for name, volume in prepared.items()}
 
 
-def prepare_volumes(config, raw: dict[str, Volume], folder: Path) -> dict[str, Volume]:
-  """Pre-processes volumes, or goes on: prepared.ome.zarr, preprocessing.json (§1.2)."""
-  group = create_group(folder / 'prepared.ome.zarr')
-  record_path = folder / 'preprocessing.json'
-  records = files.read_json(record_path) if record_path.exists() else {}
-  for name, volume in raw.items():
-    if name not in records or not (group / name).exists():
-      shutil.rmtree(group / name, ignore_errors=True)  # made by a killed run
-      records[name] = scaling.prepare_volume(
-          volume, group / name, scale=config.prepare.scale,
-          gradient=config.prepare.gradient)
-      files.write_json(record_path, records)
-      progress.say(f'prepared {name}')
-  return {name: open_volume(group / name) for name in raw}
+def segment_volumes(settings, regions: Regions, scores: dict[str, Volume],
+                    run: RunFolder, resources: Resources = HERE) -> dict[str, Volume]:
+  """Tunes the post-processing on the validation regions and applies it (§1.10).
 
-
-def score(config, inputs: Inputs, predictor, folder: Path,
-          resources: Resources) -> dict[str, Volume]:
-  """Scores every voxel of every volume by what `methods.open_predictor` gave:
-  scores.ome.zarr/<name>."""
-  group = create_group(folder / 'scores.ome.zarr')
-  return {name: registry.score_volume(predictor, volume, group / name,
-                                     config.segment.mode, resources)
-          for name, volume in inputs.prepared.items()}
-
-
-def segment(config, inputs: Inputs, scores, folder: Path,
-            resources: Resources) -> dict[str, Volume]:
-  """Tunes and applies the post-processing: segmentation.ome.zarr/<name> (§1.10)."""
-  settings = config.postprocess
-  path = folder / 'postprocess.json'
-  if not path.exists():
-    chosen = _choose_postprocess(settings, inputs.regions, scores)
-    files.write_json(path, chosen)
+  Args:
+    settings: config.postprocess.
+    regions: annotated regions.
+    scores: P(solid) by name.
+    run: workdir; gets what was tuned, and the segmentations.
+    resources: where to work.
+  """
+  if not run.postprocess.exists():
+    chosen = _choose_postprocess(settings, regions, scores)
+    files.write_json(run.postprocess, chosen)
     progress.say(f'post-processing: sigma {chosen["sigma_px"]:.2f} px, threshold '
                  f'{chosen["threshold"]:.3f}')
-  chosen = files.read_json(path)
-  group = create_group(folder / 'segmentation.ome.zarr')
-  return {name: segment_scores(volume, group / name, chosen['sigma_px'],
-                               chosen['threshold'], settings, resources)
+  how = postprocessing(settings, files.read_json(run.postprocess))
+  group = create_group(run.segmentation)
+  return {name: segment_scores(volume, group / name, how, resources=resources)
           for name, volume in scores.items()}
+
+
+def postprocessing(settings, chosen: dict) -> Postprocessing:
+  """The post-processing of config.postprocess, with the sigma and threshold chosen."""
+  return Postprocessing(chosen['sigma_px'], chosen['threshold'], settings.kernel,
+                        settings.min_size_vox, settings.ndim, settings.connectivity)
 
 
 def _choose_postprocess(settings, regions: Regions, scores) -> dict:
@@ -123,25 +174,36 @@ def _choose_postprocess(settings, regions: Regions, scores) -> dict:
     return {'sigma_px': settings.sigma_px, 'threshold': settings.threshold,
             'tuned': False}
   validation = select_regions(regions, split='val')
-  margin = postprocess.margin_px(6.0, settings.kernel)
+  margin = postprocess.margin_px(_TUNING_SIGMA_PX, settings.kernel)
   crops = []
   for r, name in enumerate(validation.volume):
-    mask_yx = region_mask(validation, r)
     score_yx, start_yx = evaluate.crop_region(scores[name], validation, r, margin)
-    crops.append(postprocess.RegionScore(score_yx, mask_yx, start_yx))
+    crops.append(postprocess.RegionScore(score_yx, region_mask(validation, r),
+                                         start_yx))
   best = postprocess.tune(crops, kernel=settings.kernel)
   return {'sigma_px': best.sigma_px, 'threshold': best.threshold, 'tuned': True,
           'val_miou': best.miou, 'tried': best.table.tolist()}
 
 
-def write_metrics(config, inputs: Inputs, scores, segmentations, folder: Path) -> dict:
-  """metrics.json and porosities.csv of what is in the workdir."""
-  truths = {name: collect.open_truth(name, folder) for name in scores}
+def write_metrics(seed: int, inputs: Inputs, scores, segmentations,
+                  run: RunFolder) -> dict:
+  """Writes metrics.json and porosities.csv of what is in the workdir.
+
+  Args:
+    seed: of the bootstrap over regions.
+    inputs: prepared volumes and annotated regions.
+    scores, segmentations: by name.
+    run: workdir.
+
+  Returns:
+    The content of metrics.json.
+  """
+  truths = {name: collect.open_truth(name, run) for name in scores}
   result, rows = evaluate.evaluate(inputs.prepared, inputs.regions, scores,
-                                   segmentations, truths, config.data.seed)
-  if not registry.is_classical(config):
-    chosen = files.read_json(folder / 'postprocess.json')
-    result['postprocess'] = {k: chosen[k] for k in ('sigma_px', 'threshold')}
-  files.write_text(folder / 'porosities.csv', rows)
-  files.write_json(folder / 'metrics.json', result)
+                                   segmentations, truths, seed)
+  if run.postprocess.exists():
+    chosen = files.read_json(run.postprocess)
+    result['postprocess'] = {key: chosen[key] for key in ('sigma_px', 'threshold')}
+  files.write_text(run.porosities, rows)
+  files.write_json(run.metrics, result)
   return result

@@ -32,7 +32,7 @@ import numpy as np
 from pystackreg import StackReg
 from scipy import ndimage
 
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.preparation import brightness
 
 TRENDS = ('keep', 'linear', 'highpass')
@@ -185,8 +185,7 @@ def detrend(rigid_z3: np.ndarray, trend: str, sigma_z: float = 15.0) -> np.ndarr
     InputError: for another trend.
   """
   if trend not in TRENDS:
-    raise InputError('align trend', got=repr(trend), expected=f'one of {TRENDS}',
-                     remedy='choose one of them')
+    raise unknown('align trend', trend, TRENDS)
   rigid_z3 = np.array(rigid_z3, np.float64)
   if trend == 'keep' or len(rigid_z3) < 2:
     return rigid_z3

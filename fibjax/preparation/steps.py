@@ -12,13 +12,12 @@ estimates for the stack. Parameters and estimates are JSON. Names of estimates w
 entry per slice end in _z (numbers) or _z2, _z3 (rows of numbers). Grey values are
 float32 on the raw scale, solid brighter than pores. A new step is one entry of KINDS.
 """
-import difflib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.errors import InputError
+from fibjax.errors import InputError, unknown
 from fibjax.preparation import alignment, brightness, destripe, scaling
 from fibjax.preparation.brightness import SolidLevel
 
@@ -146,24 +145,18 @@ def check_estimated(step: Step, estimated, slices: int) -> None:
 
 def _kind(name):
   if name not in KINDS:
-    raise InputError('steps', got=repr(name), expected=f'some of {",".join(KINDS)}',
-                     remedy=_correction(name, KINDS))
+    raise unknown('steps', name, KINDS)
   return KINDS[name]
 
 
 def _known(name, key) -> Parameter:
   known = _kind(name).parameters
   if key not in known:
-    raise InputError(f'step {name}', got=f'parameter {key!r}',
-                     expected=f'one of {", ".join(known)}' if known else 'none',
-                     remedy=_correction(key, known))
+    if not known:
+      raise InputError(f'step {name}', got=f'parameter {key!r}',
+                       expected='no parameter', remedy='leave it out')
+    raise unknown(f'step {name}: parameter', key, known)
   return known[key]
-
-
-def _correction(word: str, known) -> str:
-  """The remedy for a misspelt word."""
-  nearest = difflib.get_close_matches(word, known, n=1)
-  return f'did you mean {nearest[0]!r}?' if nearest else 'correct it'
 
 
 def _parse(name, key, text):
@@ -188,9 +181,10 @@ def _completed(step) -> dict:
         wanted is bool or not isinstance(value, bool))
     in_range = isinstance(value, str | bool) or known.low <= value < np.inf
     if not (right_type and in_range) or known.choices and value not in known.choices:
+      if known.choices:
+        raise unknown(f'step {step.name}:{key}', value, known.choices)
       least = '' if wanted in (bool, str) else f' >= {known.low:g}'
-      expected = (f'one of {", ".join(known.choices[:8])}' if known.choices else
-                  _KIND_NAMES[wanted] + least)
+      expected = _KIND_NAMES[wanted] + least
       raise InputError(f'step {step.name}:{key}', got=repr(value), expected=expected,
                        remedy='correct it')
   known = KINDS[step.name].parameters

@@ -1,9 +1,9 @@
-"""The report's figures, drawn from arrays in the colours of Skarberg et al. 2021.
+"""Figures of the report, drawn from arrays in the colours of Skärberg et al. 2021.
 
 Arrays are [y, x]: grey images, labels 0 pore, 1 solid, 255 unlabelled, scores P(solid)
 in [0, 1]. Axes are in micrometres where the voxel size is known and in pixels
-otherwise. Every function returns a matplotlib Figure that nothing else holds; no
-display, no global state. Names are drawn as they are, never as formulas.
+otherwise. Every function returns a new matplotlib Figure, without a display and without
+global state. Names are drawn verbatim, never parsed as formulas.
 """
 import io
 import math
@@ -16,6 +16,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, Rectangle
 
+from fibjax.metrics.labels import UNLABELLED
+
 SCORE_COLOURS = LinearSegmentedColormap.from_list(
     'score', [(0.0, 'black'), (0.5, '#00ff00'), (1.0, 'white')])
 PORE_RGB, SOLID_RGB = (0.0, 0.75, 0.0), (0.9, 0.0, 0.0)
@@ -24,10 +26,10 @@ COMPARISON_RGB = {  # (label, segmentation)
     (0, 1): (0.0, 0.75, 0.0), (1, 0): (1.0, 0.55, 0.0)}
 COMPARISON_NAMES = {
     (0, 0): 'correct pore', (1, 1): 'correct solid',
-    (0, 1): 'pore called solid', (1, 0): 'solid called pore'}
+    (0, 1): 'pore taken for solid', (1, 0): 'solid taken for pore'}
 UNLABELLED_RGB = (0.62, 0.62, 0.66)
 _OVERLAY_ALPHA = 0.32
-# Okabe and Ito's colours, safe for colour-blind readers; a marker each besides.
+# Okabe and Ito's colours, safe for colour-blind readers, and a marker for each.
 COLOURS = ('#0072b2', '#d55e00', '#009e73', '#cc79a7', '#e69f00', '#56b4e9',
            '#000000')
 MARKERS = 'os^Dv<>'
@@ -39,11 +41,11 @@ _STYLE = {
     'xtick.major.width': 0.6, 'ytick.major.width': 0.6, 'xtick.major.size': 2.5,
     'ytick.major.size': 2.5, 'legend.frameon': False, 'savefig.dpi': 160,
     'figure.dpi': 100}
-styled = matplotlib.rc_context(_STYLE)  # decorates every function that draws
+styled = matplotlib.rc_context(_STYLE)  # decorator of every function that draws
 
 
 class RegionPanel(NamedTuple):
-  """One annotated region as figure 8 shows it.
+  """An annotated region as in Figure 8 of the paper.
 
   Attributes:
     name: the volume's name.
@@ -79,7 +81,7 @@ def stretch(image_yx: np.ndarray) -> np.ndarray:
 
 
 def overlay(image_yx: np.ndarray, labels_yx: np.ndarray) -> np.ndarray:
-  """Tints a grey image, pore green and solid red; unlabelled voxels stay grey.
+  """Tints a grey image: pore green, solid red; unlabelled voxels stay grey.
 
   Returns:
     [y, x, rgb] float32 in [0, 1].
@@ -99,18 +101,18 @@ def comparison(mask_yx: np.ndarray, segmentation_yx: np.ndarray) -> np.ndarray:
   """
   rgb = np.empty((*mask_yx.shape, 3), np.float32)
   rgb[:] = UNLABELLED_RGB
-  for (label, said), colour in COMPARISON_RGB.items():
-    rgb[(mask_yx == label) & (segmentation_yx == said)] = colour
+  for (label, prediction), colour in COMPARISON_RGB.items():
+    rgb[(mask_yx == label) & (segmentation_yx == prediction)] = colour
   return rgb
 
 
 def unit(voxel_size_yx_nm) -> str:
-  """What axes are labelled in."""
+  """Returns the unit of length of the axes."""
   return 'pixels' if voxel_size_yx_nm is None else '\N{MICRO SIGN}m'
 
 
 def show(ax, picture, voxel_size_yx_nm, *, scale_bar=False, **kwargs):
-  """Draws a picture with axes in micrometres or pixels, its origin at top left."""
+  """Draws a picture with axes in micrometres or pixels, its origin at the top left."""
   h, w = picture.shape[:2]
   dy, dx = (v / 1000 for v in voxel_size_yx_nm) if voxel_size_yx_nm else (1, 1)
   kwargs = {'cmap': 'gray', 'vmin': 0, 'vmax': 1} | kwargs
@@ -156,14 +158,14 @@ def _legend(ax, entries, **kwargs):
 @styled
 def neighbourhood_figure(stack_zyx: np.ndarray, sizes_px, chosen_px: int | None,
                          voxel_size_yx_nm=None) -> Figure:
-  """Draws the neighbourhood sizes around one voxel (figure 1 of the paper).
+  """Draws the neighbourhood sizes around one voxel (Figure 1 of the paper).
 
   Args:
     stack_zyx: [n_z, y, x] grey, the slices of one neighbourhood; the voxel is in the
       middle of each axis.
     sizes_px: side lengths of the squares, odd.
-    chosen_px: the side length that the run uses, its slices drawn beside; None for
-      squares only.
+    chosen_px: the side length that the run uses, whose slices are drawn on the right;
+      None draws the squares only.
     voxel_size_yx_nm: in-plane voxel size or None.
   """
   stack_zyx = stretch(stack_zyx)
@@ -172,8 +174,9 @@ def neighbourhood_figure(stack_zyx: np.ndarray, sizes_px, chosen_px: int | None,
   dy, dx = (v / 1000 for v in voxel_size_yx_nm) if voxel_size_yx_nm else (1, 1)
   columns = 0 if chosen_px is None else math.ceil(n_z / 3)
   figure = Figure(figsize=(4.5 + 1.45 * columns, 4.3), layout='constrained')
-  parts = figure.subfigures(1, 2, width_ratios=[4.5, 1.45 * columns]) if columns else ()
-  ax = (parts[0] if columns else figure).subplots()
+  squares, slices = (figure.subfigures(1, 2, width_ratios=[4.5, 1.45 * columns])
+                     if columns else (figure, None))
+  ax = squares.subplots()
   show(ax, middle, voxel_size_yx_nm, scale_bar=True)
   # The centre of the middle voxel; a square covers whole voxels around it.
   cy, cx = (h // 2 + 0.5) * dy, (w // 2 + 0.5) * dx
@@ -185,7 +188,7 @@ def neighbourhood_figure(stack_zyx: np.ndarray, sizes_px, chosen_px: int | None,
                            linewidth=2.0 if chosen else 1.1, path_effects=[
                                patheffects.withStroke(linewidth=3.0 if chosen else 2.1,
                                                       foreground='black')]))
-    # Labels go down the diagonal, inside their square, so that none meets another.
+    # Labels follow the diagonal, each inside its square, so that none overlap.
     ax.text(x + size * dx - 0.006 * w * dx, y + 0.004 * h * dy, str(size),
             color=colour, fontsize=8, fontweight='bold', ha='right', va='top',
             path_effects=[patheffects.withStroke(linewidth=1.6, foreground='black')])
@@ -193,7 +196,7 @@ def neighbourhood_figure(stack_zyx: np.ndarray, sizes_px, chosen_px: int | None,
   ax.set(**{f'{axis}label': f'{axis} ({unit(voxel_size_yx_nm)})' for axis in 'xy'})
   ax.set_title('Side of the neighbourhood in pixels')
   if columns:
-    _draw_slices(parts[1], stack_zyx, chosen_px, columns)
+    _draw_slices(slices, stack_zyx, chosen_px, columns)
   return figure
 
 
@@ -214,11 +217,11 @@ def _draw_slices(figure, stack_zyx, size_px, columns):
 
 @styled
 def curves_figure(curves: dict) -> Figure:
-  """Draws loss and accuracy against epoch (figure 6 of the paper).
+  """Draws loss and accuracy against epoch (Figure 6 of the paper).
 
   Args:
-    curves: columns of metrics.csv as float arrays of one length, NaN where empty;
-      epoch and any of train_bce (or train_loss, with the weight penalty), val_bce,
+    curves: columns of metrics.csv as float arrays of equal length, NaN where empty:
+      epoch, and any of train_bce (or train_loss, with the weight penalty), val_bce,
       train_accuracy, val_accuracy, val_miou.
   """
   figure = Figure(figsize=(8.2, 3.1), layout='constrained')
@@ -247,6 +250,8 @@ def curves_figure(curves: dict) -> Figure:
     ax.grid(color='0.9', linewidth=0.6)
     ax.spines[['top', 'right']].set_visible(False)
     ax.xaxis.get_major_locator().set_params(integer=True)
+    if len(epoch) == 1:
+      ax.set_xticks(epoch)
     if ax.get_legend_handles_labels()[0]:
       ax.legend(loc='best', frameon=True, edgecolor='none', framealpha=0.85)
   return figure
@@ -254,10 +259,10 @@ def curves_figure(curves: dict) -> Figure:
 
 @styled
 def regions_figure(panels: list[RegionPanel]) -> Figure:
-  """Draws one region per volume, image to comparison (figure 8 of the paper)."""
+  """Draws one region per volume, image to comparison (Figure 8 of the paper)."""
   titles = ('Image', 'Manual', 'Score', 'Automatic', 'Comparison')
   aspects = [_height_over_width(p.image_yx.shape, p.voxel_size_yx_nm) for p in panels]
-  # Inches: a panel is 1.85 wide; ticks and titles take 0.2 per row, the keys 0.95.
+  # Inches: a panel is 1.85 wide; ticks and titles take 0.2 per row, the legends 0.95.
   heights = [1.85 * a + 0.2 for a in aspects] + [0.95]
   figure = Figure(figsize=(10.2, sum(heights) + 0.45), layout='constrained')
   figure.get_layout_engine().set(w_pad=0.03, h_pad=0.04, wspace=0.01, hspace=0.01)
@@ -284,8 +289,8 @@ def regions_figure(panels: list[RegionPanel]) -> Figure:
     ax.set_title(title)
   for ax in axes[-2]:
     ax.set_xlabel(unit(panels[-1].voxel_size_yx_nm))
-  _draw_keys(figure, axes[-1], score,
-             has_unlabelled=any((p.mask_yx == 255).any() for p in panels))
+  _draw_legends(figure, axes[-1], score,
+                has_unlabelled=any((p.mask_yx == UNLABELLED).any() for p in panels))
   return figure
 
 
@@ -294,7 +299,7 @@ def _height_over_width(shape, voxel_size_yx_nm):
   return shape[0] * dy / (shape[1] * dx)
 
 
-def _draw_keys(figure, row, score, has_unlabelled):
+def _draw_legends(figure, row, score, has_unlabelled):
   row[0].set_axis_off()
   for ax in (row[1], row[3]):
     tinted = [(name, 0.5 * np.array(rgb) + 0.5 * 0.6)
@@ -313,7 +318,7 @@ def _draw_keys(figure, row, score, has_unlabelled):
 @styled
 def slice_figure(name: str, z: int, image_yx: np.ndarray, segmentation_yx: np.ndarray,
                  voxel_size_yx_nm=None) -> Figure:
-  """Draws a full slice beside its segmentation (figure 9 of the paper)."""
+  """Draws a full slice beside its segmentation (Figure 9 of the paper)."""
   aspect = _height_over_width(image_yx.shape, voxel_size_yx_nm)
   rows, columns = (2, 1) if aspect < 0.4 else (1, 2)
   width = 10.0 / columns - 0.4
@@ -322,7 +327,7 @@ def slice_figure(name: str, z: int, image_yx: np.ndarray, segmentation_yx: np.nd
   axes = figure.subplots(rows, columns).ravel()
   show(axes[0], stretch(image_yx), voxel_size_yx_nm, scale_bar=True)
   show(axes[1], segmentation_yx.astype(np.float32), voxel_size_yx_nm,
-        interpolation_stage='data')
+       interpolation_stage='data')
   axes[0].set_title(f'{name}, slice {z}', parse_math=False)
   axes[1].set_title('Segmentation: pore black, solid white')
   for ax in axes:
@@ -370,7 +375,8 @@ def bars_figure(names: list[str], series: list[str], values_sn, label: str,
     series: s names of bars in a group.
     values_sn: [s, n] values from 0; None for none.
     label: of the axis of values.
-    errors_sn: [s, n] half lengths of error bars, None for none; or nothing at all.
+    errors_sn: [s, n] half lengths of error bars, an entry None for none; None for
+      no error bars.
   """
   count = len(series)
   figure = Figure(figsize=(8.0, 1.0 + 0.16 * (count + 1) * len(names)),

@@ -1,8 +1,8 @@
-"""The picture of `fibjax inspect`: three orthogonal cuts and curves along z.
+"""Figure of `fibjax inspect`: three orthogonal cuts and curves along z.
 
-The cuts share their axes, to scale: micrometres where the voxel size is known, voxels
-taken for cubes otherwise. Slices with a finding are marked in the curves; findings of
-the whole stack stand in the legend with a square.
+The cuts share their axes and are drawn to scale: in micrometres where the voxel size is
+known, otherwise in voxels assumed to be cubes. Slices with a finding are marked in the
+curves; findings about the whole stack have a square in the legend.
 """
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from fibjax.inspection.inspect import Cuts
 from fibjax.report.figures import COLOURS, styled
 
 _WIDTH_IN = 9.0
-_CUTS_IN = (2.6, 7.5)     # height of the cuts, least and most
+_CUTS_IN = (2.6, 7.5)     # least and greatest height of the cuts
 _CURVE_IN = 1.2           # height of a curve
 _LABELS_IN = 0.75         # beside and below the cuts
-_SLIVER = 0.06            # of the width, for a stack of a few slices
+_SLIVER = 0.06            # least share of the width, for stacks of few slices
 _LINE = COLOURS[4]
 _SEVERITY = {'error': '#c00000', 'warning': COLOURS[1], 'note': '0.5'}
 _DASHES = ('-', '--', ':', '-.')
@@ -47,7 +47,7 @@ def inspect_figure(report: dict, cuts: Cuts) -> Figure:
 
 
 def _extents(report):
-  """Length of the stack in z, y, x, and the unit."""
+  """Returns the lengths of the stack along z, y, x and their unit."""
   if report['size_zyx_um'] is not None:
     return tuple(report['size_zyx_um']), '\N{MICRO SIGN}m'
   return tuple(float(n) for n in report['shape_zyx']), 'voxels'

@@ -1,7 +1,7 @@
-"""The physical quantities of a run on its page: a table, pore sizes and S2.
+"""Physical quantities of a run: their table, and the figure of pore sizes and S2.
 
-Input is the content of analysis.json (analyse.py): lengths in nm, per volume the
-segmentation and, where it is known, the truth in the same box.
+Input is the content of analysis.json: for each volume, the quantities of the
+segmentation and, where it is known, of the truth in the same box; lengths in nm.
 """
 import numpy as np
 from matplotlib.figure import Figure
@@ -12,15 +12,16 @@ from fibjax.report.tables import Table, number
 _NAMES = {
     'porosity': ('porosity', 3), 'pore_size.mean_nm': ('pore size, mean, nm', 0),
     'pore_size.median_nm': ('pore size, median, nm', 0),
-    'pore_size.p10_nm': ('pore size, 10 % below, nm', 0),
-    'pore_size.p90_nm': ('pore size, 90 % below, nm', 0),
+    'pore_size.p10_nm': ('pore size, 10th percentile, nm', 0),
+    'pore_size.p90_nm': ('pore size, 90th percentile, nm', 0),
     'specific_surface.per_um': ('specific surface, 1/µm', 2),
     'euler_per_um3': ('Euler number, 1/µm³', 2)}
 _PER_AXIS = {
-    'chords.pore': ('pore chord, nm', 0), 'chords.solid': ('solid chord, nm', 0),
-    'percolation': ('pore connected along', 3),
-    'transport.{}.relative_diffusivity': ('effective diffusivity / free', 3),
-    'transport.{}.tortuosity': ('tortuosity', 2)}
+    'chords.pore.{}': ('pore chord along {}, nm', 0),
+    'chords.solid.{}': ('solid chord along {}, nm', 0),
+    'percolation.{}': ('pore connected along {}', 3),
+    'transport.{}.relative_diffusivity': ('effective / free diffusivity along {}', 3),
+    'transport.{}.tortuosity': ('tortuosity along {}', 2)}
 _LABELS = {'found': 'segmentation', 'truth': 'truth'}
 
 
@@ -29,7 +30,7 @@ def physics_table(name: str, content: dict) -> Table:
 
   Args:
     name: of the volume.
-    content: its part of analysis.json, not undefined.
+    content: its entry in analysis.json, without 'undefined'.
   """
   shape = ' × '.join(str(b - a) for a, b in zip(content['start_zyx'],
                                                 content['stop_zyx'], strict=True))
@@ -43,19 +44,21 @@ def physics_table(name: str, content: dict) -> Table:
       error = compared.get('relative_error')
       row.append(number(None if error is None else 100 * error, 1, sign=True))
     rows.append(tuple(row))
-  note = (f'In the central box of {shape} voxels. Pore size: diameter of the largest '
-          'ball in the pore that covers a voxel, weighted by volume. Chords cut by the '
-          'border are corrected for. Connected: share of the pore that joins both '
-          'faces. Euler number: of the solid. Diffusivity and tortuosity: of the pore, '
-          'from the diffusion equation.')
+  note = (f'Measured in the central box of {shape} voxels. Pore size: diameter of the '
+          'largest ball inside the pore space that covers a voxel, weighted by volume. '
+          'Chord lengths are corrected for chords cut off at the border. Connected: '
+          'share of the pore space that connects both faces. Euler number: of the '
+          'solid. Diffusivity and tortuosity: of the pore space, from the diffusion '
+          'equation.')
   if has_truth:
     distance = content['comparison']['pore_size_distance_nm']
     note += (' Mean shift of the pore sizes (Wasserstein distance): '
              f'{number(distance, 1)} nm.')
-  open_axes = [axis for axis, row in content['found']['transport'].items()
-               if not row['converged']]
-  if open_axes:
-    note += f' Not converged, too large: diffusivity along {", ".join(open_axes)}.'
+  unfinished = [axis for axis, row in content['found']['transport'].items()
+                if not row['converged']]
+  if unfinished:
+    note += (f' The diffusivity along {", ".join(unfinished)} has not converged and is '
+             'too large.')
   return Table(f'Physical quantities of {name}', (),
                ('Quantity', 'segmentation', *(('truth', 'difference, %')
                                               if has_truth else ())),
@@ -63,29 +66,29 @@ def physics_table(name: str, content: dict) -> Table:
 
 
 def _quantities():
-  """(path, label, digits) of every row."""
+  """Yields (path, label, digits) of every row."""
   for path, (label, digits) in _NAMES.items():
     yield path, label, digits
   for path, (label, digits) in _PER_AXIS.items():
     for axis in 'zyx':
-      yield (path.format(axis) if '{}' in path else f'{path}.{axis}',
-             f'{label} {axis}', digits)
+      yield path.format(axis), label.format(axis), digits
 
 
-def _value(found: dict, path: str):
-  """A number of `physics.analyse` by its path in `physics.compare`."""
-  for part in path.split('.'):
-    found = found[part]
-  return found['corrected_nm'] if isinstance(found, dict) else found
+def _value(quantities: dict, path: str):
+  """Returns the quantity at a dotted path; of chords, the corrected mean."""
+  value = quantities
+  for key in path.split('.'):
+    value = value[key]
+  return value['corrected_nm'] if isinstance(value, dict) else value
 
 
 @styled
 def physics_figure(name: str, content: dict) -> Figure:
-  """Draws the cumulated pore sizes and S2 along each axis, beside the truth's.
+  """Draws the cumulative pore sizes and S2 along each axis, with those of the truth.
 
   Args:
     name: of the volume.
-    content: its part of analysis.json, not undefined.
+    content: its entry in analysis.json, without 'undefined'.
   """
   figure = Figure(figsize=(8.2, 3.3), layout='constrained')
   sizes, correlation = figure.subplots(1, 2)

@@ -1,4 +1,4 @@
-"""The figure of what preparation did to a slice: before, after, and the row means."""
+"""Figure of a slice before and after preparation, with its row means."""
 import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
@@ -7,19 +7,19 @@ from fibjax.report import figures
 from fibjax.report.figures import COLOURS, styled
 
 _TITLES = ('as acquired', 'prepared')
-_PROFILE_WIDTH = 0.6  # of the row means, over that of a picture
+_PROFILE_WIDTH = 0.6  # width of the row means, relative to an image
 
 
 @styled
 def preparation_figure(name: str, z: int, raw_yx: np.ndarray, prepared_yx: np.ndarray,
                        voxel_size_yx_nm=None) -> Figure:
-  """Draws a slice as acquired and as prepared, and the mean of each row of both.
+  """Draws a slice as acquired and as prepared, with the mean of each row.
 
   Args:
     name: of the volume.
     z: of the slice.
     raw_yx: grey values as acquired.
-    prepared_yx: float values the methods see; same shape.
+    prepared_yx: float values that the methods use; same shape.
     voxel_size_yx_nm: in-plane voxel size or None.
   """
   height, width = raw_yx.shape
@@ -48,7 +48,10 @@ def preparation_figure(name: str, z: int, raw_yx: np.ndarray, prepared_yx: np.nd
 
 
 def _deviation(image_yx: np.ndarray) -> np.ndarray:
-  """[y] row means minus the mean in % of the contrast, smoothed over 1/20 of them."""
+  """Returns [y] smoothed row means minus the mean, in % of the contrast.
+
+  A moving average over 1/20 of the rows shows the trend without the structure.
+  """
   low, high = np.percentile(image_yx, (1, 99))
   means_y = ndimage.uniform_filter1d(image_yx.mean(1, dtype=np.float64),
                                      len(image_yx) // 20 | 1, mode='nearest')

@@ -1,12 +1,12 @@
-"""Text of the report made from a run's settings: methods, citations, what went in.
+"""Texts of the report made from a run's settings: methods, citations, inputs.
 
-The methods paragraph says what was done in the past tense, with the numbers of this
-run, so that it can be pasted and shortened. It claims nothing that the run's files do
-not hold.
+The methods paragraph is written in the past tense with the numbers of this run, so
+that it can be pasted into a paper and shortened. It claims nothing that the run's files
+do not hold. What it says about the method of segmentation comes from `MethodFacts`.
 """
 from pathlib import Path
 
-from fibjax import models
+from fibjax.models.facts import NETWORK, MethodFacts
 
 SOFTWARE = ('fibjax {version}, segmentation of FIB-SEM nanotomography of porous '
             'materials in JAX')
@@ -14,13 +14,6 @@ _PAPER = ('F. Skärberg, C. Fager, F. Mendoza-Lara, M. Josefson, E. Olsson, N. L
           'M. Röding. Convolutional neural networks for segmentation of FIB-SEM '
           'nanotomography data from porous polymer films for controlled drug release. '
           'Journal of Microscopy 283 (2021) 51–63. doi:10.1111/jmi.13007')
-_METHOD_PAPERS = {
-    'resunet': 'Z. Zhang, Q. Liu, Y. Wang. Road extraction by deep residual U-Net. '
-               'IEEE Geoscience and Remote Sensing Letters 15 (2018) 749–753. '
-               'doi:10.1109/LGRS.2018.2802944',
-    'unet': 'O. Ronneberger, P. Fischer, T. Brox. U-Net: convolutional networks for '
-            'biomedical image segmentation. MICCAI 2015. '
-            'doi:10.1007/978-3-319-24574-4_28'}
 _STEP_PAPERS = {
     'align': 'P. Thévenaz, U. E. Ruttimann, M. Unser. A pyramid approach to subpixel '
              'registration based on intensity. IEEE Transactions on Image Processing 7 '
@@ -35,103 +28,80 @@ _AUGMENTATIONS = {
             'contrast and given noise',
     'physical': 'images were flipped along x, rotated by up to 5°, scaled, sheared, '
                 'changed in brightness and contrast and given noise'}
-_KINDS = {'resunet': 'residual U-Net', 'unet': 'U-Net'}
+_STEPS = {
+    'align': 'aligned rigidly to each other', 'gradient': 'freed of a linear gradient',
+    'brightness': 'matched in brightness',
+    'destripe': 'freed of curtains by a wavelet-FFT filter',
+    'normalise': 'normalised locally'}
+_SCALES = {
+    'dtype': 'divided by the range of their type',
+    'minmax_volume': 'mapped from the minimum and maximum of the volume to 0 and 1'}
 
 
-def citations(settings: dict, versions: dict, records: dict) -> list[str]:
-  """What to cite: the software, the method's paper, those of its parts.
+def citations(facts: MethodFacts | None, versions: dict,
+              records: dict | None = None) -> list[str]:
+  """References to cite: the software, Skärberg et al. 2021, the method, preparation.
 
   Args:
-    settings: content of config.json.
+    facts: of the method; None when it is unknown or there are several.
     versions: content of versions.json.
     records: content of preprocessing.json: volume -> record.
   """
-  name = (settings.get('model') or {}).get('name')
-  found = [SOFTWARE.format(version=versions.get('fibjax', '')).replace(' ,', ','),
-           _PAPER]
-  if name in _METHOD_PAPERS:
-    found.append(_METHOD_PAPERS[name])
-  return found + [_STEP_PAPERS[step] for step in _earlier_steps(records)
-                  if step in _STEP_PAPERS]
+  software = SOFTWARE.format(version=versions.get('fibjax', '')).replace(' ,', ',')
+  steps = _earlier_steps(records or {})
+  return [software, _PAPER, *(facts.citations if facts else ()),
+          *(_STEP_PAPERS[step] for step in steps if step in _STEP_PAPERS)]
 
 
 def methods_paragraph(settings: dict, versions: dict, metrics: dict, post: dict,
-                      records: dict) -> str:
-  """The methods section of a paper about this run, in a few sentences.
+                      records: dict, facts: MethodFacts | None) -> str:
+  """Writes the methods section of a paper about this run, in a few sentences.
 
   Args:
     settings: content of config.json.
     versions: content of versions.json.
-    metrics: content of metrics.json, {} when the run has not got there.
+    metrics: content of metrics.json, {} before evaluation.
     post: sigma_px and threshold, {} when unknown.
     records: content of preprocessing.json: volume -> record.
+    facts: of the run's method.
 
   Returns:
-    plain text; '' without settings of a model.
+    plain text; '' without facts or without complete settings.
   """
-  if not {'model', 'prepare', 'train', 'split'} <= settings.keys():
+  if facts is None or not {'model', 'prepare', 'train', 'split'} <= settings.keys():
     return ''
-  parts = [_earlier(records), _preparation(settings), _method(settings),
-           _training(settings), _postprocessing(settings, post), _evaluation(metrics),
-           f'Computed with fibjax {versions.get("fibjax", "")} (JAX '
-           f'{versions.get("jax", "")}), seed {settings["seed"]}.']
-  return ' '.join(part for part in parts if part)
+  sentences = [
+      _earlier(records), _preparation(settings['prepare']), facts.describe(settings),
+      _training(settings['train']) if facts.role == NETWORK else '',
+      _postprocessing(settings['postprocess'], post), _evaluation(metrics),
+      f'Computed with fibjax {versions.get("fibjax", "")} (JAX '
+      f'{versions.get("jax", "")}), seed {settings["seed"]}.']
+  return ' '.join(sentence for sentence in sentences if sentence)
 
 
-def _earlier_steps(records) -> list[str]:
-  """What `fibjax prep` did to any of the volumes, each step once."""
+def _earlier_steps(records: dict) -> list[str]:
+  """Steps that `fibjax prep` did to any of the volumes, each once, in order."""
   return list(dict.fromkeys(step for record in records.values()
                             for step in record.get('earlier_steps', ())))
 
 
-def _earlier(records) -> str:
-  done = _earlier_steps(records)
-  if not done:
+def _earlier(records: dict) -> str:
+  steps = [_STEPS[step] for step in _earlier_steps(records)]
+  if not steps:
     return ''
-  texts = {'align': 'aligned rigidly to each other', 'gradient': 'freed of a linear '
-           'gradient', 'brightness': 'matched in brightness', 'destripe': 'freed of '
-           'curtains by a wavelet-FFT filter', 'normalise': 'normalised locally'}
-  *first, last = (texts[step] for step in done)
-  joined = f'{", ".join(first)} and {last}' if first else last
-  return f'Slices were {joined}.'
+  *first, last = steps
+  return f'Slices were {", ".join(first)}{" and " if first else ""}{last}.'
 
 
-def _preparation(settings) -> str:
-  scale = {'dtype': 'divided by the range of their type', 'minmax_volume':
-           'mapped from the minimum and maximum of the volume to 0 and 1'}
-  text = f'Grey values were {scale[settings["prepare"]["scale"]]}'
-  if settings['prepare']['gradient']:
+def _preparation(prepare: dict) -> str:
+  text = f'Grey values were {_SCALES[prepare["scale"]]}'
+  if prepare['gradient']:
     text += (' and a linear gradient along the image rows, fitted by least squares to '
              'the whole volume, was subtracted')
   return text + '.'
 
 
-def _method(settings) -> str:
-  model = settings['model']
-  name = model['name']
-  if name == 'patch_cnn':
-    kind = {'same': 'with zero padding, as published', 'context':
-            'evaluated densely on the pixels around it instead of zero padding'}
-    return (f'Each voxel was classified as pore or solid by a convolutional network '
-            f'from its neighbourhood of {model["n_xy"]} × {model["n_xy"]} × '
-            f'{model["n_z"]} voxels (Skärberg et al. 2021), {kind[model["padding"]]}.')
-  if name in _KINDS:
-    return (f'Each voxel was classified as pore or solid by a {_KINDS[name]} of depth '
-            f'{model["depth"]} and {model["base"]} channels at full resolution on '
-            f'{model["n_z"]} neighbouring slices.')
-  if name == 'forest':
-    forest = settings['forest']
-    return (f'Each voxel was classified as pore or solid by a random forest of '
-            f'{forest["trees"]} trees on Gaussian scale-space features (set '
-            f'{forest["features"]}; after Röding et al. 2021).')
-  return (f'Volumes were segmented without training by the method '
-          f'{name.replace("_", " ")}.')
-
-
-def _training(settings) -> str:
-  if settings['model']['name'] not in models.NAMES:
-    return ''
-  train = settings['train']
+def _training(train: dict) -> str:
   if train['weights']:
     origin = ('those of the published archive' if train['weights'] == 'archive' else
               f'read from {Path(train["weights"]).name}')
@@ -139,27 +109,27 @@ def _training(settings) -> str:
   rate = 10 ** train['log10_learning_rate']
   return (f'It was trained for {train["epochs"]} epochs of '
           f'{train["steps_per_epoch"]} steps with the loss {train["loss"]} and '
-          f'a learning rate of {rate:.2g} at the start, on annotated regions, split by '
-          'region into training, validation and test; '
+          f'an initial learning rate of {rate:.2g} on annotated regions, split by '
+          'region into training, validation and test sets; '
           f'{_AUGMENTATIONS[train["augment"]]} at random; the epoch of lowest '
           'validation cross-entropy was kept.')
 
 
-def _postprocessing(settings, post) -> str:
+def _postprocessing(settings: dict, post: dict) -> str:
   if not {'sigma_px', 'threshold'} <= post.keys():
     return ''
-  tuned = settings['postprocess'].get('tune')
-  chosen = ', chosen for mIoU on the validation regions,' if tuned else ''
-  size = settings['postprocess'].get('min_size_vox')
-  text = (f'Scores were smoothed by a Gaussian in the plane of σ = '
+  chosen = (', chosen for mIoU on the validation regions,' if settings.get('tune')
+            else '')
+  text = (f'Scores were smoothed in the plane by a Gaussian of σ = '
           f'{post["sigma_px"]:.2f} px and compared with the threshold '
           f'{post["threshold"]:.3f}{chosen} twice')
-  if size:
-    text += f'; objects of either phase below {size} voxels were removed'
+  if settings.get('min_size_vox'):
+    text += (f'; objects of either phase below {settings["min_size_vox"]} voxels were '
+             'removed')
   return text + '.'
 
 
-def _evaluation(metrics) -> str:
+def _evaluation(metrics: dict) -> str:
   after = (metrics.get('test') or {}).get('after') or {}
   if not after.get('n_voxels'):
     return ''
@@ -174,22 +144,17 @@ def _evaluation(metrics) -> str:
           f'{100 * after["porosity_manual"]:.1f} % in the labels.')
 
 
-def inputs(settings: dict, hashes: dict, records: dict) -> list[tuple[str, str]]:
-  """(name, what) of everything the run read.
+def inputs(hashes: dict, records: dict) -> list[tuple[str, str]]:
+  """Lists everything the run read, as (name, description).
 
   Args:
-    settings: content of config.json.
     hashes: content of inputs.json: path -> fingerprint of what was read.
     records: content of preprocessing.json: volume -> record.
   """
-  found = []
+  pairs = []
   for name, record in records.items():
     shape = ' × '.join(map(str, record['shape']))
-    found.append((f'volume {name}', f'{shape} voxels, {record["dtype"]}, grey values '
+    pairs.append((f'volume {name}', f'{shape} voxels, {record["dtype"]}, grey values '
                   f'{record["minimum"]:g} to {record["maximum"]:g}'))
-  found += [(f'fingerprint of {path}', digest) for path, digest in hashes.items()]
-  data = settings.get('data') or {}
-  if data.get('source') == 'simulate':
-    found.append(('simulated films', f'presets {", ".join(data["presets"])}, seed '
-                  f'{data["seed"]}, artefacts {data["artefacts"]}'))
-  return found
+  pairs += [(f'fingerprint of {path}', digest) for path, digest in hashes.items()]
+  return pairs

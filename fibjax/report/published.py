@@ -1,19 +1,20 @@
-"""A run on the published archive beside the paper: its Tables 1 to 3 with differences.
+"""Comparison of a run on the published archive with the paper: its Tables 1 to 3.
 
-Skarberg et al. 2021, J. Microscopy 283:51-63. The numbers below are those of
+Skärberg et al. 2021, J. Microscopy 283:51-63. The numbers below are those of
 third_party/skarberg2021/tables.json (a test compares the two). Input is the content of
-metrics.json; difference is always this run minus the paper. What either side has not
-measured is a dash. Samples go by their name, so this is for runs on the archive only: a
-simulated film that bears a sample's name is not that sample.
+metrics.json; a difference is always this run minus the paper. Missing values are shown
+as a dash. Samples are identified by name, so the comparison is for runs on the archive
+only: a simulated film with the name of a sample is not that sample.
 """
 import jax
 
-from fibjax import models
+from fibjax.models import patch_network
+from fibjax.models.model import SIZES_Z, count_weights
+from fibjax.models.patch_cnn import SIZES_XY
 from fibjax.report import tables
 from fibjax.report.tables import Table
 
 SAMPLES = ('HPC22', 'HPC30', 'HPC45')
-SIZES_Z = (1, 3, 5, 7, 9, 11)
 WEIGHTS = {  # Table 1: n_xy -> numbers of weights for SIZES_Z
     33: (225041, 225329, 225617, 225905, 226193, 226481),
     49: (276241, 276529, 276817, 277105, 277393, 277681),
@@ -47,30 +48,30 @@ _TITLES = {'before': 'Table 2 of the paper: before post-processing (score > 0.5)
 
 
 def published_tables(metrics: dict, counts: dict) -> list[Table]:
-  """All tables of a run on the archive beside the paper.
+  """Builds all tables that compare a run on the archive with the paper.
 
   Args:
     metrics: content of metrics.json.
-    counts: as `count_networks` gives.
+    counts: of `count_networks`.
   """
   return [weights_table(counts), scores_table(metrics, 'before'),
           scores_table(metrics, 'after'), findings_table(metrics)]
 
 
-def count_networks() -> dict:
-  """(n_xy, n_z) -> number of weights of our zero-padded network, for all 36 sizes."""
+def count_networks() -> dict[tuple[int, int], int]:
+  """Counts the weights of our zero-padded network of each size (n_xy, n_z)."""
   def count(n_xy, n_z):
-    network = models.make_model({'name': 'patch_cnn', 'padding': 'same', 'n_xy': n_xy,
-                                 'n_z': n_z})
-    return models.count_weights(jax.eval_shape(network.init, jax.random.key(0)))
-  return {(n_xy, n_z): count(n_xy, n_z) for n_xy in WEIGHTS for n_z in SIZES_Z}
+    network = patch_network.build({'padding': 'same', 'n_xy': n_xy, 'n_z': n_z})
+    return count_weights(jax.eval_shape(network.init, jax.random.key(0)))
+
+  return {(n_xy, n_z): count(n_xy, n_z) for n_xy in SIZES_XY for n_z in SIZES_Z}
 
 
 def weights_table(counts: dict) -> Table:
-  """Table 1: number of weights of each of the 36 networks, and its difference.
+  """Builds Table 1: numbers of weights of the 36 networks, with differences.
 
   Args:
-    counts: as `count_networks` gives; sizes may lack.
+    counts: of `count_networks`; sizes may be missing.
   """
   rows = []
   for n_xy, published in WEIGHTS.items():
@@ -84,27 +85,27 @@ def weights_table(counts: dict) -> Table:
       groups=(('', 1), *((f'{n_z} slice' + 's' * (n_z > 1), 2) for n_z in SIZES_Z)),
       columns=('Neighbourhood', *('weights', 'diff.') * len(SIZES_Z)),
       rows=tuple(rows),
-      note='Of the networks as built here, biases included. Diff.: minus that of the '
-           'paper.')
+      note='Weights of the networks as built here, including biases. Diff.: this '
+           'number minus that of the paper.')
 
 
 def scores_table(metrics: dict, stage: str) -> Table:
-  """Table 2 (stage 'before') or 3 ('after'), a row for each sample and split.
+  """Builds Table 2 (stage 'before') or 3 ('after'), a row for each sample and split.
 
-  The combined row of the paper pools the three samples; it stands beside this run's
-  only when that has just these volumes.
+  The combined row of the paper pools the three samples, so it is compared only when the
+  run has exactly these volumes.
 
   Args:
     metrics: content of metrics.json.
     stage: 'before' or 'after' post-processing.
   """
-  found = {(row['volume'], row['split']): row
-           for row in tables.split_rows(metrics, stage)}
+  our_rows = {(row['volume'], row['split']): row
+              for row in tables.split_rows(metrics, stage)}
   all_three = set(metrics.get('per_volume', {})) == set(SAMPLES)
   rows = []
   for i, name in enumerate((*SAMPLES, tables.COMBINED)):
     for split, heading in tables.SPLITS.items():
-      ours = found.get((name, split), {})
+      ours = our_rows.get((name, split), {})
       paper = dict(zip(_KEYS, SCORES[stage][split][i], strict=False))
       if name == tables.COMBINED and not all_three:
         ours = {}
@@ -117,15 +118,15 @@ def scores_table(metrics: dict, stage: str) -> Table:
               ('Automatic porosity, %', 3)),
       columns=('Sample', 'Regions', *('this run', 'paper', 'diff.') * len(_KEYS)),
       rows=tuple(rows),
-      note='Pooled over the voxels of complete regions of the official split. The '
-           'manual porosities are those of the labels: a difference there is beyond '
-           'rounding only where other regions or labels are in use. Diff.: this run '
-           'minus the paper, of porosities in percentage points. The paper gives no '
-           'combined porosities.')
+      note='Pooled over the voxels of complete regions of the official split. Manual '
+           'porosities come from the labels: they differ beyond rounding only where '
+           'other regions or labels are used. Diff.: this run minus the paper; for '
+           'porosities in percentage points. The paper gives no combined '
+           'porosities.')
 
 
 def findings_table(metrics: dict) -> Table:
-  """The tuned post-processing and the porosity t-tests beside the published ones.
+  """Builds the table of post-processing settings and porosity t-tests.
 
   Args:
     metrics: content of metrics.json.
@@ -141,12 +142,12 @@ def findings_table(metrics: dict) -> Table:
       title='Other numbers of the paper', groups=(),
       columns=('', 'this run', 'paper', 'diff.'), rows=tuple(rows),
       note='σ and threshold are tuned for mIoU on the validation regions. The t-test '
-           'is the unpaired one of the paper, manual against automatic porosities of '
-           'the regions of all splits.')
+           'is the unpaired test of the paper between manual and automatic porosities '
+           'of the regions of all splits.')
 
 
 def _beside(ours, paper, in_percent: bool, digits: int = 4) -> tuple[str, str, str]:
-  """This run, paper, difference as text."""
+  """Writes this run's value, the paper's, and their difference."""
   if in_percent:
     digits = 2
     ours, paper = (None if value is None else 100 * value for value in (ours, paper))

@@ -1,30 +1,32 @@
-"""What the report shows, read from a run's folder; what is absent is noted, not fatal.
+"""Reading of what the report shows from a workdir; missing files become notes.
 
-Only boxes are read from volumes: one region or one slice at a time. Notes are plain
-sentences for the reader of the page. A damaged file still raises InputError.
+Volumes are read in boxes: one region or one slice at a time. Notes are plain sentences
+for the reader of the page. A damaged file raises InputError.
 """
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.annotation.regions import load_regions, region_mask
+from fibjax.annotation.regions import Regions, load_regions, region_mask
 from fibjax.metrics import confusion
 from fibjax.report.figures import RegionPanel
+from fibjax.report.published import SIZES_XY
 from fibjax.system import files
+from fibjax.system.run_folder import RunFolder
 from fibjax.volumes.volume import Volume, open_volume, read_box
 
-SIZES_PX = (33, 49, 65, 81, 97, 113)  # the paper's neighbourhoods
-_SPLIT_ORDER = ('test', 'val', 'train', '')
-_SURROUND = 1.35  # side of figure 1 over the largest neighbourhood in it
+_SPLIT_NAMES = {'test': 'test', 'val': 'validation', 'train': 'training'}
+_SPLIT_ORDER = (*_SPLIT_NAMES, '')  # which split to show a region of
+_SURROUND = 1.35  # side of the drawn image, relative to the largest neighbourhood
 
 
 class Film(NamedTuple):
-  """The volumes of one film, None where the run has not made them.
+  """Volumes of one film, each None until the run has written it.
 
   Attributes:
     name: name of the film.
-    image: prepared volume, or the raw one.
+    image: prepared volume, or the raw one before preparation.
     score: P(solid).
     segmentation: 0 pore, 1 solid.
   """
@@ -43,40 +45,37 @@ class Neighbourhood(NamedTuple):
 
 
 def read_json_if_any(path, notes: list[str]) -> dict:
-  """Reads a JSON file; a missing one is {} and a note."""
+  """Reads a JSON file; a missing one gives {} and a note."""
   path = Path(path)
   if not path.is_file():
-    notes.append(f'{path.name} is missing: this run has not got that far.')
+    notes.append(f'{path.name} is missing: the run has not written it yet.')
     return {}
   return files.read_json(path)
 
 
-def open_films(folder: Path) -> list[Film]:
-  """Opens what volumes a run has, films by name."""
-  names = {p.name for sub in ('data', 'prepared.ome.zarr', 'segmentation.ome.zarr')
-           for p in (folder / sub).glob('*') if p.is_dir()}
+def open_films(run: RunFolder) -> list[Film]:
+  """Opens the volumes that a run has, films in the order of their names."""
+  names = {path.name for group in (run.data, run.prepared, run.segmentation)
+           for path in group.glob('*') if path.is_dir()}
 
   def open_if_any(path):
     return open_volume(path) if path.is_dir() else None
 
-  return [Film(
-      name,
-      open_if_any(folder / 'prepared.ome.zarr' / name)
-      or open_if_any(folder / 'data' / name / 'raw.ome.zarr'),
-      open_if_any(folder / 'scores.ome.zarr' / name),
-      open_if_any(folder / 'segmentation.ome.zarr' / name)) for name in sorted(names)]
+  return [Film(name, open_if_any(run.prepared / name) or open_if_any(run.raw(name)),
+               open_if_any(run.scores / name), open_if_any(run.segmentation / name))
+          for name in sorted(names)]
 
 
-def load_regions_if_any(folder: Path, notes: list[str]):
-  """Loads the run's regions; None and a note when it has none."""
-  if not (folder / 'regions' / 'regions.csv').is_file():
-    notes.append('There are no annotated regions: nothing was compared with labels.')
+def load_regions_if_any(run: RunFolder, notes: list[str]) -> Regions | None:
+  """Loads the run's regions; None and a note when there are none."""
+  if not (run.regions / 'regions.csv').is_file():  # written last
+    notes.append('There are no annotated regions, so nothing was compared with labels.')
     return None
-  return load_regions(folder / 'regions')
+  return load_regions(run.regions)
 
 
 def voxel_size_yx_nm(volume) -> tuple[float, float] | None:
-  """Returns the in-plane voxel size, None when unknown."""
+  """Returns the in-plane voxel size of a volume, None when unknown."""
   size = volume.voxel_size_zyx_nm
   return None if size is None else tuple(size[1:])
 
@@ -89,13 +88,13 @@ def _read_region(volume, regions, r):
 
 def region_panel(film: Film, regions,
                  notes: list[str]) -> tuple[RegionPanel, str] | None:
-  """Reads the region of median accuracy: neither the best nor the worst.
+  """Reads the region of median accuracy, which is neither the best nor the worst.
 
-  Test regions are preferred; without any, those of the next split, with a note.
+  Test regions are preferred; without any, the next split is used, with a note.
 
   Returns:
-    the panel and a phrase that says which region it is; None, with a note, when there
-    is none or a volume is missing.
+    the panel and a phrase that identifies the region; None, with a note, when there is
+    no region or a volume is missing.
   """
   missing = [field for field in ('image', 'score', 'segmentation')
              if getattr(film, field) is None]
@@ -103,30 +102,31 @@ def region_panel(film: Film, regions,
     notes.append(f'{film.name}: no {" and no ".join(missing)} volume, so no region '
                  'is shown.')
     return None
-  rows = {} if regions is None else {
-      split: [r for r, (v, s) in enumerate(zip(regions.volume, regions.split,
-                                               strict=True))
-              if v == film.name and s == split] for split in _SPLIT_ORDER}
-  split = next((s for s in _SPLIT_ORDER if rows.get(s)), None)
+  by_split = {}
+  if regions is not None:
+    for r, (name, split) in enumerate(zip(regions.volume, regions.split, strict=True)):
+      if name == film.name:
+        by_split.setdefault(split, []).append(r)
+  split = next((split for split in _SPLIT_ORDER if split in by_split), None)
   if split is None:
-    notes.append(f'{film.name}: no annotated region, so no comparison is shown.')
+    notes.append(f'{film.name}: no annotated regions, so no comparison is shown.')
     return None
-  label = f'{split} region' if split else 'region without a split'
+  description = f'{_SPLIT_NAMES[split]} region' if split else 'region without a split'
   if split != 'test':
-    notes.append(f'{film.name}: no test region; a {label} is shown instead.')
-  ranked = sorted(rows[split], key=lambda r: (_accuracy(film, regions, r), r))
+    notes.append(f'{film.name}: no test regions; a {description} is shown instead.')
+  ranked = sorted(by_split[split], key=lambda r: (_accuracy(film, regions, r), r))
   r = ranked[(len(ranked) - 1) // 2]
   panel = RegionPanel(
       film.name, _read_region(film.image, regions, r),
       region_mask(regions, r), _read_region(film.score, regions, r),
       _read_region(film.segmentation, regions, r), voxel_size_yx_nm(film.image))
-  where = f'z {regions.z[r]}, y {regions.y[r]}, x {regions.x[r]}'
-  return panel, f'{film.name}: {label} at {where}'
+  position = f'z {regions.z[r]}, y {regions.y[r]}, x {regions.x[r]}'
+  return panel, f'{film.name}: {description} at {position}'
 
 
 def _accuracy(film, regions, r):
   counts = confusion.confusion(region_mask(regions, r),
-                             _read_region(film.segmentation, regions, r))
+                               _read_region(film.segmentation, regions, r))
   accuracy = confusion.summarise(counts)['accuracy']
   return -1.0 if accuracy is None else accuracy
 
@@ -149,7 +149,7 @@ def read_preparation(film: Film, record: dict | None):
     record: of preprocessing.json; None gives None.
 
   Returns:
-    (z, raw_yx, prepared_yx), None where the raw volume is not there any more.
+    (z, raw_yx, prepared_yx); None when the raw volume no longer exists.
   """
   if not record or film.image is None or not Path(record['source']).is_dir():
     return None
@@ -166,7 +166,7 @@ def read_neighbourhood(films: list[Film], model: dict) -> Neighbourhood | None:
     return None
   n_z, h, w = film.image.shape
   chosen = model.get('n_xy')
-  fitting = [s for s in sorted({*SIZES_PX, chosen or SIZES_PX[0]}) if s <= min(h, w)]
+  fitting = [s for s in sorted({*SIZES_XY, chosen or SIZES_XY[0]}) if s <= min(h, w)]
   if not fitting:
     return None
   side = max(min(round(fitting[-1] * _SURROUND), min(h, w) - 1) | 1, fitting[-1])
@@ -176,13 +176,13 @@ def read_neighbourhood(films: list[Film], model: dict) -> Neighbourhood | None:
   inner = chosen if chosen in fitting else fitting[0]
   y, x = _contrast_corner(slice_yx, side, inner)
   stack = read_box(film.image, (z - half_z, y, x),
-                                 (z + half_z + 1, y + side, x + side))
+                   (z + half_z + 1, y + side, x + side))
   return Neighbourhood(stack, tuple(fitting), inner if chosen == inner else None,
                        voxel_size_yx_nm(film.image))
 
 
 def _contrast_corner(slice_yx, side, inner, n=7):
-  """Finds, on an n x n grid, the square whose inner square shows both phases best."""
+  """Finds, on an n × n grid, the square whose inner square has the highest contrast."""
   pad = (side - inner) // 2
   corners = [(int(y), int(x)) for y in np.linspace(0, slice_yx.shape[0] - side, n)
              for x in np.linspace(0, slice_yx.shape[1] - side, n)]

@@ -1,7 +1,8 @@
-"""The report of the training-set study: its table, bars, curves and one slice.
+"""Report of the study of training slices: its table, bars, curves and one slice.
 
-Input is the study's workdir: study.json and trials/*/slices.csv, beside the numbers
-that the document printed (third_party/membrane). Same files, same bytes.
+Input is the workdir of the study: study.json and slices.csv of each trial. They are
+shown beside the numbers of the original study (third_party/membrane). The same files
+give the same bytes.
 """
 from pathlib import Path
 
@@ -9,11 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 from scipy import ndimage
 
-from fibjax.report import figures, page, sources, tables
-from fibjax.system import files, run_folder
+from fibjax.models.facts import MethodFacts
+from fibjax.report import figures, page, prose, sources, tables
+from fibjax.system import csv_files, files
+from fibjax.system.run_folder import RunFolder, film_path
 from fibjax.volumes.volume import open_volume, read_box
 
-# Loss and accuracy that the document printed, (count, placement, slice); section 3.1.
+# Loss and accuracy of the original study by (count, placement, slice), §3.1.
 PUBLISHED = {
     (20, 'initial', 47): (0.442, 0.912), (20, 'distributed', 47): (0.425, 0.914),
     (5, 'initial', 47): (0.786, 0.832), (5, 'distributed', 47): (1.18, 0.738),
@@ -21,102 +24,108 @@ PUBLISHED = {
     (5, 'initial', 434): (0.771, 0.837), (5, 'distributed', 434): (1.038, 0.758),
     (20, 'initial', 598): (0.764, 0.863), (20, 'distributed', 598): (0.613, 0.892),
     (5, 'initial', 598): (0.908, 0.793), (5, 'distributed', 598): (1.246, 0.731)}
-_SHOWN = {'loss': ('loss, nats', 3), 'accuracy': ('accuracy', 3), 'miou': ('mIoU', 3),
+_SCORES = {'loss': ('loss, nats', 3), 'accuracy': ('accuracy', 3), 'miou': ('mIoU', 3),
           'iou_solid': ('IoU of solid', 3), 'dice_solid': ('Dice of solid', 3),
           'porosity_error': ('porosity error', 3)}
-_RUNNING = 25  # slices
+_RUNNING_MEAN = 25  # slices
+_AGAINST = {'corrected': 'the corrected labels', 'truth': 'the ground truth'}
 
 
-def write_study_report(folder) -> Path:
-  """Writes report.html, figures/ and tables.md of a study.
+def write_study_report(folder, facts: MethodFacts) -> Path:
+  """Writes report.html, figures/ and tables.md of a finished study.
 
   Args:
-    folder: its workdir, complete.
+    folder: its workdir.
+    facts: of the method trained in the trials.
 
   Returns:
     path of report.html.
+
+  Raises:
+    InputError: when study.json is missing or a file is damaged.
   """
-  folder = Path(folder)
-  result = files.read_json(folder / 'study.json')
+  run = RunFolder(folder)
+  result = files.read_json(run.study)
   notes: list[str] = []
-  settings, versions = (sources.read_json_if_any(folder / name, notes)
-                        for name in ('config.json', 'versions.json'))
-  kinds = list(dict.fromkeys(row['against'] for row in result['table']))
-  shown = [study_table(result['table'], kind) for kind in kinds]
-  trials = list(dict.fromkeys((row['count'], row['placement'])
-                              for row in result['table']))
-  homes = {'{} {}'.format(*trial): run_folder.RunFolder(folder).trial(*trial).path
-           for trial in trials}
-  columns = {name: files.read_columns(home / 'slices.csv')
-             for name, home in homes.items()}
-  pictures = [_bars(result['table'], trials, kinds[0])]
-  pictures += [_curves(columns, kind) for kind in kinds]
-  pictures += _panels(folder, homes, settings, result['table'][-1]['z'])
-  return page.write_page(folder, 'study.html', shown, pictures, notes=notes,
-                         facts=_facts(result['contrasts']), settings=settings,
-                         versions=versions)
+  settings, versions = (sources.read_json_if_any(path, notes)
+                        for path in (run.config, run.versions))
+  rows = result['table']
+  label_kinds = list(dict.fromkeys(row['against'] for row in rows))
+  trials = list(dict.fromkeys((row['count'], row['placement']) for row in rows))
+  trial_runs = {'{} {}'.format(*trial): run.trial(*trial) for trial in trials}
+  columns = {name: csv_files.read_columns(trial.slices)
+             for name, trial in trial_runs.items()}
+  page_figures = [_bars(rows, trials, label_kinds[0])]
+  page_figures += [_curves(columns, kind) for kind in label_kinds]
+  page_figures.append(_panels(run, trial_runs, settings, rows[-1]['z']))
+  return page.write_page(
+      run, 'study.html', [study_table(rows, kind) for kind in label_kinds],
+      page_figures, notes=notes, highlights=_highlights(result['contrasts']),
+      settings=settings, versions=versions, citations=prose.citations(facts, versions))
 
 
-def study_table(rows: list[dict], kind: str) -> tables.Table:
-  """Builds the document's table, mean ± sd over seeds.
+def study_table(rows: list[dict], label_kind: str) -> tables.Table:
+  """Builds the table of the original study, mean ± sd over seeds.
 
   Args:
     rows: 'table' of study.json.
-    kind: which labels, 'corrected' or 'truth'.
+    label_kind: the labels compared with, 'corrected' or 'truth'.
   """
   body = []
   for row in rows:
-    if row['against'] != kind:
+    if row['against'] != label_kind:
       continue
     loss, accuracy = PUBLISHED.get((row['count'], row['placement'], row['z']),
                                    (None, None))
     cells = []
-    for name, (_, digits) in _SHOWN.items():
+    for name, (_, digits) in _SCORES.items():
       mean, sd = row[name]
       cells.append(tables.number(mean, digits, sign=name == 'porosity_error') + (
           '' if sd is None else f' ± {tables.number(sd, digits)}'))
     body.append((f'{row["count"]} {row["placement"]}', str(row['z']),
                  str(row['seeds']), *cells, tables.number(row['all_pore'], 3),
                  tables.number(loss, 3), tables.number(accuracy, 3)))
-  against = {'corrected': 'the corrected labels', 'truth': 'the truth'}[kind]
   return tables.Table(
-      title=f'Trials, against {against}',
-      groups=(('', 3), ('This study', len(_SHOWN)), ('All pore', 1), ('Published', 2)),
+      title=f'Trials, compared with {_AGAINST[label_kind]}',
+      groups=(('', 3), ('This study', len(_SCORES)), ('All pore', 1), ('Published', 2)),
       columns=('Training slices', 'slice', 'seeds',
-               *(heading for heading, _ in _SHOWN.values()), 'accuracy', 'loss',
+               *(heading for heading, _ in _SCORES.values()), 'accuracy', 'loss',
                'accuracy'),
       rows=tuple(body),
-      note='Mean ± sample standard deviation over seeds, at slices that no trial is '
-           'trained on. Porosity error: automatic − that of the labels. All pore: '
-           'accuracy of calling every voxel pore. Published: one run on another, real '
-           'membrane; only the pattern compares.')
+      note='Mean ± sample standard deviation over seeds, on slices that no trial '
+           'trains on. Porosity error: automatic porosity minus that of the labels. '
+           'All pore: accuracy when every voxel is classified as pore. Published: one '
+           'run on another, real membrane; only the pattern is comparable.')
 
 
-def _bars(rows, trials, kind):
-  rows = [row for row in rows if row['against'] == kind]
-  places = list(dict.fromkeys(row['z'] for row in rows))
-  at = {(row['count'], row['placement'], row['z']): row['accuracy'] for row in rows}
-  means, deviations = ([[at[(*trial, z)][k] for trial in trials] for z in places]
-                       for k in range(2))
+def _bars(rows, trials, label_kind):
+  rows = [row for row in rows if row['against'] == label_kind]
+  slices = list(dict.fromkeys(row['z'] for row in rows))
+  accuracy = {(row['count'], row['placement'], row['z']): row['accuracy']
+              for row in rows}
+  means_sn, deviations_sn = (
+      [[accuracy[(*trial, z)][k] for trial in trials] for z in slices]
+      for k in range(2))
   return page.page_figure(
       'accuracy', 'Accuracy of the trials.',
-      "Mean ± sd over seeds, at the tested slices (the document's Figure 1).",
-      figures.bars_figure([f'{count} {name}' for count, name in trials],
-                          [f'slice {z}' for z in places], means, 'accuracy',
-                          deviations))
+      'Mean ± standard deviation over seeds, on the test slices (Figure 1 of the '
+      'original study).',
+      figures.bars_figure([f'{count} {placement}' for count, placement in trials],
+                          [f'slice {z}' for z in slices], means_sn, 'accuracy',
+                          deviations_sn))
 
 
-def _curves(columns, kind):
+def _curves(columns, label_kind):
   curves = {}
-  for name, found in columns.items():
-    rows = found['against'] == kind
-    z = found['z'][rows].astype(int)
-    curves[name] = np.bincount(z, found['miou'][rows]) / np.bincount(z)
-  against = {'corrected': 'the corrected labels', 'truth': 'the truth'}[kind]
+  for name, table in columns.items():
+    rows = table['against'] == label_kind
+    z = table['z'][rows].astype(int)
+    curves[name] = np.bincount(z, table['miou'][rows]) / np.bincount(z)
   return page.page_figure(
-      f'slices_{kind}', f'mIoU of every slice, against {against}.',
-      f'Mean over seeds, thin; running mean over {_RUNNING} slices, thick. Slices that '
-      'a trial is trained on are among them.',
+      f'slices_{label_kind}',
+      f'mIoU of every slice, compared with {_AGAINST[label_kind]}.',
+      f'Thin: mean over seeds. Thick: running mean over {_RUNNING_MEAN} slices. The '
+      'slices that a trial trains on are included.',
       _curves_figure(curves))
 
 
@@ -127,44 +136,43 @@ def _curves_figure(curves: dict[str, np.ndarray]) -> Figure:
   for (name, values), colour in zip(curves.items(), figures.COLOURS, strict=False):
     z = np.arange(len(values))
     ax.plot(z, values, color=colour, linewidth=0.6, alpha=0.35)
-    ax.plot(z, ndimage.uniform_filter1d(values, _RUNNING, mode='nearest'), color=colour,
-            label=name, linewidth=1.6)
+    ax.plot(z, ndimage.uniform_filter1d(values, _RUNNING_MEAN, mode='nearest'),
+            color=colour, label=name, linewidth=1.6)
   ax.set(xlabel='slice', ylabel='mIoU')
   ax.grid(color='0.9', linewidth=0.6)
   figure.legend(loc='outside upper center', ncols=4)
   return figure
 
 
-def _panels(folder, homes, settings, z):
-  """A tested slice: image, labels and a prediction of each trial (Figure 2)."""
+def _panels(run, trial_runs, settings, z):
+  """Shows a test slice: image, labels and a prediction of each trial."""
 
-  def slice_of(path):
+  def read_slice(path):
     volume = open_volume(path)
-    _, height, width = volume.shape
-    return read_box(volume, (z, 0, 0), (z + 1, height, width))[0]
+    return read_box(volume, (z, 0, 0), (z + 1, *volume.shape[1:]))[0]
 
-  prepared = next(path for path in sorted((folder / 'prepared.ome.zarr').iterdir())
-                  if path.is_dir())
-  labels = (settings.get('study') or {}).get('labels') or folder / 'labels.ome.zarr'
-  panels = {'image': figures.stretch(slice_of(prepared)),
-            'corrected labels': slice_of(labels)}
-  if (folder / 'film' / 'truth.ome.zarr').exists():
-    panels['truth'] = slice_of(folder / 'film' / 'truth.ome.zarr')
-  for name, home in homes.items():
-    first = min((home / 'scores').iterdir(), key=lambda path: int(path.name))
-    panels[name] = slice_of(first) > 0.5
-  return [page.page_figure(
+  prepared = next(path for path in sorted(run.prepared.iterdir()) if path.is_dir())
+  labels = (settings.get('study') or {}).get('labels') or run.labels
+  panels = {'image': figures.stretch(read_slice(prepared)),
+            'corrected labels': read_slice(labels)}
+  truth = film_path(run.film(), 'truth')
+  if truth.exists():
+    panels['truth'] = read_slice(truth)
+  for name, trial in trial_runs.items():
+    first_seed = min(trial.seed_scores.iterdir(), key=lambda path: int(path.name))
+    panels[name] = read_slice(first_seed) > 0.5
+  return page.page_figure(
       'slice', f'Slice {z}.',
-      "Image, labels and one seed of each trial; white is solid (the document's Figure "
-      '2).', _panels_figure(panels))]
+      'Image, labels and the prediction of one seed of each trial; solid is white '
+      '(Figure 2 of the original study).', _panels_figure(panels))
 
 
 @figures.styled
 def _panels_figure(panels: dict[str, np.ndarray]) -> Figure:
   columns = 4
-  lines = -(-len(panels) // columns)
-  figure = Figure(figsize=(9.4, 2.55 * lines), layout='constrained')
-  axes = figure.subplots(lines, columns, squeeze=False).ravel()
+  rows = -(-len(panels) // columns)
+  figure = Figure(figsize=(9.4, 2.55 * rows), layout='constrained')
+  axes = figure.subplots(rows, columns, squeeze=False).ravel()
   for ax, (name, image_yx) in zip(axes, panels.items(), strict=False):
     ax.imshow(image_yx, cmap='gray', vmin=0, vmax=1, interpolation='nearest')
     ax.set_title(name)
@@ -173,7 +181,9 @@ def _panels_figure(panels: dict[str, np.ndarray]) -> Figure:
   return figure
 
 
-def _facts(contrasts: dict) -> list[tuple[str, str]]:
-  return [(f'{name.replace(" - ", " − ")} (accuracy away from the top, {kind})',
+def _highlights(contrasts: dict) -> list[tuple[str, str]]:
+  """Writes the contrasts of study.json as (name, difference with its interval)."""
+  kinds = {'corrected': 'corrected labels', 'truth': 'ground truth'}
+  return [(f'{name.replace(" - ", " − ")} (accuracy away from the top, {kinds[kind]})',
            tables.difference(interval['mean'], interval['low'], interval['high'], 3))
-          for kind, found in contrasts.items() for name, interval in found.items()]
+          for kind, by_name in contrasts.items() for name, interval in by_name.items()]

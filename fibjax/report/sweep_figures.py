@@ -1,10 +1,10 @@
-"""The figures of a sweep (3 to 5 of Skarberg et al. 2021) and of calibration.
+"""Figures of a sweep (Figures 3 to 5 of Skärberg et al. 2021) and of calibration.
 
-One line per n_z, each n_z in its own colour and marker whatever else is drawn, so that
-figures of different sweeps can be laid side by side. Best members and the spread of
-all members are two panels: hyper-parameters spread the scores far more than sizes do,
-and on one axis the lines of the best could not be told apart. Functions take arrays
-and return a Figure that nothing else holds.
+There is one line per n_z, and the colour and marker of an n_z are the same in every
+figure, so that sweeps can be compared side by side. Best members and the spread of all
+members are drawn in two panels: hyper-parameters spread the scores far more than sizes
+do, and on a common axis the lines of the best members would be indistinguishable.
+Functions take arrays and return a new Figure.
 """
 import math
 from typing import NamedTuple
@@ -14,10 +14,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fibjax.errors import InputError
+from fibjax.models.model import SIZES_Z
 from fibjax.report.figures import COLOURS, MARKERS, styled
 from fibjax.training.members_table import HYPERS
 
-SIZES_Z = (1, 3, 5, 7, 9, 11)  # the paper's numbers of slices
 _BAR = {'capsize': 2, 'elinewidth': 0.8, 'capthick': 0.8, 'markersize': 4}
 _RING = {'linestyle': 'none', 'marker': 'o', 'markersize': 11, 'color': 'black',
          'markerfacecolor': 'none', 'markeredgewidth': 1.1}
@@ -41,13 +41,13 @@ class SizeCurve(NamedTuple):
 
 
 def time_unit(longest_s: float) -> tuple[float, str]:
-  """Returns the length in seconds and the name of the unit for times up to longest."""
+  """Returns a unit for times up to longest_s: its length in seconds and its name."""
   units = ((3600.0, 'h'), (60.0, 'min'))
   return next((u for u in units if longest_s >= 3 * u[0]), (1.0, 's'))
 
 
-def _look(n_z):
-  """Colour and marker of an n_z: the paper's have theirs, others what is left."""
+def _style(n_z):
+  """Returns the colour and marker of an n_z; those of the paper's are distinct."""
   i = SIZES_Z.index(n_z) if n_z in SIZES_Z else 6 + n_z
   return {'color': COLOURS[i % 7], 'marker': MARKERS[i % 7]}
 
@@ -59,7 +59,7 @@ def _tidy(ax):
 
 
 def _size_axis(ax, curves):
-  """Ticks at the sizes there are, and room around a single one."""
+  """Puts ticks at the sizes, with room around a single one; returns the least gap."""
   sizes = np.unique(np.concatenate([c.n_xy for c in curves.values()]))
   gap = np.diff(sizes).min() if len(sizes) > 1 else 16
   ax.set(xlabel='Side n_xy of the neighbourhood (pixels)', xticks=sizes,
@@ -71,16 +71,16 @@ def _size_axis(ax, curves):
 
 
 def _draw_spread(ax, curves, shift):
-  """Draws mean and sd, each line shifted along x by so much from the one before it."""
+  """Draws mean and sd, each line shifted along x from the one before by `shift`."""
   for i, (n_z, curve) in enumerate(curves.items()):
     x = curve.n_xy + (i - (len(curves) - 1) / 2) * shift
-    ax.errorbar(x, curve.mean, np.nan_to_num(curve.sd), **_look(n_z), **_BAR,
+    ax.errorbar(x, curve.mean, np.nan_to_num(curve.sd), **_style(n_z), **_BAR,
                 linewidth=0.9, alpha=0.85)
 
 
 def _key(figure, curves, extra=()):
-  """Puts the legend beside the panels, where no line can run into it."""
-  handles = [Line2D([], [], **_look(n_z), markersize=4, label=f'{n_z}')
+  """Puts the legend beside the panels, where it covers no line."""
+  handles = [Line2D([], [], **_style(n_z), markersize=4, label=f'{n_z}')
              for n_z in curves]
   figure.legend(handles=handles + list(extra), loc='outside right center',
                 title='Slices n_z', alignment='left', handlelength=1.8)
@@ -95,7 +95,7 @@ def _check_curves(curves):
 @styled
 def size_figure(curves: dict[int, SizeCurve], name: str,
                 selected: tuple[int, int] | None = None) -> Figure:
-  """Draws a score against size: best members left, mean and sd right (figures 3, 4).
+  """Draws a score against size: best members left, mean and sd right (Figures 3, 4).
 
   Args:
     curves: n_z -> scores of its sizes.
@@ -109,19 +109,19 @@ def size_figure(curves: dict[int, SizeCurve], name: str,
   figure = Figure(figsize=(9.4, 3.6), layout='constrained')
   best, spread = figure.subplots(1, 2)
   for n_z, curve in curves.items():
-    best.plot(curve.n_xy, curve.best, **_look(n_z), markersize=6,
+    best.plot(curve.n_xy, curve.best, **_style(n_z), markersize=6,
               markeredgecolor='white', markeredgewidth=0.6)
   key = []
   if selected is not None:
     n_xy, n_z = selected
     best.plot([n_xy], curves[n_z].best[curves[n_z].n_xy == n_xy], **_RING)
     key = [Line2D([], [], **(_RING | {'markersize': 8}), label='selected')]
-  # Bars at one size stand side by side, and clear of those of the next size.
+  # Error bars of one size are side by side, and apart from those of the next size.
   gap = _size_axis(best, curves)
   _draw_spread(spread, curves, min(0.7 / len(curves), 0.15) * gap)
   _size_axis(spread, curves)
   if spread.get_ylim()[0] < 0:
-    spread.set_ylim(bottom=0)  # no score is negative, a mean less its sd may be
+    spread.set_ylim(bottom=0)  # no score is negative, but mean - sd may be
   best.set(title='Best member of each size', ylabel=name)
   spread.set(title='Mean ± standard deviation of the members')
   _key(figure, curves, key)
@@ -130,7 +130,7 @@ def size_figure(curves: dict[int, SizeCurve], name: str,
 
 @styled
 def time_figure(curves: dict[int, SizeCurve]) -> Figure:
-  """Draws the mean training time against size (figure 5 of the paper).
+  """Draws the mean training time against size (Figure 5 of the paper).
 
   Args:
     curves: n_z -> seconds per member of its sizes; best is not drawn.
@@ -145,7 +145,7 @@ def time_figure(curves: dict[int, SizeCurve]) -> Figure:
   figure = Figure(figsize=(6.2, 3.6), layout='constrained')
   ax = figure.subplots()
   _size_axis(ax, scaled)
-  _draw_spread(ax, scaled, 0)  # shifted, a rising line would look lower
+  _draw_spread(ax, scaled, 0)  # not shifted: a rising line would look lower
   ax.set_ylabel(f'Training time per member ({unit})')
   ax.set_ylim(0, 1.08 * max(np.max(c.mean + np.nan_to_num(c.sd))
                             for c in scaled.values()) or 1.0)
@@ -158,29 +158,29 @@ def hyper_figure(hypers: dict[str, np.ndarray], val_bce: np.ndarray,
                  state: np.ndarray, selected: int | None) -> Figure:
   """Draws validation cross-entropy against each hyper-parameter of one size's members.
 
-  Diverged members have no score worth the name: they are crosses above the axes,
-  since where they are along x is what can be learnt from them.
+  Diverged members have no meaningful score. They are drawn as crosses above the axes,
+  since their hyper-parameters still show which values fail.
 
   Args:
     hypers: name in HYPERS -> [m] values.
-    val_bce: [m] nats, NaN where there is none.
+    val_bce: [m] nats, NaN where missing.
     state: [m] 'finished', 'diverged' or 'stopped'.
     selected: index of the selected member, or None.
   """
   figure = Figure(figsize=(9.4, 4.6), layout='constrained')
   axes = figure.subplots(2, 4, sharey=True).ravel()
   diverged = state == 'diverged'
-  kinds = {'finished': (state == 'finished', {'color': COLOURS[0], 'alpha': 0.7}),
-           'stopped': (state == 'stopped', {'facecolors': 'none', 'alpha': 0.8,
-                                            'edgecolors': '0.4'})}
+  styles = {'finished': {'color': COLOURS[0], 'alpha': 0.7},
+            'stopped': {'facecolors': 'none', 'alpha': 0.8, 'edgecolors': '0.4'}}
   for ax, (name, values) in zip(axes, hypers.items(), strict=False):
-    for where, look in kinds.values():
-      ax.scatter(values[where], val_bce[where], s=15, linewidths=0.8, **look)
+    for name_of_state, style in styles.items():
+      members = state == name_of_state
+      ax.scatter(values[members], val_bce[members], s=15, linewidths=0.8, **style)
     if diverged.any():
-      # plot, since the limits of x would not see a scatter in this transform
+      # `plot`, since `scatter` in this transform is ignored by the limits of x
       ax.plot(values[diverged], np.full(diverged.sum(), 1.04), **_CROSS, clip_on=False,
               transform=ax.get_xaxis_transform())
-      ax.set_title(' ')  # keeps room for the crosses
+      ax.set_title(' ')  # leaves room for the crosses
     ax.axvline(HYPERS[name].paper, color='0.35', linestyle=':', linewidth=1.0)
     if selected is not None:
       ax.plot(values[selected], val_bce[selected], **_RING)
@@ -192,12 +192,12 @@ def hyper_figure(hypers: dict[str, np.ndarray], val_bce: np.ndarray,
     ax.set_ylabel('Validation cross-entropy')
   _score_axis(axes[0], val_bce[~diverged])
   axes[3].tick_params(labelbottom=True)
-  _hyper_key(axes[7], kinds, diverged.any(), selected is not None)
+  _hyper_key(axes[7], (state == 'stopped').any(), diverged.any(), selected is not None)
   return figure
 
 
 def _score_axis(ax, scores):
-  """Sets the shared y limits; logarithmic when a bad member would flatten the rest."""
+  """Sets the shared y limits; logarithmic when bad members would flatten the others."""
   scores = scores[np.isfinite(scores)]
   if not len(scores):
     ax.set_ylim(0, 1)
@@ -218,11 +218,11 @@ def _score_axis(ax, scores):
   ax.yaxis.get_major_formatter().set_useOffset(False)
 
 
-def _hyper_key(ax, kinds, has_diverged, has_selected):
+def _hyper_key(ax, has_stopped, has_diverged, has_selected):
   ax.set_axis_off()
   dot = {'linestyle': 'none', 'markersize': 4.5}
   handles = [Line2D([], [], marker='o', color=COLOURS[0], label='finished', **dot)]
-  if kinds['stopped'][0].any():
+  if has_stopped:
     handles.append(Line2D([], [], marker='o', color='0.4', markerfacecolor='none',
                           label='stopped early', **dot))
   if has_diverged:
@@ -236,7 +236,7 @@ def _hyper_key(ax, kinds, has_diverged, has_selected):
 
 @styled
 def loss_figure(names: list[str], differences: list[dict]) -> Figure:
-  """Draws how losses differ from the first one, a panel for each score.
+  """Draws the differences of losses from the first one, a panel for each score.
 
   Args:
     names: of the losses, top to bottom.
@@ -248,8 +248,8 @@ def loss_figure(names: list[str], differences: list[dict]) -> Figure:
   rows = np.arange(len(names))
   for ax, (key, label) in zip(figure.subplots(1, 4, sharey=True), panels.items(),
                               strict=True):
-    middle, low, high = (np.array([d[key][part] for d in differences])
-                         for part in ('difference', 'low', 'high'))
+    middle, low, high = (np.array([d[key][bound] for d in differences])
+                         for bound in ('difference', 'low', 'high'))
     ax.axvline(0, color='0.35', linestyle=':', linewidth=1.0)
     ax.errorbar(middle, rows, xerr=[np.maximum(middle - low, 0),
                                     np.maximum(high - middle, 0)],
@@ -263,7 +263,7 @@ def loss_figure(names: list[str], differences: list[dict]) -> Figure:
 
 
 def calibration_error(mean_score, observed, count) -> float:
-  """Returns the expected calibration error: mean |observed - score|, bins by count."""
+  """Returns the expected calibration error: mean |observed - score| over voxels."""
   weight = np.asarray(count, float)
   full = weight > 0
   error = np.abs(np.asarray(observed, float) - np.asarray(mean_score, float))
@@ -271,32 +271,32 @@ def calibration_error(mean_score, observed, count) -> float:
 
 
 def _check_bins(name, bins):
-  mean_score, observed, count = (np.asarray(part, float) for part in bins)
+  mean_score, observed, count = (np.asarray(values, float) for values in bins)
   if not mean_score.shape == observed.shape == count.shape or mean_score.ndim != 1:
     raise InputError(f'reliability {name}', got=f'{mean_score.shape}, '
                      f'{observed.shape}, {count.shape}', remedy='check the bins',
-                     expected='three vectors of one length')
+                     expected='three vectors of equal length')
   full = count > 0
   fractions = np.concatenate([mean_score[full], observed[full]])
   inside = (fractions >= 0) & (fractions <= 1)
   if not full.any() or not np.isfinite(count).all() or not inside.all():
     raise InputError(f'reliability {name}', got='counts or fractions out of range',
-                     expected='some bin with a count, scores and frequencies in 0 to 1',
+                     expected='a bin with voxels; scores and frequencies in 0 to 1',
                      remedy='check the bins')
   return mean_score, observed, count
 
 
 @styled
 def reliability_figure(curves: dict) -> Figure:
-  """Draws how often a voxel is solid against its score.
+  """Draws the observed fraction of solid against the score.
 
   Args:
     curves: name -> (mean score [b], observed fraction of solid [b], number of voxels
-      [b]), one entry per bin; bins without voxels are left out. Two at most, e.g.
-      before and after calibration.
+      [b]), one entry per bin; bins without voxels are skipped. At most two curves, such
+      as before and after calibration.
 
   Raises:
-    InputError: for lengths that differ, no voxels, or fractions outside 0 to 1.
+    InputError: for unequal lengths, no voxels, or fractions outside 0 to 1.
   """
   figure = Figure(figsize=(4.4, 4.3), layout='constrained')
   ax = figure.subplots()

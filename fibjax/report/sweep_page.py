@@ -1,8 +1,9 @@
-"""The report of a sweep: a page like a run's, with its members' tables and figures.
+"""Report of a sweep: a page like that of a run, with tables and figures of its members.
 
-Input is the sweep's workdir: members.csv, one row per trained member, and, where they
-are there, curves.csv of the winner and losses.json. A sweep that is not through is
-reported as it is: what is missing is named on the page. Same folder, same bytes.
+Input is the workdir of a sweep: members.csv with one row per trained member and, where
+they exist, the curves of the selected member and losses.json. An unfinished sweep is
+reported as far as it is: missing results are listed on the page. The same files give
+the same bytes.
 """
 import math
 from pathlib import Path
@@ -10,21 +11,32 @@ from pathlib import Path
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.report import figures, page, sources, sweep_figures, sweep_tables, tables
-from fibjax.report.sweep_figures import HYPERS
-from fibjax.system import files
+from fibjax.models.facts import MethodFacts
+from fibjax.report import (
+  figures,
+  page,
+  prose,
+  published,
+  sources,
+  sweep_figures,
+  sweep_tables,
+  tables,
+)
+from fibjax.report.sweep_tables import size_label
+from fibjax.system import csv_files, files
+from fibjax.system.run_folder import RunFolder
 from fibjax.training import members_table
+from fibjax.training.members_table import HYPERS
 
-CURVES = ('epoch', 'train_bce', 'val_bce', 'train_accuracy', 'val_accuracy')
-_SCORES = ('val_bce', 'val_miou', 'seconds')
+_MOST_LISTED = 6  # sizes that a note lists by name
 
 
-def write_sweep_report(folder, run_folder=None) -> Path:
-  """Writes report.html, figures/ and tables.md of a sweep.
+def write_sweep_report(folder, facts: MethodFacts) -> Path:
+  """Writes report.html, figures/ and tables.md into the sweep/ folder of a workdir.
 
   Args:
-    folder: the sweep's folder with members.csv; curves.csv is used where it is there.
-    run_folder: its workdir, with config.json and versions.json; None: folder.
+    folder: workdir with sweep/members.csv.
+    facts: of the method that was trained.
 
   Returns:
     path of report.html.
@@ -32,104 +44,119 @@ def write_sweep_report(folder, run_folder=None) -> Path:
   Raises:
     InputError: when the folder or members.csv is missing, or a file is damaged.
   """
-  folder = Path(folder)
-  if not folder.is_dir():
-    raise InputError(str(folder), got='no such folder', expected="a sweep's workdir",
-                     remedy='check --workdir')
-  members = members_table.read_members(folder / 'members.csv')
-  sizes, winner = (members_table.summarise_sizes(members),
-                   members_table.best_member(members))
-  notes: list[str] = []
-  settings, versions = (sources.read_json_if_any(Path(run_folder or folder) / name, [])
-                        for name in ('config.json', 'versions.json'))
-  shown = [sweep_tables.sizes_table(members, sizes)]
-  shown_figures = []
-  _note_sizes(sizes, notes)
+  run = RunFolder(folder)
+  sweep = run.sweep
+  if not sweep.path.is_dir():
+    raise InputError(str(sweep), got='no such folder',
+                     expected='a sweep in the workdir',
+                     remedy='check --workdir, or run the sweep first')
+  members = members_table.read_members(sweep.members)
+  sizes = members_table.summarise_sizes(members)
+  winner = members_table.best_member(members)
+  has_neighbourhood = facts.has_neighbourhood
+  notes = _size_notes(sizes, has_neighbourhood)
+  page_tables = [sweep_tables.sizes_table(members, sizes, has_neighbourhood)]
+  page_figures = []
   if winner is not None:
-    shown.insert(0, sweep_tables.winner_table(members, winner))
-    if len({s.loss for s in sizes}) == 1:
-      shown_figures = _size_figures(members, sizes, winner)
-    shown_figures += _curves(folder / 'curves.csv', members, winner, notes)
-  shown_figures.append(_hypers(members, sizes, winner))
-  if (folder / 'losses.json').is_file():
-    compared = files.read_json(folder / 'losses.json')
-    shown.insert(0, sweep_tables.loss_table(compared))
-    shown_figures.insert(0, _losses(compared))
-  return page.write_page(folder, 'sweep.html', shown, shown_figures, notes=notes,
-                         facts=_facts(members, sizes, winner), settings=settings,
-                         versions=versions)
+    page_tables.insert(0, sweep_tables.winner_table(members, winner, has_neighbourhood))
+    if has_neighbourhood and len({size.loss for size in sizes}) == 1:
+      page_figures = _size_figures(members, sizes, winner)
+    page_figures += _curves(sweep.curves, members, winner, notes)
+  page_figures.append(_hypers(members, sizes, winner, has_neighbourhood))
+  if sweep.losses.is_file():
+    losses = files.read_json(sweep.losses)
+    page_tables.insert(0, sweep_tables.loss_table(losses, has_neighbourhood))
+    page_figures.insert(0, _losses(losses, has_neighbourhood))
+  settings, versions = (sources.read_json_if_any(path, [])
+                        for path in (run.config, run.versions))
+  return page.write_page(
+      sweep, 'sweep.html', page_tables, page_figures, notes=notes,
+      highlights=_highlights(members, sizes, winner, has_neighbourhood),
+      settings=settings, versions=versions, citations=prose.citations(facts, versions),
+      workdir=run.path.resolve().name)
 
 
-def _losses(compared):
-  against = [row for row in compared if row['against_first'] is not None
-             and row['loss'] != compared[0]['loss']]
-  several = len({(row['n_xy'], row['n_z']) for row in compared}) > 1
-  names = [row['loss'] + f', {row["n_xy"]} × {row["n_z"]}' * several for row in against]
+def _losses(rows, has_neighbourhood):
+  first = rows[0]['loss']
+  compared = [row for row in rows
+              if row['against_first'] is not None and row['loss'] != first]
+  several_sizes = len({(row['n_xy'], row['n_z']) for row in rows}) > 1
+  names = []
+  for row in compared:
+    size = size_label(row['n_xy'], row['n_z'], has_neighbourhood)
+    names.append(row['loss'] + f', {size}' * several_sizes)
   return page.page_figure(
-      'losses', f'Losses against {compared[0]["loss"]}.',
-      'Difference of test scores, mean over pairs of one seed, with the 95 % interval '
-      'of a bootstrap over test regions and seeds. Above 0 is better for mIoU and '
-      'boundary F1, below 0 for the others.',
-      sweep_figures.loss_figure(names, [row['against_first'] for row in against]))
+      'losses', f'Losses compared with {first}.',
+      'Difference of test scores, mean over pairs with the same seed, with the 95 % '
+      'interval of a bootstrap over test regions and seeds. Values above 0 are better '
+      'for mIoU and boundary F1, values below 0 for the others.',
+      sweep_figures.loss_figure(names, [row['against_first'] for row in compared]))
 
 
-def _note_sizes(sizes, notes):
-  if len({s.loss for s in sizes}) > 1:
-    return
-  paper = {(x, z) for x in sources.SIZES_PX for z in sweep_figures.SIZES_Z}
-  missing = sorted(paper - {(s.n_xy, s.n_z) for s in sizes})
-  if missing:
-    names = ', '.join(members_table.size_name(*size) for size in missing)
-    few = f': {names}' if len(missing) < 7 else ''
-    notes.append(f"{len(missing)} of the paper's 36 sizes{few}.")
-  without = [members_table.size_name(s.n_xy, s.n_z) for s in sizes if s.best is None]
-  if without:
-    notes.append(f'Scores of {", ".join(without)}: no member finished.')
+def _size_notes(sizes, has_neighbourhood) -> list[str]:
+  """Lists the sizes that are missing, unless losses are compared."""
+  notes = []
+  if len({size.loss for size in sizes}) > 1:
+    return notes
+  paper = {(n_xy, n_z) for n_xy in published.SIZES_XY for n_z in published.SIZES_Z}
+  missing = sorted(paper - {(size.n_xy, size.n_z) for size in sizes})
+  if has_neighbourhood and missing:
+    names = ', '.join(size_label(*size, has_neighbourhood) for size in missing)
+    listed = f': {names}' if len(missing) <= _MOST_LISTED else ''
+    notes.append(f"{len(missing)} of the paper's {len(paper)} sizes{listed}.")
+  unscored = [size_label(size.n_xy, size.n_z, has_neighbourhood)
+              for size in sizes if size.best is None]
+  if unscored:
+    notes.append(f'Scores of {", ".join(unscored)}: no member has finished.')
+  return notes
 
 
-def _facts(members, sizes, winner):
-  """Lists what a reader of a sweep asks for first."""
-  counts = {s: int((members['state'] == s).sum()) for s in members_table.STATES}
+def _highlights(members, sizes, winner, has_neighbourhood) -> list[tuple[str, str]]:
+  """Lists what a reader of a sweep looks for first."""
+  counts = {state: int((members['state'] == state).sum())
+            for state in members_table.STATES}
   total = float(np.nansum(members['seconds']))
   unit_s, unit = sweep_figures.time_unit(total)
-  facts = [('Sizes', str(len(sizes))),
-           ('Members', ', '.join(f'{n} {s}' for s, n in counts.items() if n)),
+  pairs = [('Sizes', str(len({(size.n_xy, size.n_z) for size in sizes}))),
+           ('Members', ', '.join(f'{n} {state}' for state, n in counts.items() if n)),
            ('Training time, all members', f'{total / unit_s:.1f} {unit}')]
   if winner is None:
-    return facts
-  size = members_table.size_name(members['n_xy'][winner], members['n_z'][winner])
-  return facts + [
-      ('Selected', f'{size}, member {members["member"][winner]:g}, '
-                   f'epoch {members["best_epoch"][winner]:g}'),
-      ('Its seed', str(members['seed'][winner])),
-      ('Its validation cross-entropy', tables.number(members['val_bce'][winner])),
-      ('Its validation mIoU', tables.number(members['val_miou'][winner])),
-      ('Its validation accuracy', tables.number(members['val_accuracy'][winner]))]
+    return pairs
+  selected = {name: values[winner] for name, values in members.items()}
+  size = size_label(selected['n_xy'], selected['n_z'], has_neighbourhood)
+  return pairs + [
+      ('Selected', f'{size}, member {selected["member"]:g}, epoch '
+                   f'{selected["best_epoch"]:g}'),
+      ('Seed', str(selected['seed'])),
+      ('Validation cross-entropy', tables.number(selected['val_bce'])),
+      ('Validation mIoU', tables.number(selected['val_miou'])),
+      ('Validation accuracy', tables.number(selected['val_accuracy']))]
 
 
 def size_curves(members: dict, sizes: list[members_table.Size],
                 name: str) -> dict[int, sweep_figures.SizeCurve]:
-  """Arranges a score by n_z for the figures; sizes without a finished member are left.
+  """Arranges a score by n_z for the figures, without sizes that have no score.
 
   Args:
     members: columns of members.csv.
     sizes: of summarise_sizes.
     name: 'val_bce', 'val_miou' or 'seconds'.
   """
-  found = {}
-  for s in sizes:
-    if s.best is not None:
-      found.setdefault(s.n_z, []).append(
-          (s.n_xy, members[name][s.best], s.mean[name], s.sd[name]))
-  return {n_z: sweep_figures.SizeCurve(*np.array(points, float).T)
-          for n_z, points in found.items()}
+  points = {}
+  for size in sizes:
+    if size.best is not None:
+      points.setdefault(size.n_z, []).append(
+          (size.n_xy, members[name][size.best], size.mean[name], size.sd[name]))
+  return {n_z: sweep_figures.SizeCurve(*np.array(rows, float).T)
+          for n_z, rows in points.items()}
 
 
 def _size_figures(members, sizes, winner):
   selected = int(members['n_xy'][winner]), int(members['n_z'][winner])
-  bce, miou, seconds = (size_curves(members, sizes, name) for name in _SCORES)
+  bce, miou, seconds = (size_curves(members, sizes, name)
+                        for name in ('val_bce', 'val_miou', 'seconds'))
   spread = ('Right: mean and standard deviation over the finished members of each '
-            'size, shifted sideways so that they can be told apart.')
+            'size, shifted sideways to keep them apart.')
   return [
       page.page_figure(
           'val_bce', 'Validation cross-entropy against size.',
@@ -148,41 +175,39 @@ def _size_figures(members, sizes, winner):
 
 
 def _curves(path, members, winner, notes):
-  columns = files.read_columns(path)
+  columns = csv_files.read_columns(path)
   if not columns:
-    notes.append('Curves of the selected member: curves.csv is missing or empty.')
+    notes.append(f'Curves of the selected member: {path.name} is missing or empty.')
     return []
-  members_table.check_columns(path, columns, CURVES)
+  members_table.check_columns(path, columns, members_table.CURVE_COLUMNS)
   bce, expected = columns['val_bce'], members['val_bce'][winner]
   lowest = np.nanmin(bce) if np.isfinite(bce).any() else math.nan
   if not math.isclose(lowest, expected, rel_tol=1e-3):
-    notes.append('Curves that surely are those of the selected member: the lowest '
-                 f'cross-entropy is {tables.number(lowest)} in curves.csv and '
-                 f'{tables.number(expected)} in members.csv.')
-  return [page.page_figure(
-      'curves', 'Training of the selected member.',
-      'Loss and accuracy after each epoch, on the training and validation voxels '
-      '(Figure 6 of the paper). The training values are means over the steps of the '
-      'epoch, with dropout and augmentation, and so may lie below those of validation. '
-      'The dotted line is the epoch of lowest validation cross-entropy.',
-      figures.curves_figure(columns))]
+    notes.append('Verified curves of the selected member: the lowest cross-entropy is '
+                 f'{tables.number(lowest)} in {path.name} and '
+                 f'{tables.number(expected)} in members.csv, so the curves may be of '
+                 'another member.')
+  return [page.page_figure('curves', 'Training of the selected member.',
+                           f'Loss and accuracy {page.CURVES_CAPTION}',
+                           figures.curves_figure(columns))]
 
 
-def _hypers(members, sizes, winner):
-  """Draws the members of the winning size; without a winner, of the largest group."""
+def _hypers(members, sizes, winner, has_neighbourhood):
+  """Draws the members of the selected size; without one, of the largest group."""
   if winner is None:
-    n_xy, n_z, loss = max(sizes, key=lambda s: sum(s.counts.values()))[:3]
+    largest = max(sizes, key=lambda size: sum(size.counts.values()))
+    n_xy, n_z, loss = largest.n_xy, largest.n_z, largest.loss
   else:
     n_xy, n_z, loss = (members[name][winner] for name in ('n_xy', 'n_z', 'loss'))
-  here = np.flatnonzero((members['n_xy'] == n_xy) & (members['n_z'] == n_z)
+  rows = np.flatnonzero((members['n_xy'] == n_xy) & (members['n_z'] == n_z)
                         & (members['loss'] == loss))
   figure = sweep_figures.hyper_figure(
-      {name: members[name][here] for name in HYPERS}, members['val_bce'][here],
-      members['state'][here],
-      None if winner is None else int(np.flatnonzero(here == winner)[0]))
-  size = members_table.size_name(n_xy, n_z)
+      {name: members[name][rows] for name in HYPERS}, members['val_bce'][rows],
+      members['state'][rows],
+      None if winner is None else int(np.flatnonzero(rows == winner)[0]))
   return page.page_figure(
-      'hyper_parameters', f'Hyper-parameters of the members of {size}.',
-      'One point per member. All hyper-parameters vary at once, so a trend in one '
-      'panel is one among others. Crosses above the axes: members that diverged.',
+      'hyper_parameters',
+      f'Hyper-parameters of the members ({size_label(n_xy, n_z, has_neighbourhood)}).',
+      'One point per member. Where several hyper-parameters vary, a trend in one panel '
+      'may be due to another. Crosses above the axes: members that diverged.',
       figure)

@@ -1,8 +1,8 @@
-"""The members of a sweep as data and as tables, and the table of ensembles.
+"""Tables of sweeps, of compared losses and of ensembles.
 
 Input is members.csv, one row per trained member. Selection is always by validation
-cross-entropy, never by mIoU (Skarberg et al. 2021), and only among finished members;
-means are over finished members too. Diverged and stopped members are counted.
+cross-entropy, never by mIoU (Skärberg et al. 2021), and only among finished members;
+means are over finished members, too. Diverged and stopped members are counted.
 """
 import math
 
@@ -11,16 +11,25 @@ import numpy as np
 from fibjax.errors import InputError
 from fibjax.report import sweep_figures, tables
 from fibjax.report.tables import DASH
-from fibjax.training.members_table import (
-  _SCORES,
-  HYPERS,
-  STATES,
-  Size,
-  best_member,
-  size_name,
-)
+from fibjax.training.members_table import HYPERS, STATES, Size, best_member
 
-PAPER_SIZE = (113, 3)  # of the paper's winner
+PAPER_SIZE = {'n_xy': 113, 'n_z': 3}  # of the paper's winner
+
+
+def size_label(n_xy, n_z, has_neighbourhood: bool) -> str:
+  """Writes the input size of a network.
+
+  Args:
+    n_xy: side of the neighbourhood in pixels.
+    n_z: number of slices.
+    has_neighbourhood: whether the network has one; others read whole slices.
+
+  Returns:
+    '113 × 113 × 3', or '3 slices' without a neighbourhood.
+  """
+  if has_neighbourhood:
+    return f'{n_xy:g} × {n_xy:g} × {n_z:g}'
+  return f'{n_z:g} slice' if n_z == 1 else f'{n_z:g} slices'
 
 
 def _spread(mean, sd, digits=4):
@@ -28,12 +37,14 @@ def _spread(mean, sd, digits=4):
   return text if not math.isfinite(sd) else f'{text} ± {tables.number(sd, digits)}'
 
 
-def sizes_table(members: dict, sizes: list[Size]) -> tables.Table:
+def sizes_table(members: dict, sizes: list[Size],
+                has_neighbourhood: bool) -> tables.Table:
   """Builds the table of all sizes: members, scores of the best and of all, time.
 
   Args:
     members: columns of members.csv.
     sizes: of summarise_sizes.
+    has_neighbourhood: as in `size_label`.
   """
   winner = best_member(members)
   several = len({s.loss for s in sizes}) > 1
@@ -41,24 +52,26 @@ def sizes_table(members: dict, sizes: list[Size]) -> tables.Table:
   unit_s, unit = sweep_figures.time_unit(longest)
   rows = []
   for s in sizes:
-    best = {k: math.nan if s.best is None else members[k][s.best] for k in _SCORES}
+    bce, miou = (math.nan if s.best is None else members[name][s.best]
+                 for name in ('val_bce', 'val_miou'))
     mark = ' (selected)' if s.best is not None and s.best == winner else ''
     loss = f', {s.loss}' * several
     rows.append((
-        size_name(s.n_xy, s.n_z) + loss + mark, *(str(s.counts[k]) for k in STATES),
-        tables.number(best['val_bce']), _spread(s.mean['val_bce'], s.sd['val_bce']),
-        tables.number(best['val_miou']), _spread(s.mean['val_miou'], s.sd['val_miou']),
+        size_label(s.n_xy, s.n_z, has_neighbourhood) + loss + mark,
+        *(str(s.counts[state]) for state in STATES),
+        tables.number(bce), _spread(s.mean['val_bce'], s.sd['val_bce']),
+        tables.number(miou), _spread(s.mean['val_miou'], s.sd['val_miou']),
         _spread(s.mean['seconds'] / unit_s, s.sd['seconds'] / unit_s, 1)))
   return tables.Table(
-      title='Sizes of the neighbourhood',
+      title='Neighbourhood sizes' if has_neighbourhood else 'Input sizes',
       groups=(('', 1), ('Members', 3), ('Validation cross-entropy', 2),
               ('Validation mIoU', 2), ('Time', 1)),
       columns=('Size', *STATES, 'best', 'mean ± sd', 'of best', 'mean ± sd',
                f'mean ± sd, {unit}'),
       rows=tuple(rows),
-      note='Best: the finished member of lowest validation cross-entropy; selection is '
-           'always by cross-entropy, and "of best" is the mIoU of that same member, '
-           'not the highest. Mean and sample standard deviation are over finished '
+      note='Best: the finished member of lowest validation cross-entropy. Selection is '
+           'always by cross-entropy, and "of best" is the mIoU of that member, not the '
+           'highest mIoU. Mean and sample standard deviation are over finished '
            'members. Time: training time per finished member.')
 
 
@@ -69,11 +82,12 @@ LOSS_SCORES = {  # key of losses.json -> heading, factor, digits
     'ece_calibrated': ('ECE, calibrated', 1, 4)}
 
 
-def loss_table(rows: list[dict]) -> tables.Table:
+def loss_table(rows: list[dict], has_neighbourhood: bool) -> tables.Table:
   """Builds the comparison of losses: mean and sd over seeds, difference from the first.
 
   Args:
     rows: content of losses.json.
+    has_neighbourhood: as in `size_label`.
   """
   body = []
   for row in rows:
@@ -85,12 +99,12 @@ def loss_table(rows: list[dict]) -> tables.Table:
           values.mean(), values.std(ddof=1) if values.size > 1 else math.nan, digits))
       against = row['against_first']
       differences.append(DASH if against is None else tables.difference(
-          *(factor * against[key][part] for part in ('difference', 'low', 'high')),
+          *(factor * against[key][bound] for bound in ('difference', 'low', 'high')),
           digits))
-    name = f'{row["loss"]} at {size_name(row["n_xy"], row["n_z"])}'
-    body.append((name, str(len(row['members'])), *scores))
+    size = size_label(row['n_xy'], row['n_z'], has_neighbourhood)
+    body.append((f'{row["loss"]} at {size}', str(len(row['members'])), *scores))
     if row['loss'] != rows[0]['loss']:
-      body.append(('against the first', '', *differences))
+      body.append(('difference', '', *differences))
   return tables.Table(
       title='Losses compared', groups=(),
       columns=('Loss', 'Seeds', *(heading for heading, _, _ in LOSS_SCORES.values())),
@@ -98,21 +112,23 @@ def loss_table(rows: list[dict]) -> tables.Table:
       note='Test regions, after post-processing tuned for each member; mean ± sample '
            'standard deviation over seeds. Porosity error: mean over volumes of '
            '|automatic − manual|. Boundary F1: interface voxels with a counterpart '
-           'within 2 px. ECE: of the scores as they are, and after prior and '
-           'temperature. Against the first: mean difference over pairs of one seed, '
-           'with the 95 % interval of a bootstrap over test regions and seeds.')
+           'within 2 px. ECE: expected calibration error of the raw scores, and after '
+           'prior correction and temperature scaling. Difference: from the first loss, '
+           'mean over pairs with the same seed, with the 95 % interval of a bootstrap '
+           'over test regions and seeds.')
 
 
-def winner_table(members: dict, winner: int) -> tables.Table:
-  """Builds the winner's settings beside the published ones of the paper's winner.
+def winner_table(members: dict, winner: int, has_neighbourhood: bool) -> tables.Table:
+  """Builds the selected member's settings, with those of the paper's winner.
 
   Args:
     members: columns of members.csv.
-    winner: row of the winner.
+    winner: row of the selected member.
+    has_neighbourhood: whether n_xy means anything.
   """
-  rows = [(label, f'{members[column][winner]:g}', str(paper)) for label, column, paper
-          in zip(('n_xy, pixels', 'n_z, slices'), ('n_xy', 'n_z'), PAPER_SIZE,
-                 strict=True)]
+  labels = {'n_xy': 'n_xy, pixels'} if has_neighbourhood else {}
+  rows = [(label, f'{members[column][winner]:g}', str(PAPER_SIZE[column]))
+          for column, label in (labels | {'n_z': 'n_z, slices'}).items()]
   for name, axis in HYPERS.items():
     pair = members[name][winner], axis.paper
     if name == 'log10_l2':
@@ -122,10 +138,10 @@ def winner_table(members: dict, winner: int) -> tables.Table:
   return tables.Table(
       title='Hyper-parameters of the selected member',
       groups=(), columns=('Hyper-parameter', 'this sweep', 'paper'), rows=tuple(rows),
-      note='Paper: the winner of 36 sizes with 100 members each (Skärberg et al. '
-           '2021). a, b: standard deviations of the random factors of mean and '
-           'standard deviation in the augmentation; every k epochs the learning rate '
-           'falls by a factor 10^0.25.')
+      note='Paper: the best of 36 sizes with 100 members each (Skärberg et al. 2021). '
+           'a, b: standard deviations of the random factors that augmentation applies '
+           'to the mean and standard deviation of the grey values. The learning rate '
+           'falls by a factor 10^0.25 every k epochs.')
 
 
 def ensemble_table(rows: list[dict]) -> tables.Table:
@@ -133,33 +149,32 @@ def ensemble_table(rows: list[dict]) -> tables.Table:
 
   Args:
     rows: one dict per network or ensemble: name, and any of miou_before, miou_after,
-      ece, brier, nll (nats), porosity_manual, porosity_automatic and any other
-      porosity... (fractions); missing, None or NaN is a dash, other keys are not
-      shown.
+      ece, brier, nll (nats), porosity_manual, porosity_automatic and other
+      porosity_* (fractions). Missing values, None and NaN give a dash; other keys are
+      not shown.
 
   Raises:
-    InputError: without rows, or for one without a name.
+    InputError: without rows, or for a row without a name.
   """
   if not rows or any(not row.get('name') for row in rows):
     raise InputError('ensemble table', got='no rows' if not rows else 'no name',
                      expected='rows with a name', remedy='name each row')
   porosities = list(dict.fromkeys(
-      k for row in rows for k in row if k.startswith('porosity')))
-  heads = [k.removeprefix('porosity').strip('_').replace('_', ' ') or 'all'
-           for k in porosities]
+      key for row in rows for key in row if key.startswith('porosity')))
+  headings = [key.removeprefix('porosity').strip('_').replace('_', ' ') or 'all'
+              for key in porosities]
   scores = ('miou_before', 'miou_after', 'ece', 'brier', 'nll')
   body = []
   for row in rows:
-    shares = (row.get(k) for k in porosities)
-    body.append((str(row['name']), *(tables.number(row.get(k)) for k in scores),
-                 *(tables.number(None if v is None else 100 * v, 2) for v in shares)))
+    body.append((str(row['name']), *(tables.number(row.get(key)) for key in scores),
+                 *(tables.percent(row.get(key)) for key in porosities)))
   groups = (('', 1), ('mIoU', 2), ('Calibration', 3))
   return tables.Table(
       title='Single networks and ensembles',
-      groups=groups + ((('Porosity, %', len(heads)),) if heads else ()),
-      columns=('Network', 'before', 'after', 'ECE', 'Brier', 'NLL', *heads),
+      groups=groups + ((('Porosity, %', len(headings)),) if headings else ()),
+      columns=('Network', 'before', 'after', 'ECE', 'Brier', 'NLL', *headings),
       rows=tuple(body),
       note='mIoU before and after post-processing. ECE: expected calibration error, '
-           'the mean distance of score and observed fraction of solid. Brier: mean '
-           'squared error of the score. NLL: mean negative log-likelihood in nats. Of '
-           'all three, lower is better.')
+           'the mean distance between score and observed fraction of solid. Brier: '
+           'mean squared error of the score. NLL: mean negative log-likelihood in '
+           'nats. All three: lower is better.')

@@ -1,13 +1,15 @@
-"""The report's tables, as plain rows of text: from metrics.json to page and Markdown.
+"""Tables of the report as rows of text, and their Markdown.
 
 Input is the content of metrics.json: split -> stage -> scores, with stages `before`
-and `after` post-processing, and the same per volume. Fractions are shown as such for
-mIoU and accuracy and in percent for porosities, as Skarberg et al. 2021 do in their
-Tables 2 and 3. What a run has not measured is shown as a dash.
+and `after` post-processing, and the same per volume. mIoU and accuracy are shown as
+fractions and porosities in percent, as in Tables 2 and 3 of Skärberg et al. 2021.
+Missing values are shown as a dash.
 """
 from typing import NamedTuple
 
-SPLITS = {'train': 'Training', 'val': 'Validation', 'test': 'Test'}
+from fibjax.annotation import regions
+
+SPLITS = dict(zip(regions.SPLITS, ('Training', 'Validation', 'Test'), strict=True))
 DASH = '\N{EN DASH}'
 COMBINED = 'Combined'
 
@@ -19,7 +21,7 @@ class Table(NamedTuple):
     title: one line above the table.
     groups: (heading, number of columns) over the columns, or () for none.
     columns: one heading per column.
-    rows: one tuple of cells per row, as long as columns; the first cell names it.
+    rows: one tuple of cells per row, as long as columns; the first cell is its name.
     note: what the columns mean.
   """
   title: str
@@ -30,7 +32,7 @@ class Table(NamedTuple):
 
 
 def number(value, digits=4, sign=False) -> str:
-  """Writes a number; None and NaN, not measured, are a dash."""
+  """Writes a number; None and NaN (not measured) give a dash."""
   if value is None or value != value:
     return DASH
   text = f'{value:+.{digits}f}' if sign else f'{value:.{digits}f}'
@@ -38,12 +40,12 @@ def number(value, digits=4, sign=False) -> str:
 
 
 def percent(value, sign=False) -> str:
-  """Writes a fraction in percent with two digits; None is a dash."""
+  """Writes a fraction in percent with two decimals; None gives a dash."""
   return number(None if value is None else 100 * value, 2, sign)
 
 
 def difference(value, low, high, digits: int) -> str:
-  """Writes a difference with its sign and its interval, -0.010 [-0.020, +0.001]."""
+  """Writes a signed difference with its interval, -0.010 [-0.020, +0.001]."""
   return (f'{number(value, digits, sign=True)} '
           f'[{number(low, digits, sign=True)}, {number(high, digits, sign=True)}]')
 
@@ -62,9 +64,10 @@ def _p_value(value):
 
 
 def _scores(metrics, volume, split, stage):
-  """Returns one block of scores, {} where the run has none; volume None: combined."""
-  where = metrics if volume is None else metrics.get('per_volume', {}).get(volume, {})
-  return (where.get(split) or {}).get(stage) or {}
+  """Returns one block of scores, {} where there is none; volume None: combined."""
+  by_split = (metrics if volume is None
+              else metrics.get('per_volume', {}).get(volume, {}))
+  return (by_split.get(split) or {}).get(stage) or {}
 
 
 def split_rows(metrics: dict, stage: str) -> list[dict]:
@@ -101,20 +104,20 @@ def split_table(metrics: dict, stage: str) -> Table:
       columns=('Volume', *('mIoU', 'Acc.', 'Manual', 'Autom.') * len(SPLITS)),
       rows=tuple((name, *cells) for name, cells in rows.items()),
       note='Pooled over the labelled voxels of complete regions. Acc.: accuracy. '
-           'Manual and automatic are porosities: the percentage of pore in the labels '
-           'and in the segmentation. The combined row sums the voxels of all volumes.')
+           'Manual, Autom.: porosity, the percentage of pore voxels in the labels and '
+           'in the segmentation. The combined row pools the voxels of all volumes.')
 
 
 def summary_table(metrics: dict) -> Table:
-  """Builds the headline: test mIoU per volume against the best grey threshold."""
+  """Builds the overview: test mIoU per volume against the best grey threshold."""
   names = list(metrics.get('per_volume', {}))
   rows = []
   for name in names + ([None] if len(names) != 1 else []):
     after = _scores(metrics, name, 'test', 'after')
     before = _scores(metrics, name, 'test', 'before')
-    bar = (metrics.get('threshold_baseline', {}).get(name) or {}).get('miou')
+    baseline = (metrics.get('threshold_baseline', {}).get(name) or {}).get('miou')
     miou = after.get('miou')
-    gain = None if None in (miou, bar) else miou - bar
+    gain = None if None in (miou, baseline) else miou - baseline
     manual, automatic = after.get('porosity_manual'), after.get('porosity_automatic')
     error = None if None in (manual, automatic) else automatic - manual
     intervals = metrics.get('test_intervals') or {}
@@ -123,7 +126,7 @@ def summary_table(metrics: dict) -> Table:
     spread = '' if 'miou' not in intervals else ' [{}, {}]'.format(
         *map(number, intervals['miou']))
     rows.append((COMBINED if name is None else name, number(before.get('miou')),
-                 number(miou) + spread, number(bar), number(gain, sign=True),
+                 number(miou) + spread, number(baseline), number(gain, sign=True),
                  percent(manual), percent(automatic), percent(error, sign=True)))
   return Table(
       title='Test regions at a glance',
@@ -131,14 +134,14 @@ def summary_table(metrics: dict) -> Table:
       columns=('Volume', 'before', 'after', 'best threshold', 'gain', 'manual',
                'automatic', 'difference'),
       rows=tuple(rows),
-      note='Best threshold: the single grey value, chosen with the labels of these '
-           'regions in hand, of highest mIoU; no simple threshold can do better. '
-           'Gain: mIoU after post-processing minus that. In brackets the 95 % '
-           'bootstrap interval over regions.')
+      note='Best threshold: the highest mIoU that any single grey threshold can reach '
+           'on these regions, chosen with their labels. Gain: mIoU after '
+           'post-processing minus that. In brackets: 95 % bootstrap interval over '
+           'regions.')
 
 
 def porosity_table(metrics: dict) -> Table:
-  """Builds the comparison of region porosities with its tests and intervals."""
+  """Builds the comparison of region porosities, with tests and intervals."""
   tests = metrics.get('porosity_tests', {})
   coverage = next((t['confidence'] for t in tests.values() if 'confidence' in t), 0.95)
   rows = []
@@ -156,14 +159,14 @@ def porosity_table(metrics: dict) -> Table:
       columns=('Volume', 'Regions', 'Manual %', 'Automatic %', 'Difference, points',
                'p unpaired', 'p paired'),
       rows=tuple(rows),
-      note=f'Means over regions of all splits; in brackets the {100 * coverage:g} % '
-           'bootstrap interval over regions. The unpaired t-test is the published '
-           'one. Both sets come from the same regions, so the paired t-test and the '
-           'interval of the difference are the ones to conclude from.')
+      note=f'Means over regions of all splits; in brackets: {100 * coverage:g} % '
+           'bootstrap interval over regions. The paper used the unpaired t-test. Both '
+           'sets come from the same regions, so base conclusions on the paired t-test '
+           'and on the interval of the difference.')
 
 
 def volume_table(metrics: dict) -> Table:
-  """Builds the porosity of whole volumes, and their scores where truth is known."""
+  """Builds the porosity of whole volumes, with scores where the truth is known."""
   volumes = metrics.get('whole_volume', {})
   has_truth = any(v.get('truth') for v in volumes.values())
   rows = []
@@ -177,21 +180,22 @@ def volume_table(metrics: dict) -> Table:
               number(truth.get('miou')), number(truth.get('accuracy'))]
     rows.append(tuple(row))
   columns = ('Volume', 'Porosity %')
-  note = 'All voxels of the segmentation.'
+  note = 'Over all voxels of the segmentation.'
   if has_truth:
     columns += ('True porosity %', 'Difference, points', 'mIoU', 'Accuracy')
-    note += (' The truth is known here without an annotator: the volume is simulated '
-             'or labelled completely.')
+    note += (' The ground truth is known because the volume is simulated or completely '
+             'labelled.')
   return Table('Whole volumes', (), columns, tuple(rows), note)
 
 
 def to_markdown(table: Table) -> str:
-  """Writes a table as Markdown, its column groups folded into the headings."""
-  over = [heading for heading, span in table.groups for _ in range(span)]
-  over = over or [''] * len(table.columns)
-  heads = [f'{a} {b}'.strip() for a, b in zip(over, table.columns, strict=True)]
-  align = ['---'] + ['---:'] * (len(heads) - 1)
-  lines = [' | '.join(_cell(c) for c in row) for row in (heads, align, *table.rows)]
+  """Writes a table as Markdown, with the column groups merged into the headings."""
+  groups = [heading for heading, span in table.groups for _ in range(span)]
+  groups = groups or [''] * len(table.columns)
+  headings = [f'{group} {column}'.strip()
+              for group, column in zip(groups, table.columns, strict=True)]
+  align = ['---'] + ['---:'] * (len(headings) - 1)
+  lines = [' | '.join(_cell(c) for c in row) for row in (headings, align, *table.rows)]
   body = '\n'.join(f'| {line} |' for line in lines)
   return f'**{_cell(table.title)}**\n\n{body}\n\n{table.note}\n'
 
@@ -201,15 +205,18 @@ def _cell(text):
   return ' '.join(escaped.split())
 
 
-def forest_table(rows: list[dict]) -> Table:
-  """Builds the table of the smallest leaves that a random forest was tried with.
+def leaf_table(title: str, rows: list[dict]) -> Table:
+  """Builds the table of the leaf sizes tried for a method that grows trees.
 
   Args:
-    rows: content of forest.json.
+    title: of the method.
+    rows: one per smallest leaf: min_leaf, nodes, train_miou, val_miou, train_accuracy,
+      val_accuracy.
   """
   best = max(row['val_miou'] for row in rows)
   return Table(
-      title='Random forest', groups=(('', 2), ('mIoU', 2), ('Accuracy', 2)),
+      title=title[:1].upper() + title[1:],
+      groups=(('', 2), ('mIoU', 2), ('Accuracy', 2)),
       columns=('Smallest leaf', 'nodes', 'training', 'validation', 'training',
                'validation'),
       rows=tuple((f'{row["min_leaf"]}' + ' (kept)' * (row['val_miou'] == best),
@@ -217,5 +224,5 @@ def forest_table(rows: list[dict]) -> Table:
                   *(number(row[key]) for key in ('train_miou', 'val_miou',
                                                  'train_accuracy', 'val_accuracy')))
                  for row in rows),
-      note='On voxels drawn balanced by class, before post-processing. Kept: the '
-           'smallest leaf of highest validation mIoU.')
+      note='Measured before post-processing on voxels drawn in equal numbers from both '
+           'classes. Kept: the leaf size of highest validation mIoU.')

@@ -1,7 +1,7 @@
-"""Opens what a workdir holds in napari: image, score, segmentation and regions.
+"""Viewer: image, scores, segmentation and regions of a workdir in napari.
 
-napari is an extra (`pip install -e .[view]`), imported only here and only when asked
-for. Volumes are read slice by slice as they are looked at. Everything is placed in
+napari is an optional dependency (`pip install -e .[view]`), imported only by `show` and
+`add`. Volumes are read slice by slice as they are displayed. Coordinates are in
 micrometres where the voxel size is known, in voxels otherwise.
 """
 import importlib
@@ -12,10 +12,13 @@ import numpy as np
 
 from fibjax.annotation.regions import select_regions
 from fibjax.errors import InputError
+from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
 from fibjax.report import sources
+from fibjax.system.run_folder import RunFolder, volume_name
 from fibjax.volumes.volume import Volume, open_volume, read_box
 
-_LABEL_COLOURS = {0: (0., 0.75, 0., 1.), 1: (0.9, 0., 0., 1.), None: (0., 0., 0., 0.)}
+_LABEL_COLOURS = {PORE: (0., 0.75, 0., 1.), SOLID: (0.9, 0., 0., 1.),
+                  None: (0., 0., 0., 0.)}
 
 
 class Layer(NamedTuple):
@@ -32,9 +35,10 @@ class Layer(NamedTuple):
 
 
 class SlicedVolume:
-  """A volume as a read-only array that is read where it is indexed.
+  """A volume as a read-only array that is read when indexed.
 
-  napari asks for shape, ndim, dtype and [index]; whole slices are read, no more.
+  napari asks for shape, ndim, dtype and [index]; only the slices asked for are read,
+  each as a whole.
   """
 
   def __init__(self, volume: Volume):
@@ -48,15 +52,15 @@ class SlicedVolume:
       z = range(self.shape[0])[z]
       return self[(slice(z, z + 1), *index[1:])][0]
     start, stop, step = z.indices(self.shape[0])
-    part_zyx = read_box(self._volume, (start, 0, 0), (stop, *self.shape[1:]))
-    return part_zyx[(slice(None, None, step), *index[1:])]
+    slices_zyx = read_box(self._volume, (start, 0, 0), (stop, *self.shape[1:]))
+    return slices_zyx[(slice(None, None, step), *index[1:])]
 
   def __array__(self, dtype=None, copy=None) -> np.ndarray:
     return np.asarray(self[:], dtype)
 
 
 def layers_of(folder) -> list[Layer]:
-  """The layers of a workdir, volume by volume; only the first volume is visible.
+  """Lists the layers of a workdir, volume by volume; only the first is visible.
 
   Args:
     folder: workdir of a run, or a single volume.
@@ -68,31 +72,34 @@ def layers_of(folder) -> list[Layer]:
   if not folder.is_dir():
     raise InputError(str(folder), got='no such folder', expected="a run's workdir or a "
                      'volume', remedy='check the path')
-  films = sources.open_films(folder)
+  run = RunFolder(folder)
+  films = sources.open_films(run)
   if not films:
     image = open_volume(folder)
-    name = folder.name.removesuffix('.ome.zarr')
     kind = 'labels' if image.dtype == np.uint8 and _is_binary(image) else 'image'
-    return [_layer(kind, f'{name}', image, True)]
-  regions = sources.load_regions_if_any(folder, [])
-  found = []
+    return [_layer(kind, volume_name(folder), image, True)]
+  regions = sources.load_regions_if_any(run, [])
+  layers = []
   for i, film in enumerate(films):
-    for kind, part, options in (
+    for kind, field, options in (
         ('image', 'image', {}),
         ('image', 'score', {'colormap': 'viridis', 'opacity': 0.4,
                             'contrast_limits': (0, 1)}),
         ('labels', 'segmentation', {'opacity': 0.4})):
-      volume = getattr(film, part)
+      volume = getattr(film, field)
       if volume is not None:
-        found.append(_layer(kind, f'{film.name} {part}', volume,
-                            i == 0 and part != 'score', **options))
+        layers.append(_layer(kind, f'{film.name} {field}', volume,
+                             i == 0 and field != 'score', **options))
     if regions is not None and film.image is not None:
-      found += _rectangles(film, regions, i == 0)
-  return found
+      layers += _rectangles(film, regions, i == 0)
+  return layers
 
 
 def show(folder) -> None:
   """Opens the viewer and returns when it is closed.
+
+  Args:
+    folder: workdir of a run, or a single volume.
 
   Raises:
     InputError: when napari is not installed, or as `layers_of`.
@@ -102,7 +109,7 @@ def show(folder) -> None:
     napari = importlib.import_module('napari')
   except ImportError:
     raise InputError('fibjax view', got='napari is not installed',
-                     expected='the extra `view`',
+                     expected='the optional dependency "view"',
                      remedy='pip install "fibjax[view]", in a checkout '
                      'pip install -e .[view]') from None
   add(napari.Viewer(title=f'fibjax {folder}'), layers)
@@ -138,11 +145,11 @@ def _placed(volume) -> dict:
 
 def _is_binary(volume) -> bool:
   first = read_box(volume, (0, 0, 0), (1, *volume.shape[1:]))
-  return set(np.unique(first).tolist()) <= {0, 1, 255}
+  return set(np.unique(first).tolist()) <= {PORE, SOLID, UNLABELLED}
 
 
 def _rectangles(film, regions, visible) -> list[Layer]:
-  """The frames of a film's regions, coloured by split."""
+  """Makes the layer of a film's region outlines, coloured by split."""
   chosen = select_regions(regions, volume=film.name)
   if not len(chosen.volume):
     return []
@@ -150,7 +157,7 @@ def _rectangles(film, regions, visible) -> list[Layer]:
   for r in range(len(chosen.volume)):
     z, y, x = int(chosen.z[r]), int(chosen.y[r]), int(chosen.x[r])
     bottom, right = y + int(chosen.heights[r]), x + int(chosen.widths[r])
-    # napari's pixel i covers i - 0.5 to i + 0.5
+    # in napari pixel i covers i - 0.5 to i + 0.5
     corners.append(np.array([(z, a - 0.5, b - 0.5) for a, b in (
         (y, x), (y, right), (bottom, right), (bottom, x))]))
   colours = {'train': 'yellow', 'val': 'cyan', 'test': 'magenta'}

@@ -1,9 +1,9 @@
-"""An imperfect expert: from the exact truth to a mask as a person would draw it.
+"""A simulated annotator: exact truth to a mask as a person would draw it (§7.4).
 
-Masks are uint8, 0 pore, 1 solid. The expert's boundary wanders about the true one
-(a smooth random field added to the signed distance, in px), is biased as a whole,
-misses small pores and takes some bright pore-backs for solid (spec 7.4). The truth is
-never changed; keep both.
+Masks are uint8, 0 pore, 1 solid. The drawn boundary wanders about the true one (a
+smooth random field is added to the signed distance, px) and is biased as a whole; small
+pores are missed, and some bright pore-backs are taken for solid. The truth is not
+modified; keep both.
 """
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ _EIGHT = np.ones((3, 3), bool)
 
 @dataclass(frozen=True)
 class Annotator:
-  """How an expert errs; Annotator(0, 30, 0, 0) is exact."""
+  """Errors of an annotator; Annotator(0, 30, 0, 0) is exact."""
   boundary_sd_px: float = 2.0       # wander of the drawn boundary
   boundary_length_px: float = 30.0  # over which it wanders
   bias_px: float = 0.0              # > 0 draws the solid too large
@@ -44,16 +44,17 @@ def signed_distance(truth_yx: np.ndarray) -> np.ndarray:
 
 def annotate(truth_yx: np.ndarray, seed, annotator: Annotator | None = None,
              image_yx: np.ndarray | None = None) -> np.ndarray:
-  """Draws one expert's mask of a slice.
+  """Draws the mask of one annotator for a slice.
 
-  Distances near the rim need what lies beyond it: annotate a rectangle with some 30
-  px around the region wanted, then cut.
+  Distances near the rim depend on what lies beyond it: annotate a rectangle with some
+  30 px around the region wanted, then cut.
 
   Args:
     truth_yx: 0/1 truth.
-    seed: anything numpy.random.default_rng takes; one per slice and expert.
+    seed: anything numpy.random.default_rng takes; different for each slice and
+      annotator.
     annotator: None takes the defaults.
-    image_yx: the slice's image, needed for annotator.confusion.
+    image_yx: image of the slice, needed for annotator.confusion.
 
   Returns:
     uint8 [y, x] mask, 0 pore, 1 solid.
@@ -91,7 +92,13 @@ def annotate(truth_yx: np.ndarray, seed, annotator: Annotator | None = None,
 def annotate_stack(truth_zyx: np.ndarray, seed: int,
                    annotator: Annotator | None = None,
                    image_zyx: np.ndarray | None = None) -> np.ndarray:
-  """Annotates every slice (or region) of a stack: uint8, slice k from (seed, k)."""
+  """Annotates every slice (or region) of a stack, slice k with seed (seed, k).
+
+  Args and errors as `annotate`, with [z, y, x] arrays.
+
+  Returns:
+    [z, y, x] uint8 masks.
+  """
   return np.stack([
       annotate(truth_yx, (seed, k), annotator,
                None if image_zyx is None else image_zyx[k])
@@ -99,7 +106,7 @@ def annotate_stack(truth_zyx: np.ndarray, seed: int,
 
 
 def _some_components(mask_yx, probability, rng, below=math.inf):
-  """The 8-connected components smaller than below, each taken with a probability."""
+  """8-connected components of area below a limit, each chosen with a probability."""
   labels, count = ndimage.label(mask_yx, _EIGHT)
   area = np.bincount(labels.ravel(), minlength=count + 1)
   taken = (rng.random(count + 1) < probability) & (area < below)

@@ -1,9 +1,9 @@
-"""Artefacts of a slice series, drawn once per stack and logged (spec 7.3 steps 8-9).
+"""Artefacts of a slice series, drawn once per stack and logged (§7.3, steps 8-9).
 
-What is shared between slices (curtains, charging, drift) is drawn before the first
-slice and looked up by slice index, so slices can be made in any order and one at a
-time. Every artefact has a random stream of its own: switching one off leaves the
-others as they were. Brightness units: solid flat section = 1. Shifts are whole pixels
+Artefacts shared between slices (curtains, charging, drift) are drawn before the first
+slice and looked up by slice index, so slices can be made in any order, one at a time.
+Every artefact has its own random stream: switching one off leaves the others
+unchanged. Brightness units: solid flat section = 1. Shifts are whole pixels
 and move image and truth alike, so the truth stays exact.
 """
 import math
@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.errors import InputError
+from fibjax.errors import unknown
 from fibjax.simulation.fields import smooth_noise
 
 
 @dataclass(frozen=True)
 class Artefacts:
-  """Strengths; 0 switches an artefact off."""
+  """Strengths of the artefacts; 0 switches one off."""
   line: float = 0.0              # sd of a row's offset, AR(1) from row to row
   gradient: float = 0.0          # total swing along the image rows
   gain: float = 0.0              # sd of a slice's gain
@@ -29,7 +29,7 @@ class Artefacts:
   charging_low: float = 0.05     # their brightness, either sign, log-uniform
   charging_high: float = 0.4
   drift_px: float = 0.0          # random walk of the frame, sd per slice
-  jitter_px: float = 0.0         # sd of a slice's own shift
+  jitter_px: float = 0.0         # sd of the shift of a single slice
   thickness: float = 0.0         # sd of a slice's depth, as a share of the step
   missing: float = 0.0           # probability that a slice repeats the one before
 
@@ -67,16 +67,16 @@ class Drawn(NamedTuple):
 
 
 def choose_artefacts(artefacts: str | Artefacts) -> Artefacts:
-  """A named level (none, mild, real) or the given strengths.
+  """Strengths of a named level (none, mild, real); Artefacts are returned as they are.
 
   Raises:
-    InputError: for an unknown name.
+    InputError: for an unknown name, naming the nearest one.
   """
   if isinstance(artefacts, Artefacts):
     return artefacts
   if artefacts not in ARTEFACTS:
-    raise InputError('artefacts', got=repr(artefacts), expected=' | '.join(ARTEFACTS),
-                     remedy='name a level or pass Artefacts(...)')
+    raise unknown('artefacts', artefacts, ARTEFACTS,
+                  'name a level or pass Artefacts(...)')
   return ARTEFACTS[artefacts]
 
 
@@ -89,7 +89,7 @@ def draw_artefacts(artefacts: Artefacts, shape_zyx: tuple[int, int, int], step: 
     shape_zyx: slices, rows and columns of the image.
     step: fine planes per slice.
     pixel_nm: pixel size.
-    seed: seed of this stack's artefacts.
+    seed: seed of the artefacts of this stack.
   """
   n, ny, nx = shape_zyx
   a = artefacts
@@ -99,6 +99,7 @@ def draw_artefacts(artefacts: Artefacts, shape_zyx: tuple[int, int, int], step: 
 
   depth = np.rint(a.thickness * step * stream(0).standard_normal(n))
   depth = np.clip(depth, -(step - 1) // 2, (step - 1) // 2).astype(int)
+  # Less than half a step: the order of the exposed planes stays that of the slices.
   planes = step * np.arange(n) + depth
   planes -= min(planes[0], 0)
   walk = np.cumsum(a.drift_px * stream(1).standard_normal((n, 2)), axis=0)
@@ -157,7 +158,7 @@ def apply_artefacts(image_yx: np.ndarray, solid_yx: np.ndarray, k: int,
     image_yx: float32 brightness.
     solid_yx: bool truth of that slice.
     k: slice index.
-    drawn: see draw_artefacts.
+    drawn: of `draw_artefacts`.
   """
   a = drawn.artefacts
   ny, nx = image_yx.shape
@@ -186,7 +187,7 @@ def _row_noise(ny, rng, keep=0.5):
 
 
 def describe(drawn: Drawn) -> dict:
-  """What was drawn, as JSON (strengths are logged with the film's parameters)."""
+  """The drawn artefacts as JSON; strengths are among the parameters of the film."""
   return {
     'exposed_planes': list(drawn.planes),
     'shift_yx_px': drawn.shift_k2.tolist(),

@@ -1,9 +1,9 @@
 """Gaussian random fields in 3-D, and smooth noise of any rank.
 
 A Field holds cubic B-spline coefficients on a grid coarsened up to 4 times; slabs of
-fine planes are evaluated on demand, so nothing of the fine grid is kept. Lengths are
-in fine voxels (px). Fields are normalised by their spectrum, not by the sample:
-realisations scatter as the model says.
+fine planes are evaluated on demand, so the fine grid is never held in memory. Lengths
+are in fine voxels (px). Fields are normalised by their spectrum, not by the sample, so
+that the sample variance scatters as it does in the model.
 """
 import math
 import os
@@ -32,7 +32,7 @@ class Field(NamedTuple):
 
 @dataclass(frozen=True)
 class Spectrum:
-  """Spectrum of a unit-variance Gaussian random field (spec 7.2 G1 a-d).
+  """Spectrum of a unit-variance Gaussian random field (§7.2 G1 a-d).
 
   gaussian: covariance exp(-r^2 / 2 length_px^2). shell: amplitude
   exp(-(k - k0)^2 / 2 dk^2) / k with k0 = 2 pi / length_px and dk = bandwidth * k0.
@@ -56,7 +56,7 @@ class Spectrum:
 
 
 def coarsening(spectrum: Spectrum, limit: int = 4) -> int:
-  """Largest grid factor at which cubic splines still carry the field exactly enough.
+  """Largest grid factor at which cubic splines represent the field to 1e-3.
 
   The shortest covariance length stays above 3.2 coarse voxels (a shell: its upper
   band edge below half the Nyquist frequency), where the spline error is < 1e-3.
@@ -87,11 +87,11 @@ def _power(spectrum: Spectrum, k2: np.ndarray, scale: float) -> np.ndarray:
 
 def gaussian_field(shape_zyx: Shape, spectrum: Spectrum, rng: np.random.Generator,
                    factor: int | None = None) -> Field:
-  """Draws a unit-variance Gaussian random field (spec 7.2 G1).
+  """Draws a unit-variance Gaussian random field (§7.2 G1).
 
-  Made by FFT on a grid coarsened by factor, with the spline prefilter in the same
-  multiplication; 3 lengths are generated beyond the box and dropped, so that
-  opposite faces are not correlated.
+  White noise is filtered by FFT on a grid coarsened by factor, with the spline
+  prefilter in the same multiplication. FFT fields are periodic: 3 lengths more than
+  the box are generated and dropped, so that opposite faces are not correlated.
 
   Args:
     shape_zyx: fine voxels per axis.
@@ -112,11 +112,15 @@ def gaussian_field(shape_zyx: Shape, spectrum: Spectrum, rng: np.random.Generato
   k2 = sum(np.square(a * s).reshape([-1 if i == j else 1 for j in range(3)])
            for i, (a, s) in enumerate(zip(k, stretch, strict=True)))
   gain = _power(spectrum, k2, factor)
-  weight = np.full(len(k[2]), 2.0)  # columns that stand for themselves and -k
+  # A real FFT stores half of the last axis: its columns stand for k and -k, but for
+  # the first one and, where the length is even, the last.
+  weight = np.full(len(k[2]), 2.0)
   weight[0] = 1.0
   if size[2] % 2 == 0:
     weight[-1] = 1.0
   total = float(gain.sum(axis=(0, 1), dtype=np.float64) @ weight) / math.prod(size)
+  # Multiplying white noise by sqrt(power / total) gives variance 1; the division is
+  # shared out over the three axes (total ** (1/6) each), with the prefilters.
   np.sqrt(gain, out=gain)
   for i, a in enumerate(k):
     prefilter = 3 / (2 + np.cos(a)) / total ** (1 / 6)
@@ -135,6 +139,7 @@ def _upsample(array, axis, start, stop, factor):
   shape[axis] = stop - start
   fine = np.empty(shape, np.float32)
   source, target = np.moveaxis(array, axis, 0), np.moveaxis(fine, axis, 0)
+  # All fine positions of one phase between two coefficients have the same four taps.
   for phase in range(factor):
     first = start + (phase - start) % factor
     count = len(range(first, stop, factor))
@@ -160,7 +165,10 @@ def field_slab(field: Field, start: int, stop: int) -> np.ndarray:
 
 
 def slow_values(field: Field, length_px: float, rng) -> np.ndarray:
-  """An independent slow field at the coefficients of field (it needs no prefilter)."""
+  """Values of an independent slow field at the coefficients of a field.
+
+  Used as coefficients themselves: a field this slow needs no spline prefilter.
+  """
   shape = field.coefficients_zyx.shape
   spectrum = Spectrum(length_px=length_px / field.factor)
   slow = gaussian_field(shape, spectrum, rng, coarsening(spectrum, limit=1000))

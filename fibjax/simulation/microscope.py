@@ -1,11 +1,10 @@
-"""The imaging model: what a FIB-SEM sees of a structure, pore-backs included.
+"""Imaging model of a FIB-SEM: brightness of a structure, pore-backs included (§7.3).
 
 Slice k exposes the fine plane planes[k]. The detector looks down at tilt_deg from the
 slice normal, towards larger rows, so through an open pore it sees the wall behind:
 the pore-back. Fine planes are visited once, from the deepest up, keeping one plane of
 ray depths, so memory holds slices and never the fine volume. Brightness: solid flat
-section = 1, before quantisation. Steps are numbered as in spec 7.3; steps 1-7 are
-here, noise and artefacts (8-10) work on the finished slice.
+section = 1, before quantisation. Steps are numbered as in §7.3.
 
 Ray depth is in fine planes; a ray leaves row r of plane z for row
 r + s(z + m) - s(z), s(z) = round(z tan(tilt)), and NO_HIT or more than the maximal
@@ -28,7 +27,7 @@ NO_HIT = 60000  # uint16, with room to count on without wrapping
 
 @dataclass(frozen=True)
 class Imaging:
-  """How a slice gets its brightness (spec 7.3); nm unless the name says px."""
+  """Parameters of the brightness of a slice (§7.3); nm unless the name says px."""
   tilt_deg: float = 35.0         # view from the slice normal, towards larger rows
   max_depth_nm: float = 2000.0   # rays that go deeper see nothing
   interaction_nm: float = 20.0   # depth that contributes to the solid's brightness
@@ -52,12 +51,12 @@ class Imaging:
   def __post_init__(self):
     if not (0 <= self.tilt_deg < 80 and self.back_length_nm > 0
             and self.max_depth_nm > 0 and self.counts_per_unit > 0):
-      raise InputError('imaging', got=self, remedy='see the spec of the preset',
+      raise InputError('imaging', got=self, remedy='compare with a preset',
                        expected='tilt in [0, 80) degrees, positive lengths and gain')
 
 
 class Exposure(NamedTuple):
-  """What lies at and under one exposed plane."""
+  """Structure at and under one exposed plane."""
   index: int             # k
   solid_yx: np.ndarray   # bool
   depth_yx: np.ndarray   # uint16 fine planes to the first solid, 0 in the solid
@@ -77,7 +76,7 @@ def extra_rows(imaging: Imaging, pixel_nm: float) -> int:
 
 def expose(structure: Structure, planes: Sequence[int], imaging: Imaging,
            pixel_nm: float) -> Iterator[Exposure]:
-  """Visits the exposed planes from the deepest to the first (spec 7.3 step 1).
+  """Visits the exposed planes from the deepest to the first (§7.3, step 1).
 
   Depths follow the recursion d(z) = 0 in the solid, else 1 + d(z + 1) one sheared
   step on; densities the recursion of exponential weights. Both are exact and cost
@@ -129,11 +128,11 @@ def _one_plane_up(depth_yx, solid_yx, step):
 
 def ideal_slice(exposure: Exposure, imaging: Imaging, pixel_nm: float,
                 rng: np.random.Generator, trend: float = 0.0) -> np.ndarray:
-  """Brightness of a slice before noise (spec 7.3 steps 2-7).
+  """Brightness of a slice before noise (§7.3, steps 2-7).
 
   Args:
-    exposure: of the image's own rows and columns.
-    imaging: the model's parameters.
+    exposure: cut to the rows and columns of the image.
+    imaging: parameters.
     pixel_nm: size of a pixel.
     rng: draws the texture.
     trend: place in the stack, -1 first slice to 1 last, for imaging.trend.
@@ -158,7 +157,7 @@ def ideal_slice(exposure: Exposure, imaging: Imaging, pixel_nm: float,
 
 
 def pore_backs(exposure: Exposure, imaging: Imaging, pixel_nm: float) -> np.ndarray:
-  """Brightness of the pore-backs, 0 in the solid (spec 7.3 steps 3 and 4)."""
+  """Brightness of the pore-backs, 0 in the solid (§7.3, steps 3 and 4)."""
   open_yx = np.float32(1) - exposure.solid_yx
   visible_yx = 1.0
   if imaging.shading_power:
@@ -175,7 +174,7 @@ def pore_backs(exposure: Exposure, imaging: Imaging, pixel_nm: float) -> np.ndar
 
 def add_noise(image_yx: np.ndarray, imaging: Imaging,
               rng: np.random.Generator) -> np.ndarray:
-  """Adds counting and read noise (spec 7.3 step 8); electrons 0 = no counting noise."""
+  """Adds counting and read noise (§7.3, step 8); electrons 0 = no counting noise."""
   if imaging.electrons:
     counts = rng.poisson(np.maximum(image_yx, 0) * imaging.electrons)
     image_yx = (counts / imaging.electrons).astype(np.float32)
@@ -186,5 +185,5 @@ def add_noise(image_yx: np.ndarray, imaging: Imaging,
 
 
 def quantise(image_yx: np.ndarray, counts_per_unit: float) -> np.ndarray:
-  """Brightness to uint16 grey values, clipped to [0, 65535] (spec 7.3 step 10)."""
+  """Brightness to uint16 grey values, clipped to [0, 65535] (§7.3, step 10)."""
   return np.clip(np.rint(image_yx * counts_per_unit), 0, 65535).astype(np.uint16)

@@ -1,8 +1,8 @@
 """Random and real two-phase structures on a fine isotropic grid, read in z slabs.
 
-A Structure is a shape and a function: read_slab(start, stop) gives the planes
-[start, stop) as bool [z, y, x], True = solid. Nothing larger than a slab of fine
-voxels need exist: level-cut fields and scaled-up real volumes live as splines on a
+A Structure is a shape and a function: read_slab(start, stop) returns the planes
+[start, stop) as bool [z, y, x], True = solid. At no time is more than a slab of fine
+voxels needed: level-cut fields and scaled-up real volumes are stored as splines on a
 coarse grid, Boolean models as lists of grains. Lengths are in fine voxels (px, 10 nm
 in the presets); z points into the sample.
 """
@@ -28,17 +28,29 @@ SLAB = 16  # planes read at a time; a slab of 2400 x 3400 px is 0.5 GB of float3
 
 
 class Structure(NamedTuple):
-  """A solid/pore geometry: its shape and its slab reader (True = solid)."""
+  """Solid and pore on the fine grid.
+
+  Attributes:
+    shape_zyx: fine voxels.
+    read_slab: (start, stop) -> bool [stop - start, y, x], True = solid.
+  """
   shape_zyx: Shape
   read_slab: Callable[[int, int], np.ndarray]
 
 
 class Match(NamedTuple):
-  """A porosity to be met in the planes (fine z) and the rectangle [0, shape_yx)."""
+  """A porosity that a structure must have in some planes.
+
+  Attributes:
+    porosity: fraction of pore.
+    planes: fine z of the planes.
+    shape_yx: the rectangle [0, shape_yx) of them that counts.
+    extra_solid: another structure whose solid counts as well.
+  """
   porosity: float
   planes: tuple[int, ...]
   shape_yx: tuple[int, int]
-  also: Structure | None = None  # solid that exists besides and counts
+  extra_solid: Structure | None = None
 
 
 def whole(structure: Structure) -> np.ndarray:
@@ -49,7 +61,7 @@ def whole(structure: Structure) -> np.ndarray:
 
 
 def from_array(solid_zyx: np.ndarray) -> Structure:
-  """Wraps a bool array that is already on the fine grid."""
+  """Structure of an array on the fine grid, [z, y, x], True or 1 = solid."""
   solid_zyx = np.asarray(solid_zyx, bool)
   return Structure(solid_zyx.shape, lambda start, stop: solid_zyx[start:stop])
 
@@ -63,11 +75,11 @@ def union(first: Structure, second: Structure) -> Structure:
 def level_cut(shape_zyx: Shape, spectrum: Spectrum, porosity, seed, *,
               slow_length_px: float = 200.0, slow_amplitude: float = 0.0,
               sheets: bool = False, match: Match | None = None) -> Structure:
-  """Cuts a Gaussian random field into pore and solid (spec 7.2 G1; sheets: G6).
+  """Cuts a Gaussian random field into pore and solid (§7.2 G1; sheets: G6).
 
-  Solid where (g + tau h) / sqrt(1 + tau^2) > Phi^-1(porosity), h a slow field that
-  makes the porosity differ from place to place. With sheets the cut is two-sided,
-  |g| < w, which gives thin walls; h and the profile then move w.
+  Solid where (g + tau h) / sqrt(1 + tau^2) > Phi^-1(porosity), with h a slow field
+  that makes the porosity differ from place to place. With sheets the cut is two-sided,
+  |g| < w, which gives thin walls; h and the porosity profile then vary w.
 
   Args:
     shape_zyx: fine voxels per axis.
@@ -77,7 +89,7 @@ def level_cut(shape_zyx: Shape, spectrum: Spectrum, porosity, seed, *,
     slow_length_px: covariance length of h.
     slow_amplitude: tau.
     sheets: two-sided cut.
-    match: shift the level so that this pore fraction is met there (a small box then
+    match: shifts the level so that this pore fraction is met there (a small box then
       stands for a large film); None leaves the fraction random.
 
   Raises:
@@ -90,6 +102,7 @@ def level_cut(shape_zyx: Shape, spectrum: Spectrum, porosity, seed, *,
   rng = np.random.default_rng(seed)
   g = gaussian_field(shape_zyx, spectrum, rng)
   tau = slow_amplitude
+  # Mixed on the coarse grid: the cut then costs one evaluation of splines per voxel.
   slow = slow_values(g, slow_length_px, rng) if tau else np.float32(0)
   if sheets:
     z_coarse = g.factor * (np.arange(g.coefficients_zyx.shape[0]) - 1)
@@ -116,14 +129,15 @@ def level_cut(shape_zyx: Shape, spectrum: Spectrum, porosity, seed, *,
 
 
 def _matching_offset(margin, match: Match) -> float:
-  """The offset of a margin function that meets match.porosity."""
+  """Offset of a margin function (> offset: solid) that meets match.porosity."""
+  # Every step-th row and column: about 4 million voxels are enough for a quantile.
   ny, nx = match.shape_yx
   step = math.ceil(math.sqrt(len(match.planes) * ny * nx / 4e6))
   samples = []
   for z in match.planes:
     values = margin(z, z + 1)[0, :ny:step, :nx:step]
-    if match.also is not None:
-      values[match.also.read_slab(z, z + 1)[0, :ny:step, :nx:step]] = np.inf
+    if match.extra_solid is not None:
+      values[match.extra_solid.read_slab(z, z + 1)[0, :ny:step, :nx:step]] = np.inf
     samples.append(values.ravel())
   return float(np.quantile(np.concatenate(samples), match.porosity, method='lower'))
 
@@ -132,21 +146,22 @@ def _matching_offset(margin, match: Match) -> float:
 
 def boolean(shape_zyx: Shape, intensity: float, radius_px: float, seed, *,
             length_px: float = 0.0, radius_cv: float = 0.0) -> Structure:
-  """Draws a Boolean model of spheres or isotropic cylinders (spec 7.2 G2, G4).
+  """Draws a Boolean model of spheres or isotropic cylinders (§7.2 G2, G4).
 
   Args:
     shape_zyx: fine voxels per axis.
-    intensity: grains per voxel; boolean_intensity gives it for a porosity.
+    intensity: grains per voxel; see `boolean_intensity`.
     radius_px: mean radius.
     seed: anything numpy.random.default_rng takes.
     length_px: length of flat-ended cylinders; 0 makes spheres.
     radius_cv: coefficient of variation of log-normal radii.
 
   Returns:
-    A structure whose solid is the union of the grains.
+    Structure whose solid is the union of the grains.
   """
   rng = np.random.default_rng(seed)
   spread = math.sqrt(math.log1p(radius_cv ** 2))
+  # Grains whose centre lies outside reach into the volume from this far away.
   margin = length_px / 2 + radius_px * math.exp(4 * spread)
   size = np.array(shape_zyx) + 2 * margin
   count = rng.poisson(intensity * np.prod(size))
@@ -157,7 +172,8 @@ def boolean(shape_zyx: Shape, intensity: float, radius_px: float, seed, *,
                                   - spread ** 2 / 2),
       length_px=length_px)
   grains.axis_n3[:] /= np.linalg.norm(grains.axis_n3, axis=1, keepdims=True)
-  # A long grain is cut into pieces about as long as wide: small boxes to fill.
+  # A long grain is cut into pieces about as long as wide, so that the boxes whose
+  # voxels are tested stay small: the box of a slanted rod holds little of the rod.
   steps = max(1, math.ceil(length_px / (2 * radius_px)))
   at = ((np.arange(steps) + 0.5) / steps - 0.5) * length_px
   piece_p3 = (grains.centre_n3[:, None] + at[:, None] * grains.axis_n3[:, None])
@@ -182,8 +198,30 @@ def boolean(shape_zyx: Shape, intensity: float, radius_px: float, seed, *,
   return Structure(tuple(shape_zyx), read_slab)
 
 
+def grain_moments(radius: float, length: float = 0.0,
+                  radius_cv: float = 0.0) -> tuple[float, float, float]:
+  """Mean volume, surface and integral of mean curvature of the grains of `boolean`.
+
+  Args:
+    radius: mean radius, any unit of length.
+    length: length of flat-ended cylinders; 0 for spheres.
+    radius_cv: coefficient of variation of log-normal radii.
+  """
+  square = radius ** 2 * (1 + radius_cv ** 2)
+  if not length:
+    cube = radius ** 3 * (1 + radius_cv ** 2) ** 3
+    return 4 / 3 * np.pi * cube, 4 * np.pi * square, 4 * np.pi * radius
+  return (np.pi * square * length, 2 * np.pi * (radius * length + square),
+          np.pi * length + np.pi ** 2 * radius)
+
+
+def boolean_intensity(porosity: float, mean_volume: float) -> float:
+  """Grains per volume that leave a fraction porosity uncovered."""
+  return -np.log(porosity) / mean_volume
+
+
 class _Grains(NamedTuple):
-  """Spheres (length_px 0) or flat-ended cylinders; lengths in px, vectors zyx."""
+  """Spheres (length_px 0) or flat-ended cylinders; lengths in px, vectors z, y, x."""
   centre_n3: np.ndarray
   axis_n3: np.ndarray
   radius_n: np.ndarray
@@ -191,7 +229,7 @@ class _Grains(NamedTuple):
 
 
 def _inside_grain(grains: _Grains, n: int, box: tuple[slice, ...]) -> np.ndarray:
-  """Bool voxels of a box whose centres lie in grain n."""
+  """Voxels of a box whose centres lie in grain n, bool."""
   dz, dy, dx = np.ogrid[box]
   dz, dy, dx = (d - c for d, c in zip((dz, dy, dx), grains.centre_n3[n], strict=True))
   square = dz ** 2 + dy ** 2 + dx ** 2
@@ -206,11 +244,11 @@ def _inside_grain(grains: _Grains, n: int, box: tuple[slice, ...]) -> np.ndarray
 # --- Real volumes ------------------------------------------------------------------
 
 def from_volume(solid_zyx: np.ndarray, shape_zyx: Shape, factor: int) -> Structure:
-  """Scales a real binary volume up and tiles it by mirroring to a needed size.
+  """Scales a real binary volume up and tiles it, mirrored, to a given size.
 
   The voxels serve as coefficients of a cubic spline, which rounds off their corners
-  (a Gaussian of 0.58 source voxels would do nearly the same), and the spline is cut
-  where the volume keeps its porosity. Bodies one or two voxels thick may vanish.
+  (much like a Gaussian of 0.58 source voxels), and the spline is cut at the level that
+  keeps the porosity. Objects one or two voxels thick may vanish.
 
   Args:
     solid_zyx: bool or 0/1 [z, y, x], 1 = solid.

@@ -1,16 +1,14 @@
-"""All methods on the same films: one table (section 5, the second half of section 2).
+"""Comparison of all methods on the same films, in one table (§5 and §2).
 
 For each strength of the pore-backs the films are simulated once, with their annotated
-regions; each method (networks, forest, classical ones) is a run of its own on them, in
-a process of its own, so that its time and memory are its own. A workdir gets
-films/<strength>/, runs/<strength>/<method>/ (workdirs of `run`) and compare.json, one
-row for each method and strength.
+regions. Each method is a run of its own on them, in a process of its own, so that time
+and memory are measured for it alone. A workdir gets films/<strength>/,
+runs/<strength>/<method>/ (workdirs of `run`) and compare.json, a row for each method
+and strength.
 """
 import concurrent.futures
 import math
 import multiprocessing
-import os
-import resource
 import time
 from pathlib import Path
 
@@ -18,18 +16,18 @@ from fibjax.analysis import two_point
 from fibjax.config import from_dict, to_dict
 from fibjax.datasets import collect
 from fibjax.methods import registry
-from fibjax.methods.network import fit
+from fibjax.models.facts import FOREST, NETWORK, THRESHOLD
 from fibjax.pipeline import run, stages
 from fibjax.report import compare_page
-from fibjax.system import files, progress, run_folder
+from fibjax.system import files, memory, progress
+from fibjax.system.run_folder import RunFolder, lock, undo_on_mistake
 from fibjax.volumes.volume import read_box
 
-_THRESHOLDS = ('otsu', 'sauvola', 'threshold_surface')
-_NO_BACKS = 0.95  # mIoU that every method should have without pore-backs (section 5)
+_NO_BACKS = 0.95  # mIoU that every method should have without pore-backs (§5)
 
 
 def run_compare(config, folder) -> dict:
-  """Runs all methods, or goes on, and writes compare.json and the report.
+  """Runs all methods, or resumes, and writes compare.json and the report.
 
   Args:
     config: the experiment; compare.methods are names for config.model.name.
@@ -41,124 +39,166 @@ def run_compare(config, folder) -> dict:
   Raises:
     InputError: as `run.run`, from any of the runs.
   """
-  folder = Path(folder).resolve()
-  for method in config.compare.methods:
-    registry.check_name(method)
-  with run_folder.undo_on_mistake(folder), files.lock(folder):
-    stages.claim(config, folder)
-    strengths = (config.compare.shine_through if config.data.source == 'simulate'
-                 else (config.data.shine_through,))
+  workdir = RunFolder(Path(folder).resolve())
+  strengths = (config.data.shine_through,)
+  if collect.find_source(config.data).is_simulated:
+    strengths = config.compare.shine_through
+  methods = {name: registry.make_method(_config_of(config, name, strengths[0]))
+             for name in config.compare.methods}
+  with undo_on_mistake(workdir), lock(workdir):
+    stages.record_settings(config, workdir)
     rows = []
     for strength in strengths:
-      films = folder / 'films' / f'{strength:g}'
-      own = _of_method(config, 'patch_cnn', strength)  # its window, for all
-      found, _ = collect.collect(
-          own, registry.window_zyx(own, registry.make_network(own)), films)
+      films = workdir.films(strength)
+      # The windows of the first method place the regions of all.
+      first = config.compare.methods[0]
+      first_config = _config_of(config, first, strength)
+      volumes, _ = collect.collect(first_config.data, first_config.split,
+                                   methods[first].window_zyx, films)
       rows.append({'shine_through': strength, 'method': 'truth',
                    'z_anisotropy': _mean_anisotropy(
-                       collect.open_truth(name, films) for name in found)})
-      for method in config.compare.methods:
-        home = folder / 'runs' / f'{strength:g}' / method
-        if not (home / 'compare.json').exists():
-          _in_process(_measure, to_dict(_of_method(config, method, strength)),
-                      home, films)
-        row = files.read_json(home / 'compare.json')
-        progress.say(f'{method} at shine-through {strength:g}: test mIoU '
+                       collect.open_truth(name, films) for name in volumes)})
+      for name in config.compare.methods:
+        row = _measure_once(_config_of(config, name, strength), films,
+                            workdir.method_run(strength, name))
+        progress.say(f'{name} at shine-through {strength:g}: test mIoU '
                      f'{row["miou"]:.4f}')
-        rows.append({'shine_through': strength, 'method': method, **row})
-    result = {'rows': rows, 'findings': find(rows)}
-    files.write_json(folder / 'compare.json', result)
-    compare_page.write_compare_report(folder)
+        rows.append({'shine_through': strength, 'method': name, **row})
+    roles = {name: method.facts.role for name, method in methods.items()}
+    result = {'rows': rows, 'findings': check_expectations(rows, roles)}
+    files.write_json(workdir.compare, result)
+    compare_page.write_compare_report(
+        workdir, {name: method.facts.title for name, method in methods.items()})
     return result
 
 
-def _of_method(config, method: str, strength: float):
-  own = from_dict(to_dict(config))
-  own.model.name = method
-  own.data.shine_through = strength
-  own.analyse.mvoxel = 0.0
-  return own
+def _config_of(config, name: str, strength: float):
+  method_config = from_dict(to_dict(config))
+  method_config.model.name = name
+  method_config.data.shine_through = strength
+  method_config.analyse.mvoxel = 0.0
+  method_config.compare.methods = ()
+  return method_config
 
 
-def _in_process(function, *arguments) -> None:
-  context = multiprocessing.get_context('spawn')
-  with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
-    pool.submit(function, *arguments).result()
+def _measure_once(config, films: RunFolder, method_run: RunFolder) -> dict:
+  """The row of one method, computed unless its workdir has it."""
+  if not method_run.compare.exists():
+    context = multiprocessing.get_context('spawn')
+    with concurrent.futures.ProcessPoolExecutor(1, mp_context=context) as pool:
+      pool.submit(_measure, to_dict(config), method_run, films).result()
+  return files.read_json(method_run.compare)
 
 
-def _measure(content: dict, home: Path, films: Path) -> None:
-  """One run on the films, and its row, home/compare.json."""
+def _measure(content: dict, method_run: RunFolder, films: RunFolder) -> None:
+  """Runs one method on the films and writes its row.
+
+  Training and segmentation are timed in full: where an earlier call was stopped in the
+  middle, what it left is removed and they start again. Only finished stages are kept,
+  with the times that were recorded for them.
+  """
   config = from_dict(content)
-  home.mkdir(parents=True, exist_ok=True)
-  for name in ('data', 'regions'):
-    if not (home / name).exists():
-      (home / name).symlink_to(os.path.relpath(films / name, home))
-  stages.claim(config, home)
-  inputs = stages.prepare(config, home)
-  start = time.monotonic()
-  fit(config, inputs, home)
-  trained = time.monotonic()
-  _, segmentations = stages.segment_all(config, inputs, home)
-  applied = time.monotonic()
-  metrics = run.run(config, home)
+  method = registry.make_method(config)
+  method_run.path.mkdir(parents=True, exist_ok=True)
+  stages.record_settings(config, method_run)
+  inputs = _collect_shared(config, method, method_run, films)
+  training = _timed(
+      method_run, 'training', (method_run.checkpoints, method_run.forest),
+      lambda: method.fit and method.fit(inputs, method_run))
+  segmenting = _timed(
+      method_run, 'segmentation',
+      (method_run.scores, method_run.segmentation, method_run.postprocess),
+      lambda: stages.segment_all(config, method, inputs, method_run))
+  _, segmentations = stages.segment_all(config, method, inputs, method_run)
+  metrics = run.run(config, method_run)
   voxels = sum(math.prod(volume.shape) for volume in segmentations.values())
   pooled = metrics['test']['after']
-  files.write_json(home / 'compare.json', {
+  files.write_json(method_run.compare, {
       'miou': pooled['miou'], 'accuracy': pooled['accuracy'],
       'per_volume': {name: {
-          'miou': found['test']['after']['miou'],
+          'miou': scores['test']['after']['miou'],
           'best_threshold': metrics['threshold_baseline'][name]['miou'],
-          'porosity_manual': found['test']['after']['porosity_manual'],
-          'porosity_automatic': found['test']['after']['porosity_automatic']}
-                     for name, found in metrics['per_volume'].items()},
+          'porosity_manual': scores['test']['after']['porosity_manual'],
+          'porosity_automatic': scores['test']['after']['porosity_automatic']}
+                     for name, scores in metrics['per_volume'].items()},
       'z_anisotropy': _mean_anisotropy(segmentations.values()),
-      'seconds_training': trained - start,
-      'seconds_per_mvoxel': 1e6 * (applied - trained) / voxels,
-      'peak_gib': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2 ** 20})
+      'seconds_training': training['seconds'],
+      'seconds_per_mvoxel': 1e6 * segmenting['seconds'] / voxels,
+      'peak_gib': max(training['peak_gib'], segmenting['peak_gib'])})
 
 
-def _mean_anisotropy(found) -> float | None:
+def _collect_shared(config, method, method_run: RunFolder, films: RunFolder):
+  """The inputs of a method, from the films and regions that all methods share."""
+  files.share_folder(films.data, method_run.data)
+  files.share_folder(films.regions, method_run.regions)
+  return stages.collect_inputs(config, method, method_run)
+
+
+def _timed(method_run: RunFolder, stage: str, outputs: tuple[Path, ...],
+           function) -> dict:
+  """Time and memory of a stage, run in one piece unless they are recorded."""
+  times = files.read_json(method_run.times) if method_run.times.exists() else {}
+  if stage not in times:
+    for path in outputs:
+      files.remove(path)
+    start = time.monotonic()
+    with memory.watch_peak() as peak_bytes:
+      function()
+      peak = peak_bytes()
+    times[stage] = {'seconds': time.monotonic() - start,
+                    'peak_gib': peak / 2 ** 30}
+    files.write_json(method_run.times, times)
+  return times[stage]
+
+
+def _mean_anisotropy(volumes) -> float | None:
   values = [two_point.z_anisotropy(
       read_box(volume, (0, 0, 0), volume.shape), volume.voxel_size_zyx_nm)
-            for volume in found if volume is not None and volume.voxel_size_zyx_nm]
+            for volume in volumes if volume is not None and volume.voxel_size_zyx_nm]
   return sum(values) / len(values) if values else None
 
 
-def find(rows: list[dict]) -> dict:
-  """What section 5 expects, and whether it came so.
+def check_expectations(rows: list[dict], roles: dict[str, str]) -> dict:
+  """Compares the scores with what §5 expects of them.
 
   Args:
     rows: of compare.json.
+    roles: method -> `MethodFacts.role`.
 
   Returns:
-    JSON-able: least mIoU without pore-backs and whether all reach 0.95; for each
-    strength above 0 whether thresholds call too much solid in every volume, and in
-    every volume whether the network is ahead of the forest (and by how much at least)
+    JSON: least mIoU without pore-backs and whether all reach 0.95; for each strength
+    above 0 whether thresholds call too much solid in every volume, and whether in
+    every volume the first network is ahead of the forest (and by how much at least)
     and the forest of the best threshold. Only what the methods allow.
   """
-  at = {}
+  by_strength = {}
   for row in rows:
     if row['method'] != 'truth':
-      at.setdefault(row['shine_through'], {})[row['method']] = row
-  found = {}
-  for strength, by_name in at.items():
-    key = f'{strength:g}'
+      by_strength.setdefault(row['shine_through'], {})[row['method']] = row
+  findings = {}
+  for strength, by_name in by_strength.items():
     if strength == 0:
       least = min(row['miou'] for row in by_name.values())
-      found['without_pore_backs'] = {'least_miou': least, 'all_near_1':
-                                     least >= _NO_BACKS}
+      findings['without_pore_backs'] = {'least_miou': least, 'all_near_1':
+                                        least >= _NO_BACKS}
       continue
-    part = found.setdefault(key, {})
-    thresholds = [by_name[name] for name in _THRESHOLDS if name in by_name]
-    if thresholds:
-      part['thresholds_overestimate_solid'] = all(
-          one['porosity_automatic'] < one['porosity_manual']
-          for row in thresholds for one in row['per_volume'].values())
-    if {'patch_cnn', 'forest'} <= set(by_name):
-      network, forest = (by_name[name]['per_volume'] for name in ('patch_cnn',
-                                                                  'forest'))
-      part['network_ahead_of_forest_by'] = min(
-          network[name]['miou'] - forest[name]['miou'] for name in network)
-      part['forest_ahead_of_best_threshold'] = all(
-          one['miou'] > one['best_threshold'] for one in forest.values())
-  return found
+    findings[f'{strength:g}'] = _with_pore_backs({
+        role: [row['per_volume'] for name, row in by_name.items()
+               if roles[name] == role] for role in (NETWORK, FOREST, THRESHOLD)})
+  return findings
+
+
+def _with_pore_backs(scores: dict[str, list[dict]]) -> dict:
+  """Findings at one strength; role -> scores per volume of each of its methods."""
+  findings = {}
+  if scores[THRESHOLD]:
+    findings['thresholds_overestimate_solid'] = all(
+        volume['porosity_automatic'] < volume['porosity_manual']
+        for per_volume in scores[THRESHOLD] for volume in per_volume.values())
+  if scores[NETWORK] and scores[FOREST]:
+    network, forest = scores[NETWORK][0], scores[FOREST][0]
+    findings['network_ahead_of_forest_by'] = min(
+        network[name]['miou'] - forest[name]['miou'] for name in network)
+    findings['forest_ahead_of_best_threshold'] = all(
+        volume['miou'] > volume['best_threshold'] for volume in forest.values())
+  return findings

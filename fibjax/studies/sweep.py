@@ -1,22 +1,24 @@
 """Sweeps: many members per network size, by seed alone or by the paper's random search.
 
-§1.7 of the methods (Skärberg et al. 2021): for each of 36 sizes (n_xy, n_z), 100
-trainings with hyper-parameters drawn at random, the seed of each deciding on the draw,
-the initialisation and the order. Members of one size are trained in groups that fit the
-device's memory, side by side; a group is a unit of work, here or on a cluster. The best
-member of a size is the one with the lowest validation BCE of all its epochs (S2).
+§1.7 (Skärberg et al. 2021): for each of 36 sizes (n_xy, n_z), 100 training runs with
+hyper-parameters drawn at random, where the seed of a run determines the draw, the
+initialisation and the order of samples. Members of one size are trained side by side,
+in groups that fit the device's memory; a group is a unit of work, here or on a cluster.
+The best member of a size is the one with the lowest validation BCE of all its epochs
+(S2).
 
 Several losses (config.sweep.losses) are trained for each size with the same members,
-and compared with the first of them on the test regions, seed by seed.
+and compared with the first loss on the test regions, seed by seed.
 
 What a workdir gets, beside what `run` makes of the data:
-* sweep/groups.json, which members are trained at once, whatever machine goes on;
-* sweep/groups/<size>[-<loss>]/<first>-<last>/: members.json, weights/ (best and
-  averaged ones of each member) when the group is finished, checkpoints/ before;
+* sweep/groups.json: which members are trained together, on whatever machine the sweep
+  is resumed;
+* sweep/groups/<size>[-<loss>]/<first>-<last>/: members.json and weights/ (the best and
+  the averaged weights of each member) of a finished group, checkpoints/ before;
 * sweep/members.csv, curves.csv, report.html, tables.md, figures/: all members;
-* sweep/losses.json: several losses compared, of each size;
-* sweep/winners/<size>[-<loss>]/: the best member of a size and loss, a workdir of its
-  own for `segment`; sweep/winners/best.json names the best of all.
+* sweep/losses.json: the comparison of losses, for each size;
+* sweep/winners/<size>[-<loss>]/: the best member of a size and loss, a workdir that
+  `segment` takes; sweep/winners/best.json names the best of all.
 """
 import shutil
 from pathlib import Path
@@ -29,16 +31,30 @@ from fibjax import models
 from fibjax.config import from_dict, to_dict
 from fibjax.errors import InputError
 from fibjax.evaluation import region_scores
-from fibjax.inference import score
+from fibjax.inference.network_scorer import network_scorer
 from fibjax.methods import network
+from fibjax.methods.registry import make_method
 from fibjax.metrics import comparison
 from fibjax.models import Model
 from fibjax.pipeline import stages
 from fibjax.report import sweep_page
-from fibjax.system import cluster, files, progress, run_folder
+from fibjax.system import cluster, csv_files, files, progress
 from fibjax.system.cluster import HERE, Resources
 from fibjax.system.devices import device_memory_bytes, stack
-from fibjax.training import checkpoint, loop, loss_expression, members_table
+from fibjax.system.run_folder import (
+  GroupFolder,
+  RunFolder,
+  SweepFolder,
+  lock,
+  undo_on_mistake,
+)
+from fibjax.training import (
+  checkpoint,
+  loop,
+  loss_expression,
+  members_table,
+  stored,
+)
 from fibjax.training.loop import Member
 
 _LOG10_RATES = (-2.5, -2.25, -2.0)
@@ -82,7 +98,8 @@ def choices_of(config) -> list[Choice]:
 
 def _name_of(config, choice: Choice) -> str:
   """Name of a choice as a folder: '33x3', '33x3-bce+0.5xjaccard' or 'resunetx3'."""
-  name = (size_name(choice.n_xy, choice.n_z) if config.model.name == 'patch_cnn'
+  facts = models.NETWORKS[config.model.name].facts
+  name = (size_name(choice.n_xy, choice.n_z) if facts.has_neighbourhood
           else f'{config.model.name}x{choice.n_z}')
   if config.sweep.losses:
     name += '-' + choice.loss.replace(' ', '').replace('*', 'x')
@@ -93,14 +110,14 @@ def draw_member(config, n_xy: int, n_z: int, number: int) -> Member:
   """Member number of a size; it does not depend on how many there are.
 
   With config.sweep.draw 'seeds', members differ by their seeds, config.seed + number.
-  With 'random', a unique seed decides on the hyper-parameters too (§1.7): a, b uniform
+  With 'random', a unique seed determines the hyper-parameters too (§1.7): a, b uniform
   in [0.025, 0.10], log10 of the learning rate -2.5, -2.25 or -2, k in 4, 6, .. 20,
   log10 c uniform in [-7, -5], p_d and p_sd uniform in [0, 0.6].
   """
-  single = loop.member_of(config)
+  single = loop.make_member(config.train, config.seed)
   if config.sweep.draw == 'seeds':
     return single._replace(seed=config.seed + number)
-  seed = config.seed + 100_000 * (n_xy + n_z) + number  # n_xy + n_z tells the size
+  seed = config.seed + 100_000 * (n_xy + n_z) + number  # n_xy + n_z identifies the size
   random = np.random.default_rng(seed)
   mean_sd, deviation_sd = random.uniform(0.025, 0.10, 2)
   drawn = {'intensity_mean_sd': mean_sd, 'intensity_deviation_sd': deviation_sd,
@@ -113,7 +130,7 @@ def draw_member(config, n_xy: int, n_z: int, number: int) -> Member:
 
 
 def run_sweep(config, folder, resources: Resources = HERE) -> dict:
-  """Trains all members, or goes on, and writes tables, winners and report.
+  """Trains all members, or resumes, and writes tables, winners and report.
 
   Args:
     config: the experiment.
@@ -127,35 +144,36 @@ def run_sweep(config, folder, resources: Resources = HERE) -> dict:
     InputError: when the workdir is in use or belongs to another config, or when not
       even one member fits the device.
   """
-  folder = Path(folder).resolve()  # workers may have another working directory
-  with run_folder.undo_on_mistake(folder), files.lock(folder):
-    return train_all(config, folder, resources)
+  workdir = RunFolder(Path(folder).resolve())  # workers may have another directory
+  with undo_on_mistake(workdir), lock(workdir):
+    return train_all(config, workdir, resources)
 
 
-def train_all(config, folder: Path, resources: Resources) -> dict:
-  """`run_sweep` in a workdir that is held already."""
-  units = known_units(folder) or plan_units(config, resources)
-  stages.claim(config, folder)
-  if not known_units(folder):
-    files.write_json(folder / 'sweep' / 'groups.json', units)
-  stages.prepare(largest(config), folder)
-  left = [unit for unit in units
-          if not (_home(config, folder, unit) / 'members.json').exists()]
-  shared = to_dict(config), folder
-  finished = cluster.run_units(_train_unit, shared, left, resources)
-  for _ in progress.track(finished, 'sweep', 'group', len(left)):
-    _write_tables(config, folder, units)
-  found = _write_tables(config, folder, units)
-  if left or not (folder / 'sweep' / 'report.html').exists():
-    _write_winners(config, folder)
+def train_all(config, workdir: RunFolder, resources: Resources) -> dict:
+  """`run_sweep` in a workdir that is locked already."""
+  sweep = workdir.sweep
+  units = known_units(sweep) or plan_units(config, resources)
+  stages.record_settings(config, workdir)
+  if not sweep.groups.exists():
+    files.write_json(sweep.groups, units)
+  widest = largest(config)
+  stages.collect_inputs(widest, make_method(widest), workdir)
+  remaining = [unit for unit in units
+               if not _group_folder(config, sweep, unit).records.exists()]
+  finished = cluster.run_units(_train_unit, (to_dict(config), workdir), remaining,
+                               resources)
+  for _ in progress.track(finished, 'sweep', 'group', len(remaining)):
+    _write_tables(config, sweep, units)
+  rows = _write_tables(config, sweep, units)
+  if remaining or not sweep.report.exists():
+    _write_winners(config, sweep)
     if config.sweep.losses:
-      _compare_losses(config, folder)
-    sweep_page.write_sweep_report(folder / 'sweep', folder)
-  best = members_table.best_member(
-      members_table.read_members(folder / 'sweep' / 'members.csv'))
-  return {'members': len(found),
-          'finished': sum(row['state'] == 'finished' for row in found),
-          'best': None if best is None else found[best]}
+      _compare_losses(config, workdir)
+    sweep_page.write_sweep_report(workdir, models.NETWORKS[config.model.name].facts)
+  best = members_table.best_member(members_table.read_members(sweep.members))
+  return {'members': len(rows),
+          'finished': sum(row['state'] == 'finished' for row in rows),
+          'best': None if best is None else rows[best]}
 
 
 def plan_units(config, resources: Resources = HERE) -> list[Unit]:
@@ -165,14 +183,14 @@ def plan_units(config, resources: Resources = HERE) -> list[Unit]:
     InputError: when not even one member fits.
   """
   units, devices = [], jax.local_devices()
-  sharers = max(1, resources.workers)  # of the memory of a device
+  sharers = max(1, resources.workers)  # processes that share a device's memory
   if devices[0].platform == 'cpu':
     sharers *= len(devices)
   memory = _MEMORY_SHARE * device_memory_bytes() / sharers
   for choice in choices_of(config):
     loss_expression.make_loss(choice.loss)  # a mistake in it is told before any work
-    own = _config_of(config, choice)
-    needed = member_bytes(own, models.make_model(own.model))
+    choice_config = _config_of(config, choice)
+    needed = member_bytes(choice_config.train, models.make_model(choice_config.model))
     if needed > memory:
       raise InputError(
           f'a member of size {size_name(choice.n_xy, choice.n_z)}',
@@ -186,27 +204,31 @@ def plan_units(config, resources: Resources = HERE) -> list[Unit]:
   return units
 
 
-def known_units(folder: Path) -> list[Unit]:
-  """The groups of a sweep that has begun, wherever it began; else none."""
-  path = folder / 'sweep' / 'groups.json'
+def known_units(sweep: SweepFolder) -> list[Unit]:
+  """The groups of a sweep that has begun, on whatever machine; none of a new one."""
   return [Unit(Choice(*choice), first, last) for choice, first, last in (
-      files.read_json(path) if path.exists() else ())]
+      files.read_json(sweep.groups) if sweep.groups.exists() else ())]
 
 
-def member_bytes(config, model: Model) -> int:
-  """About what one member needs on a device while it takes a step."""
+def member_bytes(settings, model: Model) -> int:
+  """Estimates what one member needs on a device during a step.
+
+  Args:
+    settings: config.train.
+    model: its network.
+  """
   weights = models.count_weights(models.empty_params(model))
-  side = model.window_px
-  if config.train.sampling == 'dense':
-    side += config.train.crop_px - 1
-  maps = _MAP_BYTES if config.train.sampling == 'dense' else _MAP_BYTES // 8
-  return 4 * 7 * weights + config.train.batch * side ** 2 * maps
+  side, map_bytes = model.window_px, _MAP_BYTES // 8
+  if settings.sampling == 'dense':
+    side, map_bytes = side + settings.crop_px - 1, _MAP_BYTES
+  return 4 * 7 * weights + settings.batch * side ** 2 * map_bytes
 
 
 def _config_of(config, choice: Choice):
-  own = from_dict(to_dict(config))
-  own.model.n_xy, own.model.n_z, own.train.loss = choice
-  return own
+  choice_config = from_dict(to_dict(config))
+  choice_config.model.n_xy, choice_config.model.n_z = choice.n_xy, choice.n_z
+  choice_config.train.loss = choice.loss
+  return choice_config
 
 
 def largest(config):
@@ -215,36 +237,41 @@ def largest(config):
                                    config.train.loss))
 
 
-def _home(config, folder: Path, unit: Unit) -> Path:
-  return (folder / 'sweep' / 'groups' / _name_of(config, unit.choice)
-          / f'{unit.first:04}-{unit.last:04}')
+def _group_folder(config, sweep: SweepFolder, unit: Unit) -> GroupFolder:
+  return sweep.group(_name_of(config, unit.choice), unit.first, unit.last)
 
 
 def _train_unit(shared, unit: Unit) -> None:
-  content, folder = shared
+  content, workdir = shared
   config = from_dict(content)
-  own = _config_of(config, unit.choice)
-  model = models.make_model(own.model)
-  inputs = stages.prepare(largest(config), folder)._replace(model=model)
-  crew = [draw_member(config, unit.choice.n_xy, unit.choice.n_z, number)
-          for number in range(unit.first, unit.last + 1)]
-  home, name = _home(config, folder, unit), _name_of(config, unit.choice)
-  for now in loop.train_members(own, model, crew, *network.put_sides(own, inputs), home,
-                                   config.sweep.halving):
-    _say(f'{name}, members {unit.first} to {unit.last}', now, own.train.epochs)
-  states = loop.load_states(model, own, home, len(crew))
-  checkpoint.replace_weights(home / 'weights', {
-      name: stack([getattr(state, name) for state in states])
-      for name in ('best', 'average')})
-  files.write_json(home / 'members.json', [
+  choice_config = _config_of(config, unit.choice)
+  model = models.make_model(choice_config.model)
+  widest = largest(config)
+  inputs = stages.collect_inputs(widest, make_method(widest), workdir)
+  members = [draw_member(config, unit.choice.n_xy, unit.choice.n_z, number)
+             for number in range(unit.first, unit.last + 1)]
+  group = _group_folder(config, workdir.sweep, unit)
+  name = _name_of(config, unit.choice)
+  regions = network.put_regions(choice_config.train, model, inputs)
+  for reached in loop.train_members(
+      choice_config.train, model, members, *regions, group,
+      data_seed=config.data.seed, standardise=choice_config.model.standardise,
+      halving=config.sweep.halving):
+    _say(f'{name}, members {unit.first} to {unit.last}', reached,
+         choice_config.train.epochs)
+  checkpoint.replace_weights(group.weights, {
+      kind: stack([getattr(state, kind) for state in reached.states])
+      for kind in ('best', 'average')})
+  files.write_json(group.records, [
       {'seed': member.seed, 'settings': member.settings, 'rows': rows,
-       'state': now.ended.get(k, 'finished').replace('converged', 'finished')}
-      for k, (member, rows) in enumerate(zip(crew, now.rows, strict=True))])
-  shutil.rmtree(home / 'checkpoints')
+       'state': 'finished' if ended in (None, loop.CONVERGED) else ended}
+      for member, rows, ended in zip(members, reached.rows, reached.ended,
+                                     strict=True)])
+  shutil.rmtree(group.checkpoints)
 
 
-def _say(name: str, now: loop.Progress, epochs: int) -> None:
-  rows = [rows[-1] for rows in now.rows if rows]
+def _say(name: str, reached: loop.Progress, epochs: int) -> None:
+  rows = [rows[-1] for rows in reached.rows if rows]
   if rows:
     epoch = 1 + max(row['epoch'] for row in rows)
     bce = [row['val_bce'] for row in rows]
@@ -252,123 +279,131 @@ def _say(name: str, now: loop.Progress, epochs: int) -> None:
                  f'{np.mean(bce):.4f}, best {min(bce):.4f}')
 
 
-def _write_tables(config, folder: Path, units) -> list[dict]:
-  """members.csv of all finished groups; returns its rows."""
+def _write_tables(config, sweep: SweepFolder, units) -> list[dict]:
+  """Writes members.csv of all finished groups and returns its rows."""
   table = [{name: row[name] for name in members_table.COLUMNS}
-           for row in _read_members(config, folder, units)]
+           for row in _read_members(config, sweep, units)]
   if table:
-    files.write_text(folder / 'sweep' / 'members.csv',
-                       files.to_csv(table, members_table.COLUMNS))
+    csv_files.write_csv(sweep.members, table, members_table.COLUMNS)
   return table
 
 
-def _read_members(config, folder: Path, units) -> list[dict]:
+def _read_members(config, sweep: SweepFolder, units) -> list[dict]:
   """Rows of members.csv of finished groups, each with its unit, place and record."""
-  found = []
+  rows = []
   for unit in units:
-    path = _home(config, folder, unit) / 'members.json'
+    path = _group_folder(config, sweep, unit).records
     for k, record in enumerate(files.read_json(path) if path.exists() else ()):
-      found.append(_member_row(unit, unit.first + k, record)
-                   | {'unit': unit, 'place': k, 'member_json': record})
-  return found
+      rows.append(_member_row(unit, unit.first + k, record)
+                  | {'unit': unit, 'place': k, 'record': record})
+  return rows
 
 
-def _member_row(unit: Unit, number: int, found: dict) -> dict:
-  row = {**unit.choice._asdict(), 'member': number, 'seed': found['seed'],
-         'state': found['state'], **found['settings'], 'best_epoch': '', 'val_bce': '',
-         'val_accuracy': '', 'val_miou': '',
-         'seconds': sum(epoch['seconds'] for epoch in found['rows'])}
+def _member_row(unit: Unit, number: int, record: dict) -> dict:
+  row = {**unit.choice._asdict(), 'member': number, 'seed': record['seed'],
+         'state': record['state'], **record['settings'], 'best_epoch': '',
+         'val_bce': '', 'val_accuracy': '', 'val_miou': '',
+         'seconds': sum(epoch['seconds'] for epoch in record['rows'])}
   row['log10_l2'] = float(np.log10(max(row.pop('l2'), 1e-30)))
-  if found['rows']:
-    best = members_table.best_row(found['rows'])
+  if record['rows']:
+    best = members_table.best_row(record['rows'])
     row |= {name: best[name] for name in ('val_bce', 'val_accuracy', 'val_miou')}
     row['best_epoch'] = best['epoch']
   return row
 
 
-def find_members(config, folder: Path) -> list[dict]:
+def find_members(config, sweep: SweepFolder) -> list[dict]:
   """The rows of members.csv with finished members only, best first.
 
-  Each has its unit and its place in the unit's weights beside the columns.
+  Each has its unit, its place in the unit's weights and its record beside the columns.
   """
-  found = _read_members(config, folder, known_units(folder))
-  finished = [row for row in found if row['state'] == 'finished']
-  return sorted(finished, key=lambda row: row['val_bce'])
+  rows = _read_members(config, sweep, known_units(sweep))
+  return sorted((row for row in rows if row['state'] == 'finished'),
+                key=lambda row: row['val_bce'])
 
 
-def load_member(config, folder: Path, row: dict, which: str) -> tuple[Model, list]:
-  """(model, weights) of a row of `find_members`: 'best', 'average' or 'snapshots'.
+def load_member(config, sweep: SweepFolder, row: dict, which: str
+                ) -> tuple[Model, list]:
+  """Loads a row of `find_members`.
 
-  Weights are a list, of one but for snapshots: one for the end of each cycle.
+  Args:
+    config: the experiment.
+    sweep: its folder.
+    row: of `find_members`.
+    which: 'best', 'average' or 'snapshots'.
+
+  Returns:
+    The network, and a list of weights: a single one but for snapshots, which has one
+    for the end of each cycle.
   """
   unit = row['unit']
   model = models.make_model(_config_of(config, unit.choice).model)
-  count = unit.last - unit.first + 1
-  target = models.empty_params(model, count)
-  home = _home(config, folder, unit)
+  target = models.empty_params(model, unit.last - unit.first + 1)
+  group = _group_folder(config, sweep, unit)
   if which == 'snapshots':
-    epochs = sorted((path for path in (home / which).iterdir()),
-                    key=lambda path: int(path.name))
-    found = [checkpoint.load_weights(path, target) for path in epochs]
+    epochs = sorted(group.snapshots.iterdir(), key=lambda path: int(path.name))
+    stacked = [checkpoint.load_weights(path, target) for path in epochs]
   else:
-    found = [checkpoint.load_weights(home / 'weights', {
+    stacked = [checkpoint.load_weights(group.weights, {
         'best': target, 'average': target})[which]]
-  return model, [jax.tree.map(lambda leaf: leaf[row['place']], stacked)
-                 for stacked in found]
+  return model, [jax.tree.map(lambda leaf: leaf[row['place']], weights)
+                 for weights in stacked]
 
 
-def _write_winners(config, folder: Path) -> None:
-  """winners/<size>/ for each size and loss, winners/best.json and curves.csv."""
-  ranked = find_members(config, folder)
+def _write_winners(config, sweep: SweepFolder) -> None:
+  """The workdir of the best member of each size and loss, and the best of all."""
+  ranked = find_members(config, sweep)
   for choice in choices_of(config):
     of_choice = [row for row in ranked if row['unit'].choice == choice]
-    home = folder / 'sweep' / 'winners' / _name_of(config, choice)
-    if of_choice and not home.exists():
-      model, (best,) = load_member(config, folder, of_choice[0], 'best')
-      _, (average,) = load_member(config, folder, of_choice[0], 'average')
-      own = _config_of(config, choice)
-      member = of_choice[0]['member_json']
-      own.seed = member['seed']
-      own.train.update(member['settings'])
-      with files.new_folder(home) as partial:
-        stages.claim(own, partial)
-        loop.save_single(model, own, partial, best, average, member['rows'])
+    winner = sweep.winner(_name_of(config, choice))
+    if of_choice and not winner.path.exists():
+      model, (best,) = load_member(config, sweep, of_choice[0], 'best')
+      _, (average,) = load_member(config, sweep, of_choice[0], 'average')
+      member_config, record = _config_of(config, choice), of_choice[0]['record']
+      member_config.seed = record['seed']
+      member_config.train.update(record['settings'])
+      with files.new_folder(winner.path) as partial:
+        stages.record_settings(member_config, RunFolder(partial))
+        stored.save_single(model, member_config.train, RunFolder(partial), best,
+                           average, record['rows'])
   if ranked:
     best = ranked[0]
-    files.write_json(folder / 'sweep' / 'winners' / 'best.json', {
+    files.write_json(sweep.best, {
         'size': size_name(best['n_xy'], best['n_z']), 'loss': best['loss'],
         'member': best['member'], 'seed': best['seed'], 'val_bce': best['val_bce']})
-    files.write_text(folder / 'sweep' / 'curves.csv', files.to_csv(
-        [{name: row[name] for name in sweep_page.CURVES}
-         for row in best['member_json']['rows']], sweep_page.CURVES))
+    csv_files.write_csv(sweep.curves, [
+        {name: row[name] for name in members_table.CURVE_COLUMNS}
+        for row in best['record']['rows']], members_table.CURVE_COLUMNS)
 
 
-def _compare_losses(config, folder: Path) -> None:
-  """losses.json: for each size and loss the scores of its members, mean and sd, and
-  the difference from the first loss with its interval."""
-  inputs = stages.prepare(largest(config), folder)
-  setting = region_scores.make_setting(config, inputs.regions)
-  found, counts = [], {}
+def _compare_losses(config, workdir: RunFolder) -> None:
+  """Writes losses.json: for each size and loss the scores of its members, and the
+  difference from the first loss with its interval."""
+  widest, sweep = largest(config), workdir.sweep
+  inputs = stages.collect_inputs(widest, make_method(widest), workdir)
+  setting = region_scores.make_setting(
+      config.postprocess, network.is_balanced(config.train), inputs.regions)
+  table, counts = [], {}
   for choice in choices_of(config):
-    rows = [row for row in find_members(config, folder)
-            if row['unit'].choice == choice]
+    rows = [row for row in find_members(config, sweep) if row['unit'].choice == choice]
     measured = {}
     for row in sorted(rows, key=lambda row: row['seed']):
-      model, (params,) = load_member(config, folder, row, config.sweep.weights)
+      model, params = load_member(config, sweep, row, config.sweep.weights)
+      scorers = [network_scorer([model], params)]
       measured[row['seed']] = region_scores.measure(setting, *(
-          region_scores.score_regions(score.Predictor((model,), (params,)),
-                                      inputs.prepared, side, setting.margin_px)[0]
-          for side in (setting.val, setting.test)))
+          region_scores.score_regions(scorers, inputs.prepared, regions,
+                                      setting.margin_px)[0]
+          for regions in (setting.val, setting.test)))
     counts[choice] = {seed: counted for seed, (_, counted) in measured.items()}
     baseline = counts[choice._replace(loss=config.sweep.losses[0])]
     common = [seed for seed in counts[choice] if seed in baseline]
-    found.append({
+    table.append({
         **choice._asdict(),
         'members': [{'seed': seed} | scores for seed, (scores, _) in measured.items()],
         'against_first': {
             name: interval._asdict() for name, interval in comparison.compare(
-                *([side[seed] for seed in common]
-                  for side in (counts[choice], baseline)), config.data.seed).items()}
+                *([by_seed[seed] for seed in common]
+                  for by_seed in (counts[choice], baseline)), config.data.seed).items()}
         if common else None})
     progress.say(f'compared {_name_of(config, choice)}')
-  files.write_json(folder / 'sweep' / 'losses.json', found)
+  files.write_json(sweep.losses, table)

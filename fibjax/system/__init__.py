@@ -1,1 +1,1 @@
-"""Files, devices, clusters, progress and signals."""
+"""Files, run folders, devices, memory, clusters, progress, signals, and boxes."""

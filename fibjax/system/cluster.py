@@ -1,12 +1,12 @@
-"""Independent units of work, here or on other processes and machines.
+"""Independent units of work, in this process or on other processes and machines.
 
-`Resources` says where: in this process, on local worker processes, or on the workers of
-a Dask scheduler that runs already (launch/slurm.sbatch starts one). A unit whose worker
-dies runs again elsewhere, so a unit must give the same when it is done twice. Workers
-are spawned, never forked: JAX and TensorStore hold threads. What Dask opens listens on
-loopback.
+`Resources` selects where: in this process, on local worker processes, or on the workers
+of a Dask scheduler that is already running (launch/slurm.sbatch starts one). A unit
+whose worker dies runs again on another one, so a unit must give the same result when it
+runs twice. Workers are spawned, never forked, because JAX and TensorStore have threads
+that a fork would lose. The ports that Dask opens listen on loopback only.
 
-This is the only module that knows Dask.
+No other module uses Dask.
 """
 import contextlib
 from collections.abc import Callable, Iterator
@@ -16,15 +16,15 @@ from fibjax.errors import InputError
 from fibjax.system.files import check_file
 
 CONNECT_S = 20
-_TRIES = 3  # deaths of workers that one unit survives
+_TRIES = 3  # workers that may die on one unit before it is given up
 
 
 class Resources(NamedTuple):
-  """What a computation may use; it changes no result.
+  """What a computation may use; results do not depend on it.
 
   Attributes:
-    memory_gb: memory (10^9 bytes) of one process for the tiles in work, on the device
-      where it has memory of its own.
+    memory_gb: memory (10^9 bytes) that one process may use for the tiles it works on;
+      device memory where the device has its own.
     workers: local worker processes; 0 computes in this process.
     scheduler: address of a running Dask scheduler, e.g. 'tcp://10.0.0.1:8786'.
     tls_ca, tls_cert, tls_key: PEM files for a 'tls://' scheduler.
@@ -41,23 +41,23 @@ HERE = Resources()
 
 
 def is_here(resources: Resources) -> bool:
-  """Whether units are done in this process."""
+  """Whether units run in this process."""
   return not (resources.workers or resources.scheduler)
 
 
 def run_units(function: Callable, shared: Any, units: list,
               resources: Resources) -> Iterator[tuple[Any, Any]]:
-  """Yields (unit, function(shared, unit)) as they are finished, in any order.
+  """Yields (unit, function(shared, unit)) as units finish, in any order.
 
   Args:
-    function: of the package's top level, so that workers find it.
-    shared: what all units need; it is sent to a worker once.
-    units: what is different.
-    resources: where to work.
+    function: defined at the top level of a module, so that workers can import it.
+    shared: input that all units have in common; sent to each worker once.
+    units: input of each call.
+    resources: where to run.
 
   Raises:
-    InputError: when the scheduler is not there or not ours, when workers keep dying,
-      and what the function raises.
+    InputError: when the scheduler cannot be reached or refuses, and when workers keep
+      dying. Errors of the function are passed on.
   """
   if is_here(resources):
     for unit in units:
@@ -65,23 +65,26 @@ def run_units(function: Callable, shared: Any, units: list,
     return
   if not units:
     return
-  import distributed  # takes a second, which most calls can do without
+  import distributed  # here, since the import takes a second and most runs need none
   with _client(resources) as client:
-    # As the result of a task it is made again when the worker that holds it dies.
-    held = client.submit(_keep, shared, pure=False)
-    futures = {client.submit(function, held, unit, pure=False): unit for unit in units}
+    # Submitted as a task, not scattered: Dask repeats a task when the worker with its
+    # result dies.
+    shared_future = client.submit(_keep, shared, pure=False)
+    futures = {client.submit(function, shared_future, unit, pure=False): unit
+               for unit in units}
     try:
       for future in distributed.as_completed(futures, loop=client.loop):
         yield futures.pop(future), future.result()
     except distributed.scheduler.KilledWorker as error:
       raise InputError('the workers', got=f'{error.task}: {_TRIES + 1} of them died',
-                       expected='workers that live', remedy='look at their logs; with '
-                       'too little memory lower --memory_gb') from None
+                       expected='workers that survive',
+                       remedy='look at their logs; where memory ran out, lower '
+                       '--memory_gb') from None
     except (OSError, TimeoutError, distributed.CancelledError) as error:
       raise InputError(resources.scheduler or 'the workers', got=f'a lost connection '
                        f'({type(error).__name__})', expected='a running scheduler',
-                       remedy='what is finished is kept: start it and call again'
-                       ) from None
+                       remedy='finished units are kept: start it, then run the command '
+                       'again') from None
     finally:
       with contextlib.suppress(Exception):  # the scheduler may be gone
         client.cancel(list(futures))
@@ -99,7 +102,7 @@ def _client(resources: Resources):
     stack.enter_context(dask.config.set({
         'distributed.worker.multiprocessing-method': 'spawn',
         'distributed.scheduler.allowed-failures': _TRIES,
-        'distributed.scheduler.worker-ttl': None,  # a unit may hold its worker long
+        'distributed.scheduler.worker-ttl': None,  # a unit may keep a worker busy long
         'distributed.comm.timeouts.connect': f'{CONNECT_S}s',
         'distributed.admin.large-graph-warning-threshold': '1GB'}))
     if resources.scheduler:
@@ -116,7 +119,7 @@ def _client(resources: Resources):
             expected='a Dask scheduler with workers',
             remedy='start one, or leave it out to compute here') from None
     else:
-      # Dask must not stop a worker for its memory: a tile's memory is planned.
+      # No memory limit by Dask, which would kill workers: tiles are planned to fit.
       local = stack.enter_context(distributed.LocalCluster(
           n_workers=resources.workers, threads_per_worker=1, host='127.0.0.1',
           dashboard_address='127.0.0.1:0', memory_limit=0, silence_logs=50))

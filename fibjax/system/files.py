@@ -1,57 +1,62 @@
-"""A run's folder: one writer at a time, files that are whole or absent.
+"""Files that are whole or absent, JSON, and fingerprints of files and folders.
 
-Everything a run wrote can be found from here: config.json, versions.json,
-metrics.csv, checkpoints/, scores.ome.zarr, segmentation.ome.zarr, metrics.json,
-report.html, figures/. A file appears under its name only when it is complete, so a
-stage whose last file exists is finished.
+A file or folder appears under its name only when it is complete: it is written under a
+temporary name beside it and renamed. A killed process leaves at most the temporary
+one, which the next call replaces.
 """
 import contextlib
-import csv
-import fcntl
 import hashlib
-import importlib.metadata
-import io
 import json
-import math
 import os
-import platform
-import shlex
 import shutil
-import sys
 from pathlib import Path
-
-import jax
-import numpy as np
 
 from fibjax.errors import InputError
 
-_PACKAGES = ('fibjax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy',
-             'scipy', 'tensorstore', 'ml-collections')
+
+@contextlib.contextmanager
+def whole_file(path):
+  """Yields a temporary path that becomes `path` when the block succeeds.
+
+  For files that another library writes; `write_text` and `write_bytes` use it. The
+  content reaches the disk before the name changes, so that a crash of the machine
+  leaves no empty file either. After an error nothing is left.
+
+  Args:
+    path: file to create or replace; missing folders are created.
+  """
+  path = Path(path)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  # The suffix is kept, since some libraries choose the format by it; the process number
+  # keeps two processes that write the same file apart.
+  partial = path.with_name(f'{_temporary_prefix(path)}{os.getpid()}{path.suffix}')
+  try:
+    yield partial
+    with open(partial, 'rb+') as file:
+      os.fsync(file.fileno())
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def is_temporary(path, final_path) -> bool:
+  """Whether path is what `whole_file(final_path)` left in a process that was killed."""
+  return Path(path).name.startswith(_temporary_prefix(Path(final_path)))
+
+
+def _temporary_prefix(path: Path) -> str:
+  return f'.{path.name}.'
+
+
+def write_bytes(path, content: bytes) -> None:
+  """Writes a binary file whole or not at all."""
+  with whole_file(path) as partial:
+    partial.write_bytes(content)
 
 
 def write_text(path, text: str) -> None:
-  """Writes a text file whole or not at all (temporary file, then rename)."""
-  path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-  try:
-    with open(temporary, 'w', encoding='utf-8') as file:
-      file.write(text)
-      file.flush()
-      os.fsync(file.fileno())
-    os.replace(temporary, path)
-  except BaseException:
-    temporary.unlink(missing_ok=True)
-    raise
-
-
-def to_csv(rows: list[dict], columns) -> str:
-  """Text of a CSV table with a header; every row has every column."""
-  text = io.StringIO()
-  writer = csv.DictWriter(text, list(columns), lineterminator='\n')
-  writer.writeheader()
-  writer.writerows(rows)
-  return text.getvalue()
+  """Writes a text file (UTF-8, line ends as they are) whole or not at all."""
+  write_bytes(path, text.encode())
 
 
 def write_json(path, content) -> None:
@@ -75,39 +80,115 @@ def read_json(path):
                      remedy='repair it, or let fibjax write it again') from None
 
 
-def check_absent(path) -> None:
-  """Checks that nothing stands at path.
+def partial_path(path) -> Path:
+  """Name of a folder while it is written."""
+  path = Path(path)
+  return path.with_name(f'{path.name}.partial')
+
+
+def is_partial(path) -> bool:
+  """Whether a folder is one that was not finished."""
+  return Path(path).suffix == '.partial'
+
+
+def final_name(path) -> str:
+  """Name that a folder has, or will have, when it is finished."""
+  return Path(path).name.removesuffix('.partial')
+
+
+@contextlib.contextmanager
+def new_folder(path):
+  """Yields a folder to fill that becomes `path` when the block succeeds.
+
+  Until then it is called `partial_path(path)`; what a killed process left there is
+  removed first. After an error nothing is left.
 
   Raises:
-    InputError: when something does.
+    InputError: when path exists.
+  """
+  check_absent(path)
+  partial = partial_path(path)
+  shutil.rmtree(partial, ignore_errors=True)
+  try:
+    yield partial
+    os.replace(partial, path)
+  except BaseException:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
+
+
+def share_folder(source, target) -> None:
+  """Creates a folder with the same files as another, unless it exists.
+
+  Files become hard links, or copies where the file system has none. For folders whose
+  files never change again.
+  """
+  if not Path(target).exists():
+    with new_folder(target) as partial:
+      shutil.copytree(source, partial, copy_function=_link_or_copy)
+
+
+def _link_or_copy(source, target) -> None:
+  try:
+    os.link(source, target)
+  except OSError:  # another file system, or one without links
+    shutil.copy2(source, target)
+
+
+def remove(path) -> None:
+  """Deletes a file or a folder, if it exists."""
+  path = Path(path)
+  if path.is_dir():
+    shutil.rmtree(path)
+  else:
+    path.unlink(missing_ok=True)
+
+
+def check_absent(path) -> None:
+  """Checks that there is no file or folder at path.
+
+  Raises:
+    InputError: when there is.
   """
   if Path(path).exists():
-    raise InputError(str(path), got='something there already',
-                     expected='a path that does not exist',
+    raise InputError(str(path), got='a path that already exists',
+                     expected='a new path',
                      remedy='delete it or choose another path')
 
 
 def check_file(name: str, path) -> None:
-  """Raises InputError unless a file stands at path; name says what it is for."""
+  """Checks that there is a file at path.
+
+  Args:
+    name: purpose of the file in the message, e.g. a flag.
+    path: where it should be.
+
+  Raises:
+    InputError: when there is none.
+  """
   if not Path(path).is_file():
     raise InputError(name, got=f'no file at {str(path)!r}', expected='a file',
                      remedy='check the path')
 
 
 def stamp_files(folder) -> str:
-  """Hash of the names, sizes and times of all files: changes when one is written to."""
+  """Hash of the names, sizes and modification times of all files of a folder.
+
+  Much cheaper than `hash_files`; it notices that a volume is being changed.
+  """
   states = []
   for file in _files(folder):
-    with contextlib.suppress(FileNotFoundError):  # it went away meanwhile
+    with contextlib.suppress(FileNotFoundError):  # deleted since the listing
       state = file.stat()
-      states.append(f'{file.relative_to(folder)} {state.st_size} {state.st_mtime_ns} ')
+      name = file.relative_to(folder).as_posix()
+      states.append(f'{name} {state.st_size} {state.st_mtime_ns} ')
   return _hash(state.encode() for state in states)
 
 
 def hash_files(folder) -> str:
-  """Hash of the names and content of all files (about 1 GB/s)."""
+  """Hash of the names and content of all files of a folder (about 1 GB/s)."""
   return _hash(part for path in _files(folder) for part in (
-      str(path.relative_to(folder)).encode(), _digest(path)))
+      path.relative_to(folder).as_posix().encode(), _digest(path)))
 
 
 def _digest(path: Path) -> bytes:
@@ -124,121 +205,3 @@ def _hash(parts) -> str:
   for part in parts:
     digest.update(part)
   return digest.hexdigest()
-
-
-@contextlib.contextmanager
-def new_folder(path):
-  """Yields a folder to make that appears at path only when the block succeeds.
-
-  It is called `path.partial` (a rest of a killed run is removed) and renamed at the
-  end; after an error nothing is left.
-
-  Raises:
-    InputError: when path exists.
-  """
-  path = Path(path)
-  check_absent(path)
-  partial = path.with_name(path.name + '.partial')
-  shutil.rmtree(partial, ignore_errors=True)
-  try:
-    yield partial
-    os.rename(partial, path)
-  except BaseException:
-    shutil.rmtree(partial, ignore_errors=True)
-    raise
-
-
-def write_versions(workdir) -> None:
-  """Records the command and the versions of Python and packages in versions.json."""
-  versions = {name: importlib.metadata.version(name) for name in _PACKAGES}
-  write_json(Path(workdir) / 'versions.json',
-             {'command': shlex.join(['fibjax', *sys.argv[1:]]),
-              'python': platform.python_version(), 'platform': platform.platform(),
-              **versions})
-
-
-@contextlib.contextmanager
-def lock(workdir):
-  """Holds a workdir for one process; the lock goes with the process, however it ends.
-
-  Raises:
-    InputError: when another process holds it.
-  """
-  workdir = Path(workdir)
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    handle = open(workdir / '.lock', 'w', encoding='utf-8')  # noqa: SIM115
-  except OSError as error:
-    raise InputError(str(workdir), got=str(error), expected='a folder to write to',
-                     remedy='choose another --workdir') from None
-  with handle:
-    try:
-      fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      raise InputError(str(workdir), got='a workdir in use by another process',
-                       expected='one run per workdir',
-                       remedy='wait for it or choose another --workdir') from None
-    yield workdir
-
-
-def differences(found: dict, wanted: dict, prefix: str = ''):
-  """Yields a phrase for every key whose value differs between two JSON contents."""
-  for key in set(found) | set(wanted):
-    old, new = (side.get(key) for side in (found, wanted))
-    if isinstance(old, dict) and isinstance(new, dict):
-      yield from differences(old, new, f'{prefix}{key}.')
-    elif old != new:
-      yield f'{prefix}{key} was {old!r}, now {new!r}'
-
-
-
-
-def hash_params(params) -> str:
-  """Short hash of all weights."""
-  digest = hashlib.sha256()
-  for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-    digest.update(jax.tree_util.keystr(path).encode())
-    digest.update(np.asarray(leaf).tobytes())
-  return digest.hexdigest()[:16]
-
-
-# Columns of text; a seed is one, so that it keeps all its digits.
-_TEXT_COLUMNS = ('volume', 'split', 'loss', 'seed', 'state', 'against')
-
-
-def read_columns(path) -> dict[str, np.ndarray]:
-  """Reads a CSV: columns as float arrays, names as text.
-
-  Empty cells of a number column are NaN. A missing or empty file gives {}.
-
-  Raises:
-    InputError: for a file that is no text, a row that has not the header's columns,
-      or a cell that is no number.
-  """
-  path = Path(path)
-  if not path.is_file():
-    return {}
-  try:
-    with open(path, encoding='utf-8', newline='') as file:
-      rows = list(csv.reader(file))
-  except (UnicodeDecodeError, csv.Error) as error:
-    raise InputError(str(path), got=f'a damaged file ({error})', expected='a CSV table',
-                     remedy='delete it and run the stage again') from None
-  if len(rows) < 2:
-    return {}
-  if any(len(row) != len(rows[0]) for row in rows):
-    raise InputError(str(path), got='rows of different lengths',
-                     expected=f'{len(rows[0])} columns',
-                     remedy='delete it and run the stage again')
-  return {name: _column(f'{path}: {name}', cells, is_text=name in _TEXT_COLUMNS)
-          for name, *cells in zip(*rows, strict=True)}
-
-
-def _column(name, cells, is_text):
-  if is_text:
-    return np.array(cells)
-  try:
-    return np.array([float(c) if c.strip() else math.nan for c in cells])
-  except ValueError as error:
-    raise InputError(name, got=str(error), expected='numbers',
-                     remedy='delete the file and run the stage again') from None

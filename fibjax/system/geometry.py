@@ -1,7 +1,7 @@
 """Boxes, tiles and mirrored indices in voxels.
 
 A box is (start, stop): two tuples of ints in z, y, x order, 0-based and half-open.
-Integers and tuples only; nothing here knows about files or devices.
+Integers and tuples only; files and devices play no part here.
 """
 import itertools
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def tile_boxes(shape: Index, tile: Index) -> Iterator[Box]:
 
 
 def grow(box: Box, margin: Index) -> Box:
-  """Grows a box by margin voxels per axis on both sides; it may leave the volume."""
+  """Grows a box by margin voxels on both sides of each axis, also beyond the volume."""
   start, stop = box
   return (tuple(a - m for a, m in zip(start, margin, strict=True)),
           tuple(b + m for b, m in zip(stop, margin, strict=True)))
@@ -35,7 +35,7 @@ def box_shape(box: Box) -> Index:
 def mirror_indices(start: int, stop: int, size: int) -> np.ndarray:
   """Indices of [start, stop) folded back into [0, size) by mirroring at the faces.
 
-  The edge voxel is not repeated (numpy.pad's 'reflect'; spec I1), and the folding
+  The edge voxel is not repeated (numpy.pad's 'reflect'; §1.9, I1), and the folding
   repeats as often as needed, so any start and stop are allowed.
 
   Returns:
@@ -46,3 +46,10 @@ def mirror_indices(start: int, stop: int, size: int) -> np.ndarray:
   period = 2 * (size - 1)
   folded = np.arange(start, stop) % period
   return np.minimum(folded, period - folded)
+
+
+def mirrored(array_zyx: np.ndarray, start: Index, stop: Index) -> np.ndarray:
+  """The box [start, stop) of an array, mirrored at its faces where it leaves it."""
+  indices = (mirror_indices(a, b, size)
+             for a, b, size in zip(start, stop, array_zyx.shape, strict=True))
+  return array_zyx[np.ix_(*indices)]

@@ -1,6 +1,6 @@
-"""What a person sees of long work: a bar on a terminal, plain lines otherwise.
+"""Progress reporting on stderr: a bar on a terminal, plain lines in a log.
 
-Everything goes to stderr; stdout is for results.
+stdout is left to results.
 """
 import sys
 import time
@@ -12,17 +12,17 @@ _SECONDS_BETWEEN_LINES = 10.
 
 
 def say(message: str) -> None:
-  """Prints one line on stderr, above a bar if there is one."""
+  """Prints one line on stderr, above the progress bar if there is one."""
   tqdm.write(message, file=sys.stderr)
 
 
 def track(items: Iterable, description: str, unit: str, total: int) -> Iterator:
-  """Yields the items and shows how far they are, with rate and time left.
+  """Yields the items while it reports their number, the rate and the time left.
 
   Args:
-    items: what is worked off.
-    description: what is done, e.g. 'score HPC22'.
-    unit: name of one item.
+    items: the work, one item at a time.
+    description: the activity, e.g. 'score HPC22'.
+    unit: name of an item in the singular, e.g. 'shard'.
     total: number of items.
   """
   if sys.stderr.isatty():

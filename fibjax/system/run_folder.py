@@ -8,10 +8,11 @@ import os
 import shutil
 from pathlib import Path
 
+import filelock
+
 from fibjax.errors import InputError
 
-# What only computing can make again: checkpoints, scores and segmentations, partial
-# ones too.
+# Results that take long to compute again, finished or partial.
 _EXPENSIVE = ('checkpoints', 'forest.npz', 'sweep/groups', 'runs/*', 'forest/*',
               '*scores.ome.zarr*', '*segmentation.ome.zarr*')
 
@@ -39,8 +40,10 @@ class RunFolder(os.PathLike):
     report, figures, tables: the page, its images, its tables as Markdown.
     ensemble, ensemble_weights, results, porosity: of an ensemble.
     sweep: of a sweep, a `SweepFolder`.
-    compare: row of a comparison of methods, or all of its rows (.json).
+    compare, times: row of a method in a comparison, or all rows; its time and memory
+      (.json).
     study, labels, slices: of a study of training slices.
+    seed_scores: of a trial of such a study, a score volume for each seed.
   """
 
   def __init__(self, path):
@@ -74,9 +77,11 @@ class RunFolder(os.PathLike):
     self.porosity = path / 'porosity.json'
     self.sweep = SweepFolder(path / 'sweep')
     self.compare = path / 'compare.json'
+    self.times = path / 'times.json'
     self.study = path / 'study.json'
     self.labels = path / 'labels.ome.zarr'
     self.slices = path / 'slices.csv'
+    self.seed_scores = path / 'scores'
 
   def __fspath__(self) -> str:
     return str(self.path)
@@ -159,6 +164,31 @@ class GroupFolder(RunFolder):
     self.records = self.path / 'members.json'
 
 
+@contextlib.contextmanager
+def lock(workdir):
+  """Reserves a workdir for this process and yields its path; creates it if missing.
+
+  The operating system releases the lock when the process ends, however it ends, so a
+  killed run does not block its workdir.
+
+  Raises:
+    InputError: when another process, or another caller in this one, has the workdir.
+  """
+  workdir = Path(workdir)
+  try:
+    workdir.mkdir(parents=True, exist_ok=True)
+    acquired = filelock.FileLock(workdir / '.lock', timeout=0).acquire()
+  except filelock.Timeout:
+    raise InputError(str(workdir), got='a workdir in use by another process',
+                     expected='one run per workdir',
+                     remedy='wait for it or choose another --workdir') from None
+  except OSError as error:
+    raise InputError(str(workdir), got=str(error), expected='a folder to write to',
+                     remedy='choose another --workdir') from None
+  with acquired:
+    yield workdir
+
+
 def film_path(folder, kind: str) -> Path:
   """A volume of a film's folder: 'raw', 'truth' or 'annotated'."""
   return Path(folder) / f'{kind}.ome.zarr'
@@ -171,9 +201,10 @@ def volume_name(path) -> str:
 
 @contextlib.contextmanager
 def undo_on_mistake(folder: Path):
-  """Empties a new workdir again when a mistake ends the call before any training.
+  """Empties a new workdir again when an InputError ends the call.
 
-  The corrected command can then use the same workdir. Expensive results stay.
+  The corrected command can then use the same workdir. A workdir that already has
+  results that take long to compute is kept as it is.
   """
   folder = Path(folder)
   existed = folder.exists()

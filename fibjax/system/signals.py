@@ -1,15 +1,15 @@
-"""How a process ends when a signal asks it to: soon, and for sure."""
+"""Clean exit on SIGINT and SIGTERM."""
 import contextlib
 import os
 import signal
 import sys
 import threading
 
-_GRACE_S = 10.
+_GRACE_S = 10.  # seconds between the signal and the end, whatever the process does
 
 
 class _Stopped(KeyboardInterrupt):
-  """A signal asked for the end."""
+  """Raised by the handler; carries the number of the signal."""
 
   def __init__(self, number: int):
     super().__init__(number)
@@ -18,15 +18,17 @@ class _Stopped(KeyboardInterrupt):
 
 @contextlib.contextmanager
 def end_at_signals(advice: str):
-  """Ends the process at SIGINT (exit status 130) or SIGTERM (143) with one line.
+  """Ends the process on SIGINT (exit status 130) or SIGTERM (143) with one line.
 
-  The stack is unwound first, so that temporary files go. An exception raised while
-  native code runs a callback is dropped there: then the process ends all the same,
-  after ten seconds. It ends at once, since threads of XLA that still compute crash a
-  Python that tears itself down. A SIGINT that was ignored stays so.
+  The stack is unwound first, so that temporary files are deleted. Python drops an
+  exception that is raised while native code runs a callback, or in a finaliser; a timer
+  therefore ends the process after ten seconds in any case. Both ways end it by
+  `os._exit`: during Python's own shutdown, XLA threads that are still computing can
+  crash the process. A signal that was ignored before stays ignored.
 
   Args:
-    advice: what the line says beside what happened.
+    advice: second half of the line, after "interrupted" or "terminated": what the user
+      can do next.
   """
   def stop(number, _):
     timer = threading.Timer(_GRACE_S, _leave, (number, advice))
@@ -37,7 +39,8 @@ def end_at_signals(advice: str):
   before = {number: signal.getsignal(number)
             for number in (signal.SIGINT, signal.SIGTERM)}
   for number, handler in before.items():
-    if handler is not signal.SIG_IGN:
+    # None: a handler that Python did not install and could not put back.
+    if handler not in (signal.SIG_IGN, None):
       signal.signal(number, stop)
   try:
     yield
@@ -45,11 +48,12 @@ def end_at_signals(advice: str):
     _leave(stopped.number, advice)
   finally:
     for number, handler in before.items():
-      signal.signal(number, handler)
+      if handler is not None:
+        signal.signal(number, handler)
 
 
 def _leave(number: int, advice: str) -> None:
-  what = 'interrupted' if number == signal.SIGINT else 'terminated'
-  print(f'fibjax: {what}; {advice}', file=sys.stderr, flush=True)
+  event = 'interrupted' if number == signal.SIGINT else 'terminated'
+  print(f'fibjax: {event}; {advice}', file=sys.stderr, flush=True)
   sys.stdout.flush()
   os._exit(128 + number)

@@ -1,4 +1,9 @@
-"""TODO fibjax.training.loss_expression."""
+"""Losses as expressions: 'bce + 0.5*ramp(0.6, 1)*jaccard' to a pure function.
+
+The terms are those of losses.TERMS. Two factors, SCHEDULES, depend on the share of the
+training done, so that one term can replace another: 'fade(0.5, 0.8)*bce +
+ramp(0.5, 0.8)*jaccard'. The expression is read as a syntax tree and never evaluated.
+"""
 import ast
 import functools
 import math
@@ -8,25 +13,26 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from fibjax.errors import InputError, check_shape
-from fibjax.training.losses import (
-  bce,
-  dice,
-  focal,
-  jaccard,
-  lovasz,
-  lovasz_hinge,
-  porosity,
-  tversky,
-)
+from fibjax.errors import InputError, check_shape, did_you_mean
+from fibjax.training import losses
 
 _FACTOR_MAX = float(np.finfo(np.float32).max)
 
-# Term -> its function and its arguments' defaults.
-_TERMS = {'bce': (bce, {}), 'focal': (focal, {'gamma': 2.}), 'dice': (dice, {}),
-          'jaccard': (jaccard, {}), 'lovasz': (lovasz, {}),
-          'lovasz_hinge': (lovasz_hinge, {}), 'porosity': (porosity, {}),
-          'tversky': (tversky, {'alpha': 0.3, 'beta': 0.7})}
+
+def ramp(progress, start: float, stop: float):
+  """0 until share start of the training, growing linearly to 1 at share stop."""
+  return jnp.clip((progress - start) / (stop - start), 0., 1.)
+
+
+def fade(progress, start: float, stop: float):
+  """1 until share start of the training, falling linearly to 0 at share stop.
+
+  The opposite of `ramp`: the two add up to 1.
+  """
+  return 1. - ramp(progress, start, stop)
+
+
+SCHEDULES = {'ramp': ramp, 'fade': fade}
 
 
 class Loss(NamedTuple):
@@ -37,7 +43,7 @@ class Loss(NamedTuple):
     factors: number before each term; traced ones may take their place.
     names: label of each term with its arguments, e.g. 'bce', 'focal(2)'; unique.
     apply: (logits, targets, weights, factors, progress) -> (total, {name: value
-      without factor and ramp}); factors [terms] float32, progress the share of the
+      without factor and schedule}); factors [terms] float32, progress the share of the
       training done in [0, 1]. InputError for arrays of different shapes.
   """
   expression: str
@@ -47,19 +53,18 @@ class Loss(NamedTuple):
 
 
 class _Product(NamedTuple):
-  """One term, its factor, and its ramps as pairs (start, stop) of progress."""
+  """One term with its factor and schedules, each progress -> number in [0, 1]."""
   name: str
   function: Callable
   factor: float
-  ramps: list[tuple[float, float]]
+  schedules: list[Callable]
 
 
 def make_loss(expression: str) -> Loss:
   """Reads a sum of products such as 'bce + 0.5*ramp(0.6, 1)*jaccard'.
 
-  A product has one term, with arguments if it takes any ('focal(3)'), and any numbers
-  >= 0 and ramps: ramp(a, b) is 0 until the share a of the training is done and grows
-  linearly to 1 at b.
+  A product has one term, with arguments if it takes any ('focal(3)'), and any number of
+  factors: numbers >= 0, ramp(a, b) and fade(a, b) with 0 <= a < b <= 1.
 
   Raises:
     InputError: for anything else, named config.train.loss.
@@ -79,59 +84,64 @@ def make_loss(expression: str) -> Loss:
     total = jnp.zeros((), logits.dtype)
     for k, product in enumerate(products):
       factor = factors[k]
-      for start, stop in product.ramps:
-        factor *= jnp.clip((progress - start) / (stop - start), 0., 1.)
+      for schedule in product.schedules:
+        factor *= schedule(progress)
       total += factor * values[product.name]
     return total, values
   return Loss(expression, tuple(p.factor for p in products), names, apply)
 
 
-def _mistake(expression, got: str, expected: str) -> InputError:
+def _mistake(expression, got: str, expected: str, remedy: str = '') -> InputError:
   return InputError('config.train.loss', got=f'{got} in {expression!r}',
                     expected=expected,
-                    remedy="write e.g. 'bce + 0.5*ramp(0.6, 1)*jaccard'")
+                    remedy=remedy or "write e.g. 'bce + 0.5*ramp(0.6, 1)*jaccard'")
+
+
+def _unknown(expression, name: str) -> InputError:
+  return _mistake(expression, repr(name), f'terms among {", ".join(losses.TERMS)} and '
+                  f'factors among {", ".join(SCHEDULES)}',
+                  did_you_mean(name, (*losses.TERMS, *SCHEDULES)))
 
 
 def _parse(expression) -> ast.expr:
+  # Deep nesting of parentheses exhausts the parser's stack or memory.
   try:
     return ast.parse(str(expression).strip(), mode='eval').body
   except (SyntaxError, ValueError, RecursionError, MemoryError):
-    raise _mistake(expression, 'no sum', f'a sum of {", ".join(_TERMS)}') from None
+    raise _mistake(expression, 'no sum',
+                   f'a sum of {", ".join(losses.TERMS)}') from None
 
 
 def _operands(node: ast.expr, operator: type) -> list[ast.expr]:
-  """What a chain of one operator joins, in order."""
+  """Operands of a chain of one operator, in order."""
   if isinstance(node, ast.BinOp) and isinstance(node.op, operator):
     return _operands(node.left, operator) + _operands(node.right, operator)
   return [node]
 
 
 def _read_product(expression: str, node: ast.expr) -> _Product:
-  factor, ramps, terms = 1., [], []
-  for part in _operands(node, ast.Mult):
-    number = _read_number(part)
+  factor, schedules, terms = 1., [], []
+  for operand in _operands(node, ast.Mult):
+    number = _read_number(operand)
     if number is not None:
       factor *= _check_number(expression, number)
       continue
-    called = isinstance(part, ast.Call)
-    name = part.func if called else part
+    call = operand if isinstance(operand, ast.Call) else None
+    name = operand if call is None else call.func
     if not isinstance(name, ast.Name):
-      raise _mistake(expression, repr(ast.unparse(part)), 'a sum of products')
-    if called and name.id == 'ramp':
-      start, stop = _read_arguments(expression, part, 2)
-      if not start < stop <= 1:
-        raise _mistake(expression, repr(ast.unparse(part)), '0 <= a < b <= 1')
-      ramps.append((start, stop))
+      raise _mistake(expression, repr(ast.unparse(operand)), 'a sum of products')
+    if name.id in SCHEDULES:
+      schedules.append(_read_schedule(expression, name.id, call))
     else:
-      terms.append(_read_term(expression, name.id, part if called else None))
+      terms.append(_read_term(expression, name.id, call))
   if len(terms) != 1:
     raise _mistake(expression, f'{len(terms)} terms in the product '
                    f'{ast.unparse(node)!r}', 'one term in each product')
-  return _Product(*terms[0], _check_number(expression, factor), ramps)
+  return _Product(*terms[0], _check_number(expression, factor), schedules)
 
 
 def _read_number(node: ast.expr) -> float | None:
-  """A number, infinite where a float32 has no room, negative after a sign; or None."""
+  """A number, infinite beyond the range of float32, negative after a sign; or None."""
   if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
     number = _read_number(node.operand)
     return None if number is None else -number
@@ -141,7 +151,7 @@ def _read_number(node: ast.expr) -> float | None:
 
 
 def _check_number(expression, number: float) -> float:
-  if not 0 <= number <= _FACTOR_MAX:  # NaN, too, fails this
+  if not 0 <= number <= _FACTOR_MAX:  # false for NaN too
     raise _mistake(expression, f'the number {number:g}', 'finite numbers >= 0')
   return number
 
@@ -154,20 +164,30 @@ def _read_arguments(expression, call: ast.Call, count: int) -> tuple[float, ...]
   return tuple(_check_number(expression, number) for number in numbers)
 
 
+def _read_schedule(expression, name: str, call: ast.Call | None) -> Callable:
+  if call is None:
+    raise _mistake(expression, repr(name), f'2 numbers as arguments of {name}')
+  start, stop = _read_arguments(expression, call, 2)
+  if not start < stop <= 1:
+    raise _mistake(expression, repr(ast.unparse(call)), '0 <= a < b <= 1')
+  return functools.partial(SCHEDULES[name], start=start, stop=stop)
+
+
 def _read_term(expression, name: str, call: ast.Call | None) -> tuple[str, Callable]:
   """Label and function of a term."""
-  if name not in _TERMS:
-    raise _mistake(expression, repr(name), f'terms among {", ".join(_TERMS)}')
-  function, arguments = _TERMS[name]
+  if name not in losses.TERMS:
+    raise _unknown(expression, name)
+  term = losses.TERMS[name]
+  arguments = losses.arguments_of(term)
   if call is not None:
     if not arguments:
       raise _mistake(expression, repr(ast.unparse(call)), f'{name} without arguments')
     numbers = _read_arguments(expression, call, len(arguments))
     arguments = dict(zip(arguments, numbers, strict=True))
   if not arguments:
-    return name, function
+    return name, term.function
   shown = [f'{a:g}' if float(f'{a:g}') == a else repr(a) for a in arguments.values()]
   label = f'{name}({", ".join(shown)})'
-  if name == 'tversky' and 0 in arguments.values():
-    raise _mistake(expression, repr(label), 'two numbers > 0')
-  return label, functools.partial(function, **arguments)
+  if term.positive and 0 in arguments.values():
+    raise _mistake(expression, repr(label), f'{len(arguments)} numbers > 0')
+  return label, functools.partial(term.function, **arguments)

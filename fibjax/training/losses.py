@@ -1,4 +1,4 @@
-"""Losses: pure functions (logits, targets, weights) -> scalar, and sums of them.
+"""Losses: pure functions (logits, targets, weights) -> scalar.
 
 Logits are of P(solid). Targets are P(solid) in [0, 1], float32: 0 pore, 1 solid, in
 between where experts differ; uint8 labels 0, 1 and 255 (unlabelled) do as well. A
@@ -6,11 +6,14 @@ weight >= 0 carries class prior and border weight; 0 takes a voxel out, exactly,
 unlabelled voxels must have weight 0. All arrays have one shape [b, y, x], b windows;
 only `porosity` looks at the windows, the others take any shape.
 
-`make_loss` reads a sum such as 'bce + 0.5*ramp(0.6, 1)*jaccard + 0.1*porosity'. The
-overlap losses and `porosity` see the prior that the weights make: classes balanced by
-weights are scored as if each had half of the voxels (§8.4).
+A new loss is a function here and a line in TERMS; loss_expression.py makes sums of
+them. The overlap losses and `porosity` see the prior that the weights make:
+classes balanced by weights are scored as if each had half of the voxels (§8.4).
 """
+import inspect
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +22,7 @@ import optax
 from scipy import ndimage
 
 from fibjax.errors import InputError, check_shape
+from fibjax.metrics.labels import UNLABELLED
 
 _POROSITY_VOXELS = 256  # fewer say too little of a porosity (§8.4)
 _POROSITY_FLOOR = 1e-6
@@ -199,6 +203,32 @@ def porosity(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.A
   return jnp.sum(kl_g) / jnp.maximum(jnp.sum(total_g > 0), 1)  # 0 without weight
 
 
+class Term(NamedTuple):
+  """A loss that an expression may name.
+
+  Attributes:
+    function: (logits, targets, weights) -> scalar; parameters with a default after
+      these three are arguments in the expression, as in 'focal(3)'.
+    positive: whether its arguments must be > 0 instead of >= 0.
+  """
+  function: Callable
+  positive: bool = False
+
+
+TERMS = {
+    'bce': Term(bce), 'focal': Term(focal), 'dice': Term(dice),
+    'jaccard': Term(jaccard), 'lovasz': Term(lovasz),
+    'lovasz_hinge': Term(lovasz_hinge), 'porosity': Term(porosity),
+    'tversky': Term(tversky, positive=True)}
+
+
+def arguments_of(term: Term) -> dict[str, float]:
+  """Names and defaults of the arguments that a term takes in an expression."""
+  parameters = inspect.signature(term.function).parameters.values()
+  return {parameter.name: parameter.default for parameter in parameters
+          if parameter.default is not parameter.empty}
+
+
 def kernel_penalty(params) -> jax.Array:
   """||w||^2 over all kernels, biases left out, without the factor 1/2 (§1.7)."""
   leaves = jax.tree_util.tree_leaves_with_path(params)
@@ -231,7 +261,7 @@ def border_weights(mask_yx: np.ndarray, amount: float, sigma_px: float) -> np.nd
   if not 0 < sigma_px < math.inf:
     raise InputError('sigma_px of border weight', got=sigma_px, expected='more than 0',
                      remedy='give pixels, e.g. 5')
-  labelled, pore, solid = mask_yx != 255, mask_yx == 0, mask_yx == 1
+  labelled, pore, solid = mask_yx != UNLABELLED, mask_yx == 0, mask_yx == 1
   pore_face = pore & ndimage.binary_dilation(solid)
   solid_face = solid & ndimage.binary_dilation(pore)
   if not pore_face.any():

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fibjax.errors import InputError
+from fibjax.metrics.labels import UNLABELLED
 from fibjax.models import windows
 from fibjax.training import losses, sampling
 
@@ -96,7 +97,7 @@ def put_regions(context_ryxc, masks_ryx, balanced: bool, *, targets_ryx=None,
       raise InputError(f'annotated voxels of class {name}', got=0,
                        expected='both classes in the training and validation regions',
                        remedy='annotate a region with both phases or split otherwise')
-  weights_ryx = (masks_ryx != 255).astype(np.float32)
+  weights_ryx = (masks_ryx != UNLABELLED).astype(np.float32)
   if balanced:
     weights_ryx *= (counts.sum() / (2 * counts))[np.minimum(masks_ryx, 1)]
   if border_weight:
@@ -113,7 +114,7 @@ def put_regions(context_ryxc, masks_ryx, balanced: bool, *, targets_ryx=None,
 def hard_labels(regions: DeviceRegions) -> np.ndarray:
   """[r, H, W] uint8 labels of regions on the device: 0, 1, or 255 without weight."""
   return np.where(np.asarray(regions.weights_ryx) > 0,
-                  np.asarray(regions.targets_ryx) > 0.5, 255).astype(np.uint8)
+                  np.asarray(regions.targets_ryx) > 0.5, UNLABELLED).astype(np.uint8)
 
 
 def _random_windows(masks_ryx, count: int, crop_px: int, seed: int) -> np.ndarray:
@@ -131,7 +132,7 @@ def _random_windows(masks_ryx, count: int, crop_px: int, seed: int) -> np.ndarra
   corners = random.integers(0, high, (count, 3))
   empty = _is_empty(masks_ryx, corners, crop_px)
   if empty.any():
-    labelled = np.flatnonzero(masks_ryx != 255)
+    labelled = np.flatnonzero(masks_ryx != UNLABELLED)
     voxels = np.unravel_index(random.choice(labelled, empty.sum()), masks_ryx.shape)
     around = np.stack(voxels, 1) - random.integers(0, (1, crop_px, crop_px),
                                                    (empty.sum(), 3))
@@ -141,7 +142,7 @@ def _random_windows(masks_ryx, count: int, crop_px: int, seed: int) -> np.ndarra
 
 def _is_empty(masks_ryx, corners_n3, crop_px: int) -> np.ndarray:
   """[n] whether a window has no labelled voxel."""
-  return np.array([(masks_ryx[r, y:y + crop_px, x:x + crop_px] == 255).all()
+  return np.array([(masks_ryx[r, y:y + crop_px, x:x + crop_px] == UNLABELLED).all()
                    for r, y, x in corners_n3])
 
 
@@ -220,7 +221,7 @@ def sample_voxels(masks_ryx: np.ndarray, fraction: float, seed: int) -> np.ndarr
     InputError: when a class has too few voxels.
   """
   random = np.random.default_rng(seed)
-  labelled = np.count_nonzero(masks_ryx != 255)
+  labelled = np.count_nonzero(masks_ryx != UNLABELLED)
   per_class = int(0.5 * fraction * labelled)
   if per_class < 1:
     raise InputError('config.train.voxel_fraction', got=f'{fraction} of {labelled} '

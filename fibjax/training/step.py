@@ -1,14 +1,15 @@
 """Training: one pure step and one pure evaluation of one member.
 
-A member is a seed with its hyper-parameters; members.py trains many side by side. The
-images around all annotated regions live on the device; every step cuts, augments and
-uses its samples there (sampling.py), so the host only counts. Single voxels and whole
-windows share the step.
+A member is a seed with its hyper-parameters; loop.py trains many side by side. The
+images around all annotated regions live on the device. Every step cuts and augments its
+samples there (sampling.py), and the host only sends their positions. Single voxels and
+whole windows share the step.
 
 All randomness of a member comes from its key(seed) folded with the step, so a resumed
 run repeats an uninterrupted one bit by bit on the same kind of device.
 """
 import functools
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +21,11 @@ from fibjax.models import Dropout, Model, windows
 from fibjax.training import augment, loss_expression, losses, optim, sampling
 from fibjax.training.sampling import DeviceRegions, Samples
 
+# Settings of config.train that a step takes as traced numbers, so that members may
+# differ in them without another compilation.
+STEP_SETTINGS = ('intensity_mean_sd', 'intensity_deviation_sd', 'l2', 'dropout_dense',
+                 'dropout_spatial')
+
 
 class TrainState(NamedTuple):
   """One member's state; a pytree.
@@ -30,8 +36,9 @@ class TrainState(NamedTuple):
   Attributes:
     step: int32 [], updates done.
     params: weights.
-    opt_state: what the optimiser keeps.
-    alive: bool [], false from the first loss that is not finite; nothing changes then.
+    opt_state: state of the optimiser.
+    alive: bool [], false from the first loss that is not finite; from then on a step
+      changes nothing.
     best: weights of the epoch with the lowest validation BCE.
     average: mean of the weights at the ends of the last epochs (SWA, Izmailov 2018).
   """
@@ -44,7 +51,7 @@ class TrainState(NamedTuple):
 
 
 class Hyper(NamedTuple):
-  """Continuous hyper-parameters of a step; all may be traced (§1.7).
+  """Hyper-parameters of a step, float32; all may be traced (§1.7).
 
   Attributes:
     intensity_mean_sd, intensity_deviation_sd, l2, dropout_dense, dropout_spatial: as in
@@ -59,15 +66,15 @@ class Hyper(NamedTuple):
   factors: jax.Array
 
 
-class Moment(NamedTuple):
-  """What one step of one member needs besides its state and the regions.
+class StepInputs(NamedTuple):
+  """Input of one step of one member, besides its state and the regions.
 
   Attributes:
     samples: the batch.
     seed: uint32 [] of the member.
     hyper: its hyper-parameters.
     learning_rate: of this step.
-    progress: share of the training done, which drives the ramps of a loss.
+    progress: share of the training done, in [0, 1); drives the ramps of a loss.
   """
   samples: Samples
   seed: jax.Array
@@ -82,9 +89,20 @@ class Totals(NamedTuple):
   counts: jax.Array
 
 
+def make_hyper(settings: Mapping, factors) -> Hyper:
+  """Hyper-parameters of a step.
+
+  Args:
+    settings: has the values of STEP_SETTINGS, as config.train does.
+    factors: [terms] of the loss.
+  """
+  return Hyper(**{name: np.float32(settings[name]) for name in STEP_SETTINGS},
+               factors=np.asarray(factors, np.float32))
+
+
 def predict(model: Model, params, images_byxc: jax.Array, crop_px: int,
             dropout: Dropout | None = None) -> jax.Array:
-  """Logits [b, crop_px, crop_px] of windows with the margin on both sides."""
+  """Logits [b, crop_px, crop_px] of windows with the model's margin on both sides."""
   side = model.window_px + crop_px - 1  # the network needs one pixel less at the end
   images_byxc = images_byxc[:, :side, :side]
   if crop_px > 1:
@@ -93,7 +111,7 @@ def predict(model: Model, params, images_byxc: jax.Array, crop_px: int,
 
 
 def augment_sample(image_yxc, label_yx, weight_yx, key, hyper: Hyper, kind: str):
-  """Applies the augmentations of config.train.augment to one window and its labels."""
+  """Augments one window, its targets and its weights; kind is config.train.augment."""
   if kind != 'dihedral':
     return augment.deform(image_yxc, label_yx, weight_yx, key, kind == 'physical')
   transform_key, intensity_key = jax.random.split(key)
@@ -104,14 +122,14 @@ def augment_sample(image_yxc, label_yx, weight_yx, key, hyper: Hyper, kind: str)
           windows.dihedral(weight_yx, transform))
 
 
-def train_step(state: TrainState, moment: Moment, regions: DeviceRegions, *,
+def train_step(state: TrainState, inputs: StepInputs, regions: DeviceRegions, *,
                model: Model, optimizer: optim.Optimizer, loss: loss_expression.Loss,
                crop_px: int, augmentation: str = 'dihedral'):
-  """One update of one member; none where loss or gradient are not finite.
+  """Takes one step of one member, or none where loss or gradient are not finite.
 
   Args:
     state: before the step.
-    moment: batch, seed, hyper-parameters, learning rate.
+    inputs: batch, seed, hyper-parameters, learning rate, progress.
     regions: training regions on the device.
     model: network.
     optimizer: update rule.
@@ -122,7 +140,7 @@ def train_step(state: TrainState, moment: Moment, regions: DeviceRegions, *,
   Returns:
     The new state and {'loss', 'bce', 'accuracy', 'grad_norm'}.
   """
-  samples, seed, hyper, learning_rate, progress = moment
+  samples, seed, hyper, learning_rate, progress = inputs
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   augment_key, dropout_key = jax.random.split(key)
   batch = sampling.cut_samples(regions, samples, model.before_px, crop_px)
@@ -144,8 +162,8 @@ def train_step(state: TrainState, moment: Moment, regions: DeviceRegions, *,
   report['grad_norm'] = optim.global_norm(gradients)
   params, opt_state = optimizer.update(gradients, state.opt_state, state.params,
                                        learning_rate)
-  if model.follow is not None:
-    params = model.follow(params, images, dropout)
+  if model.update_statistics is not None:
+    params = model.update_statistics(params, images, dropout)
   alive = state.alive & jnp.isfinite(report['loss'] + report['grad_norm'])
   new = state._replace(step=state.step + 1, params=params, opt_state=opt_state)
   new = jax.tree.map(functools.partial(jnp.where, alive), new, state)
@@ -154,7 +172,10 @@ def train_step(state: TrainState, moment: Moment, regions: DeviceRegions, *,
 
 def eval_step(params, regions: DeviceRegions, samples: Samples, *, model: Model,
               crop_px: int) -> Totals:
-  """Sums of one batch without augmentation or dropout (§1.6)."""
+  """Cross-entropy and confusion counts of one batch, without augmentation or dropout.
+
+  Counted are voxels of positive weight, all alike (§1.6).
+  """
   images, targets, weights = sampling.cut_samples(regions, samples, model.before_px,
                                                   crop_px)
   logits = predict(model, params, images, crop_px)
@@ -167,7 +188,15 @@ def eval_step(params, regions: DeviceRegions, samples: Samples, *, model: Model,
 
 
 def summarise(totals: Totals, balanced: bool) -> dict[str, float]:
-  """Validation BCE, accuracy and mIoU; `balanced` weighs both classes alike."""
+  """Validation BCE, accuracy and mIoU; `balanced` gives both classes half the weight.
+
+  Args:
+    totals: sums over all validation samples.
+    balanced: whether the voxels of each class weigh 1 / (their number).
+
+  Returns:
+    {'val_bce' in nats, 'val_accuracy', 'val_miou'}.
+  """
   bce, counts = (np.asarray(part, float) for part in totals)
   sizes = counts.sum(1)
   scale = np.where(sizes > 0, 1 / np.maximum(sizes, 1), 0.) if balanced else np.ones(2)
@@ -178,7 +207,8 @@ def summarise(totals: Totals, balanced: bool) -> dict[str, float]:
 
 def init_state(model: Model, optimizer: optim.Optimizer, seed, mean=0.,
                deviation=1.) -> TrainState:
-  """Fresh weights of a seed; images will be standardised by mean and deviation."""
+  """Initial state of a seed; images will be standardised by mean and deviation."""
+  # No step has this number, so initialisation shares no key with a step.
   key = jax.random.fold_in(jax.random.key(seed), 2 ** 31 - 1)
   params = model.init(key, mean, deviation)
   return TrainState(jnp.int32(0), params, optimizer.init(params), jnp.bool(True),
@@ -186,11 +216,11 @@ def init_state(model: Model, optimizer: optim.Optimizer, seed, mean=0.,
 
 
 def close_epoch(state: TrainState, is_best, averaged) -> TrainState:
-  """Keeps the weights of an epoch.
+  """Updates the best and the averaged weights after an epoch.
 
   Args:
     state: after the epoch.
-    is_best: 1. where they are the best so far, else 0.
+    is_best: 1. where its weights are the best so far, else 0.
     averaged: their share in the new mean, 1 / (number of epochs in it).
   """
   best, average = (

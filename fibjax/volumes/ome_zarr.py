@@ -1,7 +1,7 @@
-"""Metadata of OME-Zarr 0.5 volumes: what zarr.json of the group and the array hold.
+"""Metadata of OME-Zarr 0.5 volumes: contents of zarr.json of the group and the array.
 
-Plain dicts; nothing here touches a file. A volume has axes z, y, x, or c, z, y, x with
-named channels (volume.py).
+Plain dicts; no file is read or written here. A volume has axes z, y, x, or c, z, y, x
+with named channels (volume.py).
 """
 AXES = ('z', 'y', 'x')
 VERSION = '0.5'
@@ -17,7 +17,7 @@ def group(**attributes) -> dict:
 
 
 def image_attributes(name: str, size_zyx_nm, level: str, channels=()) -> dict:
-  """The 'ome' attributes of a single-level image; size None: unknown."""
+  """The 'ome' attributes of an image of one resolution; size None: unknown."""
   unit = {} if size_zyx_nm is None else {'unit': 'nanometer'}
   scale = [1.0, 1.0, 1.0] if size_zyx_nm is None else list(size_zyx_nm)
   axes = [{'name': axis, 'type': 'space', **unit} for axis in AXES]
@@ -31,9 +31,9 @@ def image_attributes(name: str, size_zyx_nm, level: str, channels=()) -> dict:
 
 
 def array_metadata(shape, dtype, chunk, shard, fill_value, channels=()) -> dict:
-  """zarr.json of the array; a shard holds all channels, an inner chunk one."""
+  """zarr.json of the array; a shard has all channels, an inner chunk has one."""
   little = {'name': 'bytes', 'configuration': {'endian': 'little'}}
-  # lz4 makes noisy float32 a tenth larger than zstd does, nine times as fast.
+  # lz4 is nine times as fast as zstd on noisy float32; files are a tenth larger.
   blosc = {'name': 'blosc', 'configuration': {'cname': 'lz4', 'clevel': 5,
                                               'shuffle': 'shuffle'}}
   checksum = {'name': 'crc32c'}
@@ -59,7 +59,8 @@ def choose_grid(shape, shard_zyx=None) -> tuple[list[int], list[int]]:
   """
   if shard_zyx is None:
     chunk = [min(c, n) for c, n in zip(CHUNK_ZYX, shape, strict=True)]
-    # Of equal shards none has little in it, which would be computed in vain.
+    # Shards of equal size: with a remainder, most of the last one would be computed for
+    # few voxels.
     shard = [-(-n // (-(-n // s)) // c) * c if n > s else -(-n // c) * c
              for s, c, n in zip(SHARD_ZYX, chunk, shape, strict=True)]
     return chunk, shard

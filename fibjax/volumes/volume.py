@@ -1,20 +1,25 @@
 """A volume on disk: OME-Zarr 0.5, one level, zarr v3 with shards.
 
-A volume is a folder: `zarr.json` (the OME group) and the array `0` with axes z, y, x
-in nanometer, or c, z, y, x where a voxel has several named values, the channels; what
-reads a volume without knowing of them reads the first. Fibjax's own free JSON stands
-under `attributes.fibjax` of the group. A volume of unknown voxel size has scale 1
-without a unit and says so there; it is never guessed. Boxes are half-open [start, stop)
-in voxels, z, y, x.
+A volume is a folder: `zarr.json`, the OME group, and the array `0` with axes z, y, x in
+nanometres, or c, z, y, x where a voxel has several named values, the channels. Readers
+that ask for no channel get the first. Free JSON that fibjax keeps with a volume is in
+the group under `attributes.fibjax`. A volume of unknown voxel size has scale 1 without
+a unit, and a flag in that JSON; a size is never guessed. Boxes are half-open
+[start, stop) in voxels, z, y, x.
+
+The array is stored in shards: a shard is one file and the unit of writing. It is made
+of inner chunks, the unit of reading, each compressed by itself, so that a small box is
+read without its whole shard.
 
 Invariants:
-* `new_volume` leaves a whole volume or none: it writes next to the target and renames.
+* `new_volume` leaves a whole volume or none: it writes beside the target and renames.
 * Each inner chunk ends in a checksum, so a damaged shard is an error, not noise. With
-  fill_value=None ("every voxel will be written") a lost shard is an error as well;
-  otherwise voxels never written read as the fill value.
-* One writer per shard: writing a part of a shard reads and rewrites all of it.
+  fill_value=None, a promise that every voxel will be written, a missing shard is an
+  error as well; otherwise voxels that were never written read as the fill value.
+* One writer per shard: writing a part of a shard reads all of it and writes it again.
+  Two writers of one shard would lose each other's voxels.
 
-This is the only module that knows tensorstore.
+No other module uses tensorstore.
 """
 import contextlib
 import dataclasses
@@ -26,14 +31,15 @@ import tensorstore as ts
 
 from fibjax.errors import InputError
 from fibjax.system import files, geometry
+from fibjax.system.run_folder import volume_name
 from fibjax.volumes import ome_zarr
 from fibjax.volumes.voxel_size import UNITS_NM, check_voxel_size
 
 _LEVEL = '0'
 _DTYPES = ('uint8', 'uint16', 'uint32', 'int32', 'float32', 'float64')
-# A cache gained nothing where it was tried, and its memory grows (2026-11).
+# No cache: it gave no speed-up where it was tried, and its memory grows (2026-11).
 _CONTEXT = ts.Context({'cache_pool': {'total_bytes_limit': 0}})
-# Keys of attributes.fibjax that belong to this module.
+# Keys of attributes.fibjax that this module sets; all others are the caller's.
 _UNKNOWN_SIZE = 'voxel_size_unknown'
 _ALL_STORED = 'every_shard_stored'
 
@@ -44,12 +50,12 @@ class Volume:
 
   Attributes:
     path: folder of the OME-Zarr group.
-    store: array handle, for this module only.
+    store: TensorStore handle of the array; only this module uses it.
     shape: voxels in z, y, x.
     dtype: numpy dtype of a voxel.
     voxel_size_zyx_nm: nm per voxel in z, y, x; None when unknown.
     attributes: free JSON kept with the volume.
-    channels: names of the values of a voxel; () for a single one without a name.
+    channels: names of the values of a voxel; () for a single value without a name.
   """
   path: Path
   store: object
@@ -64,10 +70,10 @@ def open_volume(path) -> Volume:
   """Opens a volume for reading and writing.
 
   Raises:
-    InputError: when path is no OME-Zarr 0.5 image with axes z, y, x, or is damaged.
+    InputError: when path is not an OME-Zarr 0.5 image with axes z, y, x, or is damaged.
   """
   path = Path(path)
-  ome, own = _read_group(path)
+  ome, fibjax_attributes = _read_group(path)
   try:
     multiscale = ome['multiscales'][0]
     axes = multiscale['axes']
@@ -86,30 +92,31 @@ def open_volume(path) -> Volume:
     names, units, scale = names[1:], units[1:], scale[1:]
   if names != ome_zarr.AXES:
     raise _not_a_volume(path, f'axes {names}')
-  all_stored = own.get(_ALL_STORED, False)
+  all_stored = fibjax_attributes.get(_ALL_STORED, False)
   with store_errors(path / level):
     store = open_array(path / level, 'zarr3', {
         'fill_missing_data_reads': not all_stored,
         'store_data_equal_to_fill_value': all_stored}, open=True)
   if store.rank != 3 + bool(channels) or len(scale) != 3:
     raise _not_a_volume(path, f'an array of {store.rank} axes, scale {scale}')
-  return _volume(path, store, _size_from_ome(path, scale, units, own), own, channels)
+  size = _size_from_ome(path, scale, units, fibjax_attributes)
+  return _volume(path, store, size, fibjax_attributes, channels)
 
 
 def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
                   attributes=None, fill_value=0, channels=()) -> Volume:
-  """Makes an empty volume at a path that does not exist yet; parents are made.
+  """Creates an empty volume at a new path, and missing parent folders.
 
   Args:
-    path: folder to make.
+    path: folder to create.
     shape: voxels in z, y, x.
     dtype: one of uint8, uint16, uint32, int32, float32, float64.
     voxel_size_zyx_nm: nm per voxel, or None when unknown.
-    shard_zyx: voxels per shard; None chooses 8 x 1024 x 1024 cut to the volume.
+    shard_zyx: voxels per shard; None: about 8 x 1024 x 1024, adapted to the volume.
     attributes: free JSON kept with the volume.
-    fill_value: what unwritten voxels read as; None promises that every voxel will be
-      written, and reading a missing shard is then an error.
-    channels: names, for several values per voxel.
+    fill_value: value of voxels that were not written; None promises that every voxel
+      will be written, and reading a missing shard is then an error.
+    channels: names of the values of a voxel; () for a single value.
 
   Raises:
     InputError: when the path exists, cannot be written, or an argument is bad.
@@ -120,31 +127,32 @@ def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
   size = check_voxel_size(str(path), voxel_size_zyx_nm)
   chunk, shard = ome_zarr.choose_grid(
       shape, None if shard_zyx is None else _check_shape(path, shard_zyx))
-  own = dict(attributes or {})
+  fibjax_attributes = dict(attributes or {})
   if size is None:
-    own[_UNKNOWN_SIZE] = True
+    fibjax_attributes[_UNKNOWN_SIZE] = True
   if fill_value is None:
-    own[_ALL_STORED] = True
+    fibjax_attributes[_ALL_STORED] = True
   settings = {
       'metadata': ome_zarr.array_metadata(shape, dtype, chunk, shard, fill_value or 0,
                                           channels),
       'store_data_equal_to_fill_value': fill_value is None,
       'fill_missing_data_reads': fill_value is not None}
   ome = ome_zarr.image_attributes(
-      path.name.removesuffix('.partial').removesuffix('.ome.zarr'), size, _LEVEL,
-      channels)
+      volume_name(files.final_name(path)), size, _LEVEL, channels)
   with store_errors(path, 'choose a folder that can be written'):
     store = open_array(path / _LEVEL, 'zarr3', settings, create=True)
-    files.write_json(path / 'zarr.json', ome_zarr.group(ome=ome, fibjax=own))
-  return _volume(path, store, size, own, channels)
+    files.write_json(path / 'zarr.json',
+                     ome_zarr.group(ome=ome, fibjax=fibjax_attributes))
+  return _volume(path, store, size, fibjax_attributes, channels)
 
 
 @contextlib.contextmanager
 def new_volume(path, shape, dtype, voxel_size_zyx_nm, **options):
-  """Yields a volume to write that appears at path only when the block succeeds.
+  """Yields a volume to write, which appears at path only when the block succeeds.
 
-  It is written to `path.partial` (a rest of a killed run is removed) and renamed at
-  the end; after an error nothing is left. Open the result with `open_volume(path)`.
+  It is written to `path.partial`, where what a killed process left is removed first,
+  and renamed at the end; after an error nothing is left. Open the result with
+  `open_volume(path)`.
 
   Args:
     path, shape, dtype, voxel_size_zyx_nm, options: as for `create_volume`.
@@ -170,16 +178,17 @@ def write_attributes(volume: Volume, attributes: dict) -> None:
 
 
 def create_group(path) -> Path:
-  """Makes a plain zarr group that can hold several volumes; an existing one is kept.
+  """Creates a plain zarr group for several volumes; an existing one is kept.
 
-  A folder that is empty, or holds only what a call killed in here left, becomes one.
+  A folder becomes a group when it is empty, or has only temporary files of a call of
+  this function that was killed.
 
   Raises:
-    InputError: when something else stands there.
+    InputError: when there is something else at path.
   """
   path = Path(path)
-  rests = list(path.iterdir()) if path.is_dir() else []
-  if any(not rest.name.startswith('.zarr.json.') for rest in rests):
+  content = list(path.iterdir()) if path.is_dir() else []
+  if any(not files.is_temporary(entry, path / 'zarr.json') for entry in content):
     if 'ome' in _read_json_group(path):
       raise InputError(str(path), got='a volume', expected='a group of volumes',
                        remedy='choose another path')
@@ -194,9 +203,9 @@ def read_box(volume: Volume, start_zyx, stop_zyx, channel: int | None = 0
   """Reads the box [start, stop).
 
   Args:
-    volume: to read.
-    start_zyx, stop_zyx: voxels.
-    channel: which one, where the volume has channels; None: all.
+    volume: the volume to read.
+    start_zyx, stop_zyx: first voxel, and voxel after the last.
+    channel: number of the channel, where the volume has channels; None: all of them.
 
   Returns:
     [z, y, x] array of the volume's dtype, [c, z, y, x] for all channels.
@@ -205,17 +214,18 @@ def read_box(volume: Volume, start_zyx, stop_zyx, channel: int | None = 0
     InputError: when the box is empty or leaves the volume, or the data are damaged.
   """
   start, stop = _check_box(volume, start_zyx, stop_zyx)
-  which = ()
+  channels = ()
   if volume.channels:
-    which = (slice(None) if channel is None else channel,)
+    channels = (slice(None) if channel is None else channel,)
   with store_errors(volume.path):
-    return np.asarray(volume.store[which + _slices(start, stop)].read().result())
+    return np.asarray(volume.store[channels + _slices(start, stop)].read().result())
 
 
 def read_mirrored(volume: Volume, start_zyx, stop_zyx) -> np.ndarray:
-  """Reads a box that may leave the volume: mirrored at the faces in z, y and x.
+  """Reads a box that may extend beyond the volume, which is mirrored at its faces.
 
-  The edge voxel is not repeated, as in numpy.pad(mode='reflect') (specification I1).
+  The edge voxel is not repeated, as in numpy.pad(mode='reflect') (§1.9, I1).
+  Channels: as `read_box`, the first.
 
   Returns:
     [z, y, x] array of the volume's dtype.
@@ -230,6 +240,7 @@ def read_mirrored(volume: Volume, start_zyx, stop_zyx) -> np.ndarray:
   if not all(i.size for i in indices):
     raise InputError(str(volume.path), got=f'box {start_zyx} to {stop_zyx}',
                      expected='a box of at least one voxel', remedy='correct the size')
+  # The smallest box inside the volume that has all mirrored voxels; then pick them.
   low = tuple(int(i.min()) for i in indices)
   high = tuple(int(i.max()) + 1 for i in indices)
   inside = read_box(volume, low, high)
@@ -242,7 +253,8 @@ def write_box(volume: Volume, start_zyx, array_zyx: np.ndarray) -> None:
   Where the volume has channels, the array has all of them: [c, z, y, x].
 
   Raises:
-    InputError: when it leaves the volume, has another dtype, or cannot be written.
+    InputError: when the box is not inside the volume, for another dtype, or when the
+      volume cannot be written.
   """
   array_zyx = np.asarray(array_zyx)
   axes = 3 + bool(volume.channels)
@@ -263,27 +275,29 @@ def shard_shape(volume: Volume) -> tuple[int, int, int]:
 
 
 def discard_shard(volume: Volume, start_zyx) -> None:
-  """Deletes the file of the shard that starts at a voxel, whatever state it is in."""
+  """Deletes the file of the shard that starts at a voxel, even a damaged one."""
   index = (str(a // n) for a, n in zip(start_zyx, shard_shape(volume), strict=True))
   all_channels = ('0',) if volume.channels else ()
   volume.path.joinpath(_LEVEL, 'c', *all_channels, *index).unlink(missing_ok=True)
 
 
 def slab_boxes(volume: Volume):
-  """Yields (start, stop) of slabs one shard deep that cover the volume, z ascending."""
+  """Yields the boxes of slabs one shard deep, z ascending, that cover the volume."""
   depth = shard_shape(volume)[0]
   return geometry.tile_boxes(volume.shape, (depth, *volume.shape[1:]))
 
 
-def _volume(path, store, size, own, channels) -> Volume:
-  free = {k: v for k, v in own.items() if k not in (_UNKNOWN_SIZE, _ALL_STORED)}
+def _volume(path, store, size, fibjax_attributes, channels) -> Volume:
+  free = {k: v for k, v in fibjax_attributes.items()
+          if k not in (_UNKNOWN_SIZE, _ALL_STORED)}
   return Volume(path, store, tuple(int(n) for n in store.shape[-3:]),
                 np.dtype(store.dtype.numpy_dtype), size, free, tuple(channels))
 
 
-def _size_from_ome(path, scale, units, own):
-  """Voxel size in nm; None when the volume says so or an axis has no known unit."""
-  if own.get(_UNKNOWN_SIZE, False) or any(u not in UNITS_NM for u in units):
+def _size_from_ome(path, scale, units, fibjax_attributes):
+  """Voxel size in nm; None where the volume is flagged or an axis has no known unit."""
+  has_units = all(unit in UNITS_NM for unit in units)
+  if fibjax_attributes.get(_UNKNOWN_SIZE, False) or not has_units:
     return None
   return check_voxel_size(
       str(path), [s * UNITS_NM[u] for s, u in zip(scale, units, strict=True)])
@@ -305,40 +319,41 @@ def _read_json_group(path) -> dict:
   except ValueError as error:
     raise _not_a_volume(file, f'damaged JSON ({error})') from None
   if not isinstance(content, dict) or content.get('node_type') != 'group':
-    raise _not_a_volume(file, 'no zarr v3 group')
+    raise _not_a_volume(file, 'not a zarr v3 group')
   attributes = content.get('attributes', {})
   return attributes if isinstance(attributes, dict) else {}
 
 
 def _read_group(path) -> tuple[dict, dict]:
-  """The OME metadata and fibjax's own attributes of the group at path."""
+  """The attributes 'ome' and 'fibjax' of the group at path."""
   attributes = _read_json_group(path)
-  ome, own = attributes.get('ome'), attributes.get('fibjax', {})
-  # Their level, an array, tells volumes in a group from a damaged volume's own array.
+  ome, fibjax_attributes = attributes.get('ome'), attributes.get('fibjax', {})
+  # Only an array two levels down is a volume of a group; one level down it would be the
+  # array of a volume whose metadata are damaged.
   members = sorted(array.parents[1].name for array in path.glob(f'*/{_LEVEL}/zarr.json')
-                   if array.parents[1].suffix != '.partial')
+                   if not files.is_partial(array.parents[1]))
   if ome is None and members:
     raise InputError(str(path), got=f'a group with {", ".join(members)}',
                      expected='a volume',
                      remedy=f'open one of them, e.g. {path / members[0]}')
-  if not isinstance(ome, dict) or not isinstance(own, dict):
+  if not isinstance(ome, dict) or not isinstance(fibjax_attributes, dict):
     raise _not_a_volume(path, 'a zarr group without OME metadata')
   if ome.get('version') != ome_zarr.VERSION:
     raise _not_a_volume(path, f'OME-Zarr version {ome.get("version")}')
-  return ome, own
+  return ome, fibjax_attributes
 
 
 def open_array(path, driver: str, settings: dict, **mode):
-  """Opens or creates a zarr array in a folder; the one way to the store.
+  """Opens or creates a zarr array in a folder; all access to TensorStore is here.
 
   Args:
     path: folder of the array.
     driver: 'zarr3', or 'zarr' for version 2.
-    settings: of the array and its driver, as TensorStore has them.
-    mode: open, create, read: as of tensorstore.open.
+    settings: further entries of the TensorStore spec, e.g. metadata.
+    mode: open, create, read: arguments of tensorstore.open.
 
   Returns:
-    The handle. Use it within `store_errors`.
+    The TensorStore handle. Call this, and read and write it, within `store_errors`.
   """
   kvstore = {'driver': 'file', 'path': str(Path(path).absolute()) + '/'}
   return ts.open({'driver': driver, 'kvstore': kvstore, **settings}, context=_CONTEXT,
@@ -383,7 +398,7 @@ def _check_dtype(path, dtype) -> np.dtype:
 @contextlib.contextmanager
 def store_errors(path, remedy='the file is damaged: import or compute it again',
                  expected='a readable and writable volume'):
-  """Turns errors of the store, which carry its whole specification, into one line."""
+  """Turns errors of TensorStore, which carry its whole spec, into one line."""
   try:
     yield
   except (ValueError, OSError, NotImplementedError) as error:

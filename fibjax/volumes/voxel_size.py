@@ -1,8 +1,9 @@
-"""Voxel sizes in nm, z, y, x, as they stand in file tags.
+"""Voxel sizes in nm, z, y, x, from and for file tags.
 
 A size is known only where the file gives a number with a unit of length; None stands
-for unknown, per axis. Nothing is guessed: a plain TIFF resolution (a screen's dots per
-inch, mostly), ImageJ's `pixel` and `inch` (its reading of those 72 dpi) are unknown.
+for an unknown axis. Nothing is guessed: a plain TIFF resolution (mostly the dots per
+inch of a screen) and ImageJ's units `pixel` and `inch` (how it reads those 72 dpi)
+count as unknown.
 """
 import math
 from xml.etree import ElementTree
@@ -11,7 +12,7 @@ from fibjax.errors import InputError
 
 UNITS_NM = {'angstrom': 0.1, 'nanometer': 1.0, 'micrometer': 1e3, 'millimeter': 1e6,
             'centimeter': 1e7, 'meter': 1e9}
-# ImageJ writes the micro sign escaped.
+# '\\u00b5m': ImageJ writes the micro sign as this escape sequence.
 _SHORT_UNITS = {
     'å': 'angstrom', 'nm': 'nanometer', 'um': 'micrometer', 'µm': 'micrometer',
     '\\u00b5m': 'micrometer', 'micron': 'micrometer', 'microns': 'micrometer',
@@ -38,7 +39,7 @@ def check_voxel_size(name: str, voxel_size_zyx_nm) -> tuple[float, ...] | None:
 
 
 def to_nm(value, unit) -> float | None:
-  """A length in nm, or None when the value or its unit says nothing.
+  """Converts a length to nm; None where the value or its unit is not known.
 
   Rounded to six digits: the rational numbers of TIFF tags carry no more.
   """
@@ -55,14 +56,14 @@ def to_nm(value, unit) -> float | None:
 
 
 def from_imagej(tags: dict, page_tags: dict):
-  """Reads ImageJ's tags: spacing for z, pixels per unit in the resolution tags.
+  """Reads the tags of ImageJ: spacing for z, pixels per unit in the resolution tags.
 
   Args:
-    tags: ImageJ's description, parsed.
+    tags: ImageJ's description, parsed to a dict.
     page_tags: TIFF tags of the first page by name.
 
   Returns:
-    (channels, frames, slices) and the voxel size, None per unknown axis.
+    (channels, frames, slices) and the voxel size z, y, x in nm, None per unknown axis.
   """
   unit = tags.get('unit')
 
@@ -70,7 +71,7 @@ def from_imagej(tags: dict, page_tags: dict):
     per_unit, scale = page_tags.get(name, (0, 1))
     return to_nm(scale / per_unit if per_unit else None, axis_unit)
   counts = [int(tags.get(k, 1)) for k in ('channels', 'frames', 'slices')]
-  if math.prod(counts) == 1:  # old ImageJ writes `images` alone
+  if math.prod(counts) == 1:  # old versions of ImageJ write `images` only
     counts[2] = int(tags.get('images', 1))
   return counts, (to_nm(tags.get('spacing'), tags.get('zunit', unit)),
                   pixel_nm('YResolution', tags.get('yunit', unit)),
@@ -87,7 +88,7 @@ def from_ome_xml(text: str):
 
 
 def tiff_tags(voxel_size_zyx_nm, ome: bool) -> dict:
-  """Arguments of tifffile's writer that store the voxel size, for ImageJ or OME."""
+  """Arguments for tifffile's writer that store the voxel size for ImageJ or OME."""
   if voxel_size_zyx_nm is None:
     return {'metadata': {'axes': 'ZYX'}}
   z, y, x = voxel_size_zyx_nm

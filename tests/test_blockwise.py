@@ -1,4 +1,4 @@
-"""Volumes made shard by shard: whole, resumable, and honest about faults."""
+"""Block-wise processing: complete, resumable, and honest about faults."""
 import functools
 import json
 import os
@@ -14,18 +14,16 @@ from fibjax.errors import InputError
 from fibjax.system import files, geometry
 from fibjax.system.cluster import HERE, Resources
 from fibjax.volumes import blockwise, ome_zarr
-from fibjax.volumes import volume as volumes
-from fibjax.volumes.blockwise import Steps
+from fibjax.volumes.blockwise import BlockFunction
+from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 
 
 class _StoppedError(Exception):
   pass
 
 
-def negate(path, log=None, wait_s=0., die_at=None):
-  """Steps of a volume with every sign changed; a line per computed shard to log."""
-  source = volumes.open_volume(path)
-
+def negate(log=None, wait_s=0., die_at=None, source=None):
+  """Changes every sign of a volume; logs a line per computed shard."""
   def compute(box, block_zyx):
     time.sleep(wait_s)
     if die_at is not None and box[0] == tuple(die_at) and not os.path.exists(log):
@@ -35,7 +33,11 @@ def negate(path, log=None, wait_s=0., die_at=None):
       with open(log, 'a') as file:
         file.write(f'{box[0]}\n')
     return -block_zyx
-  return Steps(lambda box: volumes.read_box(source, *box), compute)
+  return BlockFunction(lambda box: box, compute)
+
+
+def opener(log=None, wait_s=0., die_at=None):
+  return functools.partial(negate, log, wait_s, die_at)
 
 
 @pytest.fixture
@@ -43,25 +45,25 @@ def film(tmp_path, monkeypatch):
   monkeypatch.setattr(ome_zarr, 'SHARD_ZYX', (2, 8, 8))
   monkeypatch.setattr(ome_zarr, 'CHUNK_ZYX', (1, 4, 4))
   array = np.random.default_rng(0).random((5, 20, 13)).astype(np.float32)
-  with volumes.new_volume(tmp_path / 'film', array.shape, np.float32,
-                          (50., 10., 10.)) as volume:
-    volumes.write_box(volume, (0, 0, 0), array)
-  return volumes.open_volume(tmp_path / 'film'), array
+  with new_volume(tmp_path / 'film', array.shape, np.float32,
+                  (50., 10., 10.)) as volume:
+    write_box(volume, (0, 0, 0), array)
+  return open_volume(tmp_path / 'film'), array
 
 
-def make(film, out, open_steps=None, fingerprint=None, resources=HERE):
+def make(film, out, open_function=None, fingerprint=None, resources=HERE):
   source, _ = film
-  volume = blockwise.make_volume(
-      out, source, np.float32, open_steps or functools.partial(negate, source.path),
-      fingerprint or {'source': files.hash_files(source.path)}, 'negate',
-      resources)
-  return volumes.read_box(volume, (0, 0, 0), volume.shape)
+  volume = blockwise.map_blocks(
+      open_function or opener(), source, out, np.float32,
+      fingerprint=fingerprint or {'source': files.hash_files(source.path)},
+      title='negate', resources=resources)
+  return read_box(volume, (0, 0, 0), volume.shape)
 
 
 def test_every_voxel_is_made_once_and_nothing_else_is_left(film, tmp_path):
-  steps = functools.partial(negate, film[0].path, tmp_path / 'log')
+  steps = opener(tmp_path / 'log')
   np.testing.assert_array_equal(make(film, tmp_path / 'out', steps), -film[1])
-  volume = volumes.open_volume(tmp_path / 'out')
+  volume = open_volume(tmp_path / 'out')
   boxes = blockwise.shard_boxes(volume)
   assert len(boxes) == 3 * 3 * 2
   assert sorted((tmp_path / 'log').read_text().splitlines()) == sorted(
@@ -75,8 +77,8 @@ def test_what_was_finished_before_a_fault_is_not_made_again(film, tmp_path, stag
                                                             monkeypatch):
   stop_at = (2, 8, 0)
 
-  def open_faulty():
-    read, compute = negate(film[0].path)
+  def open_faulty(source):
+    reads, compute = negate(source=source)
 
     def faulty(function, name):
       def call(box, *block):
@@ -84,43 +86,41 @@ def test_what_was_finished_before_a_fault_is_not_made_again(film, tmp_path, stag
           raise _StoppedError
         return function(box, *block)
       return call
-    return Steps(faulty(read, 'read'), faulty(compute, 'compute'))
+    return BlockFunction(faulty(reads, 'read'), faulty(compute, 'compute'))
 
-  write = volumes.write_box
+  write = blockwise.write_box
 
   def faulty_write(volume, start, array):
     if stage == 'write' and start == stop_at:
       raise _StoppedError
     write(volume, start, array)
 
-  monkeypatch.setattr(volumes, 'write_box', faulty_write)
+  monkeypatch.setattr(blockwise, 'write_box', faulty_write)
   with pytest.raises(_StoppedError):
     make(film, tmp_path / 'out', open_faulty)
   assert not (tmp_path / 'out').exists()
-  monkeypatch.setattr(volumes, 'write_box', write)
+  monkeypatch.setattr(blockwise, 'write_box', write)
   order = [start for start, _ in
            geometry.tile_boxes(film[0].shape, (2, 8, 8))]
   lines = (tmp_path / 'out.manifest.jsonl').read_text().splitlines()[1:]
   before = order[:order.index(stop_at)]
   assert [tuple(json.loads(line)) for line in lines] == before
-  steps = functools.partial(negate, film[0].path, tmp_path / 'log')
+  steps = opener(tmp_path / 'log')
   np.testing.assert_array_equal(make(film, tmp_path / 'out', steps), -film[1])
   assert (tmp_path / 'log').read_text().splitlines() == [
       str(start) for start in order[len(before):]]
 
 
 SCRIPT = '''
-import functools, sys
-import numpy as np
+import sys
 from pathlib import Path
-from fibjax.data import ome_zarr
-from fibjax.data import volume as volumes
-from tests.test_shards import make, negate
+from fibjax.volumes import ome_zarr
+from fibjax.volumes.volume import open_volume
+from tests.test_blockwise import make, opener
 ome_zarr.SHARD_ZYX, ome_zarr.CHUNK_ZYX = (2, 8, 8), (1, 4, 4)
 folder = Path(sys.argv[1])
-source = volumes.open_volume(folder / 'film')
-make((source, None), folder / 'out', functools.partial(
-    negate, source.path, folder / 'log', 0.1))
+source = open_volume(folder / 'film')
+make((source, None), folder / 'out', opener(folder / 'log', 0.1))
 '''
 
 
@@ -145,11 +145,10 @@ def test_a_finished_shard_that_is_damaged_is_made_again(film, tmp_path):
   def stop(box):
     raise _StoppedError
 
-  steps = negate(film[0].path)
+  reads, compute = negate()
   with pytest.raises(_StoppedError):
-    make(film, tmp_path / 'out', lambda: Steps(
-        lambda box: stop(box) if box[0] == (4, 0, 0) else steps.read(box),
-        steps.compute))
+    make(film, tmp_path / 'out', lambda source: BlockFunction(
+        lambda box: stop(box) if box[0] == (4, 0, 0) else reads(box), compute))
   shard = max((tmp_path / 'out.partial' / '0' / 'c').rglob('*/*/*'))
   shard.write_bytes(shard.read_bytes()[:-40])
   np.testing.assert_array_equal(make(film, tmp_path / 'out'), -film[1])
@@ -164,15 +163,15 @@ def test_parts_of_something_else_are_refused_with_the_difference(film, tmp_path)
 
 def test_a_source_that_changes_under_the_work_stops_it(film, tmp_path):
   source, array = film
-  steps = negate(source.path)
+  reads, negated = negate()
 
   def compute(box, block_zyx):
     if box[0] == (2, 0, 0):
-      volumes.write_box(source, (4, 0, 0), array[4:] + 1)
-    return steps.compute(box, block_zyx)
+      write_box(source, (4, 0, 0), array[4:] + 1)
+    return negated(box, block_zyx)
 
   with pytest.raises(InputError, match='film: got a volume that changed'):
-    make(film, tmp_path / 'out', lambda: Steps(steps.read, compute))
+    make(film, tmp_path / 'out', lambda source: BlockFunction(reads, compute))
   assert not (tmp_path / 'out').exists()
   with pytest.raises(InputError, match="manifest.*'source'"):
     make(film, tmp_path / 'out')
@@ -188,13 +187,13 @@ def test_a_truncated_shard_of_the_source_is_named(film, tmp_path):
 FULL_DISK = '''
 import resource, sys
 from pathlib import Path
-from fibjax.checks import InputError
-from fibjax.data import ome_zarr
-from fibjax.data import volume as volumes
-from tests.test_shards import make
+from fibjax.errors import InputError
+from fibjax.volumes import ome_zarr
+from fibjax.volumes.volume import open_volume
+from tests.test_blockwise import make
 ome_zarr.SHARD_ZYX = (4, 20, 13)  # a shard of 4 kB, then one of 1 kB
 folder = Path(sys.argv[1])
-source = volumes.open_volume(folder / 'film')
+source = open_volume(folder / 'film')
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
 try:
   make((source, None), folder / 'out')
@@ -212,14 +211,32 @@ def test_a_disk_that_takes_no_more_is_a_clear_error(film, tmp_path):
   done = subprocess.run([sys.executable, '-c', FULL_DISK, tmp_path, '9999999'],
                         text=True, capture_output=True, check=True)
   assert not done.stdout
-  found = volumes.open_volume(tmp_path / 'out')
+  found = open_volume(tmp_path / 'out')
   np.testing.assert_array_equal(
-      volumes.read_box(found, (0, 0, 0), found.shape), -film[1])
+      read_box(found, (0, 0, 0), found.shape), -film[1])
 
 
 @pytest.mark.long
 def test_workers_make_the_same_and_one_may_die(film, tmp_path):
-  steps = functools.partial(negate, film[0].path, tmp_path / 'log', 0., (2, 8, 0))
+  steps = opener(tmp_path / 'log', 0., (2, 8, 0))
   found = make(film, tmp_path / 'out', steps, resources=Resources(workers=2))
   np.testing.assert_array_equal(found, -film[1])
   assert (tmp_path / 'log').exists()
+
+
+def mirror(margin, source):
+  """Sums each voxel's neighbours at a distance along z and y; mirrors at the faces."""
+  grow = functools.partial(geometry.grow, margin=(margin, margin, 0))
+
+  def compute(box, block_zyx):
+    depth, height, _ = geometry.box_shape(box)
+    return (block_zyx[:depth, :height] + block_zyx[2 * margin:, 2 * margin:]
+            ).astype(np.float32)
+  return BlockFunction(grow, compute)
+
+
+def test_boxes_that_leave_the_source_are_mirrored(film, tmp_path):
+  source, array = film
+  got = make(film, tmp_path / 'out', functools.partial(mirror, 2))
+  padded = np.pad(array, ((2, 2), (2, 2), (0, 0)), 'reflect')
+  np.testing.assert_array_equal(got, padded[:-4, :-4] + padded[4:, 4:])

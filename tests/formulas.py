@@ -1,4 +1,4 @@
-"""Closed formulas of level-cut Gaussian fields and Boolean models (spec 7.2).
+"""Closed formulas of level-cut Gaussian fields and Boolean models (§7.2).
 
 Pore = {g < u}, solid = {g > u}, u = Phi^-1(porosity), g of unit variance with
 covariance rho(r) and lambda2 = -rho''(0). Lengths in any one unit; densities are per
@@ -70,25 +70,6 @@ def euler_density(porosity: float, lambda2: float) -> float:
   """Euler number per volume of the solid {g > u}."""
   u = ndtri(porosity)
   return lambda2 ** 1.5 * (u * u - 1) * np.exp(-u * u / 2) / (2 * np.pi) ** 2
-
-
-def grain_moments(radius: float, length: float = 0.0,
-                  radius_cv: float = 0.0) -> tuple[float, float, float]:
-  """Mean volume, surface and integral of mean curvature of the grains.
-
-  Spheres (length 0) or flat-ended cylinders; log-normal radii of mean radius.
-  """
-  square = radius ** 2 * (1 + radius_cv ** 2)
-  if not length:
-    cube = radius ** 3 * (1 + radius_cv ** 2) ** 3
-    return 4 / 3 * np.pi * cube, 4 * np.pi * square, 4 * np.pi * radius
-  return (np.pi * square * length, 2 * np.pi * (radius * length + square),
-          np.pi * length + np.pi ** 2 * radius)
-
-
-def boolean_intensity(porosity: float, mean_volume: float) -> float:
-  """Grains per volume that leave a fraction porosity uncovered."""
-  return -np.log(porosity) / mean_volume
 
 
 def boolean_porosity(intensity: float, mean_volume: float) -> float:

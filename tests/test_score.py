@@ -3,10 +3,10 @@ import numpy as np
 import pytest
 
 from fibjax.errors import InputError
-from fibjax.inference import score
+from fibjax.inference import network_scorer
+from fibjax.inference.score import score_array, score_volume
 from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
-from tests.test_dense import random_params
-from tests.test_patch_cnn import oracle, small_model
+from tests.helpers import patch_cnn_logit, random_params, small_model
 
 
 @pytest.fixture(scope='module')
@@ -14,7 +14,7 @@ def film(tmp_path_factory):
   folder = tmp_path_factory.mktemp('film')
   array = np.random.default_rng(0).random((3, 37, 30)).astype(np.float32)
   with new_volume(folder / 'film', array.shape, np.float32, (50., 10., 10.),
-                          shard_zyx=(2, 20, 20)) as volume:
+                  shard_zyx=(2, 20, 20)) as volume:
     write_box(volume, (0, 0, 0), array)
   return array, open_volume(folder / 'film')
 
@@ -30,8 +30,8 @@ def sigmoid(x):
 
 
 def scored(model, params, film, out, **options):
-  volume = score.score_volume(score.Predictor((model,), (params,)), film, out,
-                              **options)
+  scorer = network_scorer.network_scorer([model], [params], **options)
+  volume = score_volume(scorer, film, out)
   return read_box(volume, (0, 0, 0), volume.shape)
 
 
@@ -43,27 +43,25 @@ def test_dense_scores_equal_the_network_voxel_by_voxel(film, context_model, tmp_
   padded = np.pad(array, ((1, 1), (before, after), (before, after)), 'reflect')
   for z, y, x in [(0, 0, 0), (2, 36, 29), (1, 18, 3), (0, 36, 15), (2, 7, 29)]:
     window = padded[z:z + 3, y:y + model.window_px, x:x + model.window_px]
-    expected = sigmoid(oracle(params, np.moveaxis(window, 0, -1), 'context'))
+    expected = sigmoid(patch_cnn_logit(params, np.moveaxis(window, 0, -1), 'context'))
     assert abs(found[z, y, x] - expected) < 1e-4
   assert open_volume(tmp_path / 's').voxel_size_zyx_nm == (50., 10., 10.)
 
 
 @pytest.mark.parametrize('mode', ['patch', 'auto'])
-def test_the_published_network_voxel_by_voxel(film, tmp_path, mode, monkeypatch):
+def test_the_published_network_voxel_by_voxel(film, tmp_path, mode):
   array, volume = film
   model = small_model(33, 1, 'same')
   params = random_params(model)
-  monkeypatch.setattr(score, '_BATCH', 500)
-  found = scored(model, params, volume, tmp_path / 's', mode=mode)
+  found = scored(model, params, volume, tmp_path / 's', mode=mode, batch=500)
   padded = np.pad(array, ((0, 0), (16, 16), (16, 16)), 'reflect')
   for z, y, x in [(0, 0, 0), (2, 36, 29), (1, 18, 3), (0, 36, 15)]:
     window = padded[z, y:y + 33, x:x + 33, None]
-    assert abs(found[z, y, x] - sigmoid(oracle(params, window, 'same'))) < 1e-4
+    assert abs(found[z, y, x] - sigmoid(patch_cnn_logit(params, window, 'same'))) < 1e-4
 
 
 @pytest.mark.long
-def test_both_modes_agree_and_no_bit_depends_on_the_tile(context_model, tmp_path,
-                                                         monkeypatch):
+def test_both_modes_agree_and_no_bit_depends_on_the_tile(context_model, tmp_path):
   model, params = context_model
   array = np.random.default_rng(1).random((1, 40, 24)).astype(np.float32)
   with new_volume(tmp_path / 'film', array.shape, np.float32, None) as made:
@@ -73,8 +71,7 @@ def test_both_modes_agree_and_no_bit_depends_on_the_tile(context_model, tmp_path
   for tile_px in (11, 16, 32):
     tiles = scored(model, params, volume, tmp_path / f't{tile_px}', tile_px=tile_px)
     np.testing.assert_array_equal(tiles, whole)
-  monkeypatch.setattr(score, '_BATCH', 100)
-  patch = scored(model, params, volume, tmp_path / 'p', mode='patch')
+  patch = scored(model, params, volume, tmp_path / 'p', mode='patch', batch=100)
   np.testing.assert_allclose(patch, whole, atol=1e-4)
 
 
@@ -100,19 +97,19 @@ def test_the_memory_of_a_tile_is_what_the_compiler_plans(n_xy, tile_yx):
 @pytest.mark.parametrize('in_work', [1, 2])
 def test_tiles_follow_the_memory(context_model, monkeypatch, in_work):
   model, _ = context_model
-  monkeypatch.setattr(score.parallel, 'count_in_work', lambda: in_work)
-  assert score.choose_tile((1000, 768), model, 20) == (1024, 768)
+  monkeypatch.setattr(network_scorer.devices, 'count_in_work', lambda: in_work)
+  assert network_scorer.choose_tile((1000, 768), model, 20) == (1024, 768)
   whole = in_work * model.dense_bytes((1000, 768))
-  assert score.choose_tile((1000, 768), model, (whole - 1) / 1e9) == (512, 768)
+  assert network_scorer.choose_tile((1000, 768), model, (whole - 1) / 1e9) == (512, 768)
   for gigabytes in (0.3, 0.6, 1.2):
-    tile_yx = score.choose_tile((1000, 768), model, gigabytes)
+    tile_yx = network_scorer.choose_tile((1000, 768), model, gigabytes)
     needed = in_work * model.dense_bytes(tile_yx)
     assert 0.3 * gigabytes * 1e9 < needed <= gigabytes * 1e9
   with pytest.raises(InputError, match='--memory_gb: got 0.001') as error:
-    score.choose_tile((1000, 768), model, 0.001)
+    network_scorer.choose_tile((1000, 768), model, 0.001)
   # What the message asks for is enough.
   gigabytes = float(str(error.value).split('at least ')[1].split()[0])
-  score.choose_tile((1000, 768), model, gigabytes + 0.01)
+  network_scorer.choose_tile((1000, 768), model, gigabytes + 0.01)
 
 
 def test_scores_of_other_weights_are_not_mixed(film, context_model, tmp_path):
@@ -127,4 +124,17 @@ def test_scores_of_other_weights_are_not_mixed(film, context_model, tmp_path):
 @pytest.mark.parametrize('extent, largest, expected', [
     (320, 256, 160), (256, 256, 256), (257, 256, 144), (10, 256, 16), (37, 32, 32)])
 def test_tiles_are_equal_and_cover(extent, largest, expected):
-  assert score.tile_side(extent, largest, 16) == expected
+  assert network_scorer.tile_side(extent, largest, 16) == expected
+
+
+@pytest.mark.parametrize('settings', [{}, {'dihedral': True}, {'tile_px': 16}])
+def test_an_array_gets_the_scores_of_the_volume(context_model, film, tmp_path,
+                                                settings):
+  array, volume = film
+  model, params = context_model
+  scorer = network_scorer.network_scorer([model, model], [params, params], **settings)
+  stored = score_volume(scorer, volume, tmp_path / 's')
+  expected = read_box(stored, (0, 0, 0), stored.shape, channel=None)
+  np.testing.assert_array_equal(score_array(scorer.open(1.5), array), expected)
+  with pytest.raises(InputError, match='image_zyx'):
+    score_array(scorer.open(1.5), array[0])

@@ -1,0 +1,207 @@
+"""The job verbs of the `fibjax` command: run, train, compare, report, measure.
+
+As in main.py: one verb, one function, no logic. Each imports what it needs, so that
+`--help` and mistakes answer at once.
+"""
+import json
+import sys
+from pathlib import Path
+
+from fibjax.cli import data_verbs
+from fibjax.errors import InputError
+
+# What a config of these verbs sets: section and key.
+_MARKS = {'compare': ('compare', 'methods'), 'study': ('study', 'counts')}
+
+
+def add_verbs(verb) -> None:
+  """Adds the verbs to the command line by verb(name, help, function)."""
+  for name, help_text, function in (
+      ('run', 'the whole job: data, training, segmentation, metrics, report', _run),
+      ('train', 'data and training only', _train),
+      ('sweep', 'train many members: seeds, sizes, random search', _sweep),
+      ('ensemble', 'a sweep, and the whole job with its best members', _ensemble),
+      ('compare', 'the whole job with several methods on the same data', _compare),
+      ('study', 'which slices to train on: forest, correction, networks', _study)):
+    sub = verb(name, help_text, function)
+    sub.add_argument('--config', required=True, metavar='FILE[:VARIANT]')
+    sub.add_argument('--workdir', required=True, type=Path)
+    if name == 'train':
+      sub.add_argument('--resume', action='store_true',
+                       help='resume from the newest checkpoint of the workdir')
+    elif name != 'compare':
+      _add_resources(sub)
+  sub = verb('segment', 'apply a trained run to another volume', _segment)
+  sub.add_argument('--workdir', required=True, type=Path, help='the trained run')
+  sub.add_argument('--volume', required=True, type=Path)
+  sub.add_argument('--out', required=True, type=Path, help='folder for the result')
+  sub.add_argument('--mode', choices=('auto', 'dense', 'patch'), default='auto')
+  _add_resources(sub)
+  for name, help_text, function in (
+      ('evaluate', 'metrics of a finished run, as JSON', _evaluate),
+      ('analyse', 'physical quantities of a finished run, as JSON', _analyse),
+      ('report', 'write report.html again', _report)):
+    sub = verb(name, help_text, function)
+    sub.add_argument('--workdir', required=True, type=Path)
+    if name == 'analyse':
+      sub.add_argument('--mvoxel', type=_positive, metavar='N', help='million voxels '
+                       'of the central box (default: config.analyse.mvoxel)')
+  sub = verb('view', 'look at a workdir or a volume in napari (extra `view`)', _view)
+  sub.add_argument('path', type=Path)
+  sub = verb('coverage', 'how often the porosity intervals of an ensemble cover the '
+             'truth, on simulated films', _coverage)
+  sub.add_argument('--workdir', required=True, type=Path, help='of `fibjax ensemble`')
+  sub.add_argument('--preset', default='HPC30')
+  sub.add_argument('--shape', type=data_verbs.numbers(int, 3), default=(16, 160, 160),
+                   metavar='Z,Y,X')
+  sub.add_argument('--films', type=int, default=60)
+  sub.add_argument('--seed', type=int, default=1000)
+  sub.add_argument('--out', required=True, type=Path, help='JSON file')
+  sub = verb('bench', 'speed figures as JSON', _bench)
+  sub.add_argument('--out', type=Path, help='file that keeps every finished group; '
+                   'the same command resumes')
+  sub.add_argument('--only', help='comma-separated names of groups of figures')
+  sub.add_argument('--restart', action='store_true',
+                   help='measure again what --out has already')
+  sub.add_argument('--peer', choices=('torch',), default='',
+                   help='compare with another framework, if installed')
+
+
+def next_step(verb: str) -> str:
+  """What a user can do after the verb was interrupted."""
+  resumable = ('run', 'sweep', 'ensemble', 'compare', 'study', 'segment', 'bench')
+  if verb in resumable:
+    return 'run the same command again to resume'
+  if verb == 'train':
+    return 'run the same command with --resume to resume'
+  return 'nothing half-written is left'
+
+
+def _add_resources(sub):
+  """The fields of cluster.Resources as flags."""
+  sub.add_argument('--memory_gb', type=_positive, default=1.5, metavar='GB',
+                   help='memory for tiles, per process (default %(default)s)')
+  sub.add_argument('--workers', type=int, default=0, metavar='N',
+                   help='local worker processes (default: this process alone)')
+  sub.add_argument('--scheduler', default='', metavar='ADDRESS',
+                   help='a running Dask scheduler, e.g. tcp://10.0.0.1:8786')
+  for name in ('ca', 'cert', 'key'):
+    sub.add_argument(f'--tls_{name}', default='', metavar='FILE',
+                     help='PEM file for a tls:// scheduler')
+
+
+def _positive(text: str) -> float:
+  return data_verbs.numbers(float, 1)(text)[0]
+
+
+def _resources(args):
+  from fibjax.system.cluster import Resources
+  if args.workers < 0 or (args.workers and args.scheduler):
+    raise InputError('--workers', got=f'{args.workers} with --scheduler='
+                     f'{args.scheduler!r}', expected='at least 0, and only one of both',
+                     remedy='leave one of them out')
+  return Resources(*(getattr(args, name) for name in Resources._fields))
+
+
+def _load(args, overrides):
+  """The config of a verb, which must not be one for another verb."""
+  from fibjax import config
+  settings = config.load(args.config, overrides)
+  marked = [verb for verb, (section, key) in _MARKS.items() if settings[section][key]]
+  wanted = marked[0] if marked else None
+  if (wanted or args.verb) != args.verb or (args.verb in _MARKS and not wanted):
+    section, key = _MARKS[wanted or args.verb]
+    raise InputError(
+        f'fibjax {args.verb}',
+        got=f'a config with{"" if wanted else "out"} {section}.{key}',
+        expected=f'one for `fibjax {args.verb}`',
+        remedy=f'use `fibjax {wanted or "run"}` with this config')
+  return settings
+
+
+def _run(args, overrides):
+  from fibjax.pipeline import run
+  print(json.dumps(run.run(_load(args, overrides), args.workdir,
+                           _resources(args))['test']))
+  _say_report(args.workdir)
+
+
+def _compare(args, overrides):
+  from fibjax.studies import compare_methods
+  print(json.dumps(compare_methods.run_compare(_load(args, overrides),
+                                               args.workdir)['findings']))
+  _say_report(args.workdir)
+
+
+def _study(args, overrides):
+  from fibjax.studies import training_slices
+  print(json.dumps(training_slices.run_study(_load(args, overrides), args.workdir,
+                                             _resources(args))['contrasts']))
+  _say_report(args.workdir)
+
+
+def _say_report(folder):
+  print(f'report: {folder / "report.html"}', file=sys.stderr)
+
+
+def _train(args, overrides):
+  from fibjax.pipeline import run
+  print(json.dumps(run.train_only(_load(args, overrides), args.workdir, args.resume)))
+
+
+def _sweep(args, overrides):
+  from fibjax.studies import sweep
+  print(json.dumps(sweep.run_sweep(_load(args, overrides), args.workdir,
+                                   _resources(args))))
+  _say_report(args.workdir / 'sweep')
+
+
+def _ensemble(args, overrides):
+  from fibjax.studies import ensemble
+  results = ensemble.run_ensemble(_load(args, overrides), args.workdir,
+                                  _resources(args))
+  print(json.dumps({key: {name: value for name, value in results[key].items()
+                          if isinstance(value, float)}
+                    for key in ('mean_member', 'ensemble')}))
+  _say_report(args.workdir)
+
+
+def _segment(args, _):
+  from fibjax.pipeline import segmenter
+  print(segmenter.segment_other(args.workdir, args.volume, args.out, args.mode,
+                                _resources(args)))
+
+
+def _evaluate(args, _):
+  from fibjax.pipeline import run
+  print(json.dumps(run.evaluate_again(args.workdir)))
+
+
+def _analyse(args, _):
+  from fibjax.pipeline import run
+  print(json.dumps(run.analyse_again(args.workdir, args.mvoxel)))
+  _say_report(args.workdir)
+
+
+def _report(args, _):
+  from fibjax.pipeline import run
+  print(run.report_again(args.workdir))
+
+
+def _view(args, _):
+  from fibjax.report import viewer
+  viewer.show(args.path)
+
+
+def _coverage(args, _):
+  from fibjax.studies import ensemble
+  from fibjax.system import files
+  result = ensemble.check_coverage(args.workdir, args.preset, args.shape, args.films,
+                                   args.seed)
+  files.write_json(args.out, result)
+  print(json.dumps({name: value for name, value in result.items() if name != 'films'}))
+
+
+def _bench(args, _):
+  from fibjax.bench import bench
+  bench.main(args.out, args.only, args.peer, args.restart)

@@ -1,0 +1,83 @@
+"""Trained states in a workdir: loading, saving, and whether a run is finished."""
+import functools
+
+import jax
+import numpy as np
+
+from fibjax.errors import InputError
+from fibjax.models import Model
+from fibjax.system import devices
+from fibjax.system.run_folder import RunFolder
+from fibjax.training import checkpoint, loop, optim, step
+from fibjax.training.members_table import read_rows, write_rows
+from fibjax.training.step import TrainState
+
+
+def is_finished(settings, folder) -> bool:
+  """Whether a single run has all epochs of config.train, or has converged."""
+  run = RunFolder(folder)
+  if not run.checkpoints.is_dir():
+    return False
+  with checkpoint.open_manager(run.checkpoints) as manager:
+    last_epoch = manager.latest_step()
+  if last_epoch == settings.epochs - 1:
+    return True
+  rows = read_rows(run) if run.epochs.exists() else []
+  return len(rows) - 1 == last_epoch and loop.has_converged(settings, rows)
+
+
+def load_states(model: Model, settings, folder, count: int = 1) -> list[TrainState]:
+  """States of the newest checkpoint, one per member.
+
+  Args:
+    model: the network that was trained.
+    settings: config.train, for the optimiser.
+    folder: workdir, or folder of a group of members.
+    count: number of members in it.
+
+  Raises:
+    InputError: when there is no checkpoint or it does not fit the model.
+  """
+  target = devices.stack([_empty_state(model, settings)] * count)
+  checkpoints = RunFolder(folder).checkpoints
+  if not checkpoints.is_dir():
+    raise InputError(str(folder), got='no checkpoints', expected='a trained run',
+                     remedy='run `fibjax train` with this workdir first')
+  with checkpoint.open_manager(checkpoints) as manager:
+    if manager.latest_step() is None:
+      raise InputError(str(folder), got='no finished epoch', expected='a trained run',
+                       remedy='run `fibjax train --resume` with this workdir')
+    stacked, _ = checkpoint.restore(manager, manager.latest_step(), target)
+    return devices.unstack(stacked, count)
+
+
+def _empty_state(model: Model, settings) -> TrainState:
+  optimizer = optim.make_optimizer(settings.optimizer, settings.momentum)
+  return jax.tree.map(
+      lambda leaf: np.zeros(leaf.shape, leaf.dtype),
+      jax.eval_shape(functools.partial(step.init_state, model, optimizer, 0)))
+
+
+def load_best(model: Model, settings, folder):
+  """Weights of the best epoch of a single run; raises as `load_states`."""
+  return load_states(model, settings, folder)[0].best
+
+
+def save_single(model: Model, settings, folder, best, average, rows) -> None:
+  """Writes weights as those of a finished single run: a checkpoint and metrics.csv.
+
+  Args:
+    model: the network.
+    settings: config.train.
+    folder: workdir.
+    best: weights of the best epoch.
+    average: averaged weights.
+    rows: of EPOCH_COLUMNS, none for weights that were not trained here.
+  """
+  run = RunFolder(folder)
+  state = _empty_state(model, settings)._replace(params=best, best=best,
+                                                 average=average)
+  with checkpoint.open_manager(run.checkpoints) as manager:
+    checkpoint.save(manager, settings.epochs - 1, devices.stack([state]),
+                    {'rows': [rows], 'ended': {}})
+  write_rows(run, rows)

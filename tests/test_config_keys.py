@@ -1,0 +1,116 @@
+"""Every setting is read by a job: the reads are recorded while tiny jobs run."""
+import sys
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from fibjax.config import base, load
+from fibjax.errors import InputError
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+SECTIONS = {frozenset(section): name for name, section in base().items()
+            if isinstance(section, ConfigDict)} | {frozenset(base()): ''}
+
+
+class StopError(Exception):
+  """Ends a job whose remaining stages read nothing new."""
+
+
+@pytest.fixture
+def reads(monkeypatch):
+  """Dotted keys that modules of fibjax outside fibjax.config read, as they do.
+
+  Copying a whole section, as dict(config.model) does, reads none of its keys.
+  """
+  found, copying = set(), set()
+
+  def place():
+    """Function and line that asks for a value or for the names of a section."""
+    frame = sys._getframe(2)
+    reader = frame.f_globals.get('__name__', '')
+    if reader.startswith('fibjax.') and not reader.startswith('fibjax.config'):
+      return frame.f_code, frame.f_lineno
+    return None
+
+  def record(name):
+    original = getattr(ConfigDict, name)
+
+    def read(section, key):
+      here = place()
+      if here is not None and here not in copying:
+        section_name = SECTIONS[frozenset(names_of(section))]
+        found.add(f'{section_name}.{key}'.removeprefix('.'))
+      return original(section, key)
+    monkeypatch.setattr(ConfigDict, name, read)
+
+  names_of = ConfigDict.keys
+
+  def keys(section):
+    copying.add(place())
+    return names_of(section)
+  record('__getattr__')
+  record('__getitem__')
+  monkeypatch.setattr(ConfigDict, 'keys', keys)
+  return found
+
+
+def test_reads_are_recorded_but_not_copies(reads):
+  code = """
+def read(config): return config.train.batch, config['data']['root']
+def copy(config): return dict(config.model)
+"""
+  module = {'__name__': 'fibjax.somewhere'}
+  exec(code, module)
+  config = base()
+  assert module['copy'](config) == {key: config.model[key] for key in config.model}
+  assert module['read'](config) == (config.train.batch, config.data.root)
+  assert reads == {'model', 'train', 'train.batch', 'data', 'data.root'}
+
+
+def names():
+  for key, value in base().items():
+    if isinstance(value, ConfigDict):
+      yield from (f'{key}.{name}' for name in value)
+    else:
+      yield key
+
+
+SMALL = ('data.shape_zyx=8,96,96', 'data.regions_per_volume=6', 'model.n_z=1',
+         'train.epochs=1', 'train.steps_per_epoch=1', 'train.val_windows=1',
+         'train.augment=dihedral', 'analyse.mvoxel=0')
+
+
+@pytest.mark.long
+def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
+  from fibjax.pipeline import run
+  from fibjax.studies import compare_methods, ensemble, training_slices
+
+  def stop(*_):
+    raise StopError
+  # An ensemble is a sweep and all stages of the main job but the measurements.
+  monkeypatch.setattr(ensemble, 'write_report', stop)
+  with pytest.raises(StopError):
+    ensemble.run_ensemble(load(f'{CONFIGS / "demo.py"}:ensemble_tiny', SMALL),
+                          tmp_path / 'ensemble')
+  with pytest.raises(InputError, match='analyse.mvoxel'):
+    run.analyse_again(tmp_path / 'ensemble')
+  # A study reads what it says of trials before the first of them.
+  monkeypatch.setattr(training_slices, '_run_trial', stop)
+  with pytest.raises(StopError):
+    training_slices.run_study(load(f'{CONFIGS / "membrane.py"}:tiny', (
+        'data.shape_zyx=40,48,48', 'forest.features=F1')), tmp_path / 'study')
+  monkeypatch.setattr(compare_methods, '_measure_once', stop)
+  with pytest.raises(StopError):
+    compare_methods.run_compare(load(f'{CONFIGS / "compare.py"}:tiny', (
+        'data.shape_zyx=16,96,96',)), tmp_path / 'compare')
+  # Sources whose files are missing, and a U-Net up to its training.
+  for source in ('data.source=volumes', 'data.source=flyem'):
+    with pytest.raises(InputError):
+      run.train_only(load(str(CONFIGS / 'demo.py'), (source, 'data.root=nowhere')),
+                     tmp_path / source, False)
+  monkeypatch.setattr('fibjax.training.loop.train_members', stop)
+  with pytest.raises(StopError):
+    run.train_only(load(f'{CONFIGS / "demo.py"}:tiny', ('model.name=unet',)),
+                   tmp_path / 'unet', False)
+  assert set(names()) - reads == set()

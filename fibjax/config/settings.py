@@ -9,6 +9,7 @@ import ast
 import importlib.util
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -322,6 +323,36 @@ def _schema_problems(config, schema, prefix: str):
     elif isinstance(schema[key], tuple) and not all(
         isinstance(member, _TUPLES[key]) for member in config[key]):
       yield f'{prefix}{key}={config[key]!r} (expected members of another type)'
+
+
+def check_section(name: str, changes: Mapping) -> ConfigDict:
+  """Changes some settings of a section with its defaults, and validates it.
+
+  Args:
+    name: of the section, e.g. 'train'.
+    changes: values by key.
+
+  Returns:
+    The whole section.
+
+  Raises:
+    InputError: for an unknown key, a value of another type or out of range.
+  """
+  config = base()
+  section = config[name]
+  for key, value in changes.items():
+    if key not in section:
+      raise unknown(f'setting of {name}', key, section)
+    default = section[key]
+    if type(default) is float and type(value) is int:
+      value = float(value)
+    if type(value) is not type(default):
+      raise InputError(f'{name}.{key}', got=repr(value),
+                       expected=type(default).__name__,
+                       remedy=f'write it like {default!r}')
+    section[key] = value
+  validate(config)
+  return section
 
 
 def to_dict(config: ConfigDict) -> dict:

@@ -87,7 +87,7 @@ def measure(setting: Setting, val_ryx: np.ndarray,
     JSON-able scores on the test regions, and the counts that they come from.
   """
   margin, settings = setting.margin_px, setting.postprocess
-  sigma_px, threshold = _tune(setting, val_ryx)
+  sigma_px, threshold = tune(setting, val_ryx)
   val_n, val_labels_n = _labelled(setting.val, val_ryx, margin)
   temperature = calibration.fit_temperature(calibration.to_logits(val_n), val_labels_n,
                                             setting.prior_offset)
@@ -129,7 +129,13 @@ def measure(setting: Setting, val_ryx: np.ndarray,
                                                  ('after', calibrated_n))}}, test_counts
 
 
-def _tune(setting: Setting, val_ryx):
+def tune(setting: Setting, val_ryx: np.ndarray) -> tuple[float, float]:
+  """Chooses sigma (px) and threshold on the validation regions, unless they are fixed.
+
+  Args:
+    setting: regions.
+    val_ryx: scores of the validation regions with their margins.
+  """
   settings, margin = setting.postprocess, setting.margin_px
   if not settings.tune:
     return settings.sigma_px, settings.threshold

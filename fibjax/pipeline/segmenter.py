@@ -31,20 +31,23 @@ class Segmenter:
     method: the method.
     scorer: what scores; None for a classical method.
     postprocessing: how scores become labels, as tuned on the validation regions.
+    trained: weights and metrics of each member that was trained in memory.
   """
 
   def __init__(self, method: Method, scorer: Scorer | None, prepare,
-               postprocessing: Postprocessing, memory_gb: float = 1.5):
-    """Makes a segmenter; `load` makes that of a workdir.
+               postprocessing: Postprocessing, memory_gb: float = 1.5,
+               trained: tuple = ()):
+    """Makes a segmenter; use `load` for a workdir, and `train` for arrays.
 
     Args:
-      method, scorer, postprocessing: see the attributes.
+      method, scorer, postprocessing, trained: see the attributes.
       prepare: config.prepare, how grey values are scaled before scoring.
       memory_gb: memory for the tiles in work, 10^9 bytes.
     """
     self.method = method
     self.scorer = scorer
     self.postprocessing = postprocessing
+    self.trained = trained
     self._prepare = prepare
     self._memory_gb = memory_gb
 

@@ -103,6 +103,27 @@ def open_volume(path) -> Volume:
   return _volume(path, store, size, fibjax_attributes, channels)
 
 
+def array_volume(image_zyx: np.ndarray, voxel_size_zyx_nm=None, *,
+                 name: str = 'array') -> Volume:
+  """Wraps an array in memory as a volume, for functions that read volumes.
+
+  Args:
+    image_zyx: [z, y, x] array; not copied where its dtype allows.
+    voxel_size_zyx_nm: nm per voxel in z, y, x; None when unknown.
+    name: stands for the path in messages.
+
+  Raises:
+    InputError: for an array of another rank, or without a voxel.
+  """
+  image_zyx = np.asarray(image_zyx)
+  if image_zyx.ndim != 3 or not image_zyx.size:
+    raise InputError(name, got=f'an array of shape {image_zyx.shape}',
+                     expected='three axes z, y, x with at least one voxel',
+                     remedy='add an axis of length one for a single slice')
+  return Volume(Path(name), ts.array(image_zyx), image_zyx.shape, image_zyx.dtype,
+                voxel_size_zyx_nm, {}, ())
+
+
 def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
                   attributes=None, fill_value=0, channels=()) -> Volume:
   """Creates an empty volume at a new path, and missing parent folders.

@@ -111,6 +111,13 @@ def scale_image(image_zyx: np.ndarray, *, scale: str = 'dtype',
 
   Raises:
     InputError: as `prepare_volume`; for an array of another rank.
+
+  Example:
+    >>> import fibjax, numpy
+    >>> grey_zyx = numpy.array([[[0, 102], [51, 255]]], 'uint8')
+    >>> fibjax.scale_image(grey_zyx, gradient=False).tolist() == [
+    ...     [[0, numpy.float32(0.4)], [numpy.float32(0.2), 1]]]
+    True
   """
   image_zyx = np.asarray(image_zyx)
   if image_zyx.ndim != 3 or 0 in image_zyx.shape:

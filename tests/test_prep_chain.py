@@ -213,8 +213,9 @@ def test_steps_from_text():
     ('align:trend', "step align: got 'trend', expected NAME=VALUE"),
     ('align:trend=keep:trend=keep', 'each name once'),
     ('align:trend=cubic', "align:trend: got 'cubic', expected one of keep, linear"),
-    ('align:speed=3', "got parameter 'speed', expected one of mask, trend"),
-    ('gradient:x=3', "step gradient: got parameter 'x', expected none"),
+    ('align:speed=3', "align: parameter: got 'speed', expected one of mask, trend"),
+    ('alline', "did you mean 'align'"), ('align:trnd=keep', "did you mean 'trend'"),
+    ('gradient:x=3', "step gradient: got parameter 'x', expected no parameter"),
     ('align:mask=yes', "align:mask: got 'yes', expected true or false"),
     ('align:sigma_z=long', "sigma_z: got 'long', expected a value like 15.0"),
     ('align:sigma_z=0', 'sigma_z: got 0.0, expected a number >= 1'),
@@ -289,7 +290,7 @@ def test_bad_volumes_are_named_and_nothing_is_left(tmp_path):
   refused('i', np.zeros((2, 20, 20), np.int32), 'i: got dtype int32')
   raw = make(tmp_path / 'raw', grey_zyx)
   (tmp_path / 'x.preparation.json').write_text('{}')
-  with pytest.raises(InputError, match='x.preparation.json: got something there'):
+  with pytest.raises(InputError, match='x.preparation.json: got a path that already'):
     chain.apply_steps(raw, tmp_path / 'x.ome.zarr', steps_from('gradient'))
 
 
@@ -322,10 +323,10 @@ def test_a_kill_before_the_copy_of_the_record_loses_nothing(tmp_path, monkeypatc
   assert volumes.open_volume(out).attributes == {'preparation': expected}
   assert not copy.exists()
   stamp = files.stamp_files(out)
-  with pytest.raises(InputError, match='out.ome.zarr: got something there'):
+  with pytest.raises(InputError, match='out.ome.zarr: got a path that already exists'):
     chain.apply_steps(raw, out, steps_from('gradient'))  # another call
   other = make(tmp_path / 'other', stack(seed=1))
-  with pytest.raises(InputError, match='out.ome.zarr: got something there'):
+  with pytest.raises(InputError, match='out.ome.zarr: got a path that already exists'):
     chain.apply_steps(other, out, chain_steps)
   assert not copy.exists()
   made = (chain.apply_steps(raw, out, chain_steps) if again == 'apply_steps' else

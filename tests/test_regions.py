@@ -294,7 +294,7 @@ def test_unknown_codes_are_listed():
     label_codes.decode_labels(np.array([0, .5, np.nan]), 'paper')
   with pytest.raises(InputError, match='got codes 20, .*27, ...'):
     label_codes.decode_labels(np.arange(20, 60), 'paper')
-  with pytest.raises(InputError, match=r"label codes .*: got 'imagej', expected one of"):
+  with pytest.raises(InputError, match=r"label codes .*: got 'imagej', expected one"):
     label_codes.decode_labels(np.zeros(1), 'imagej')
 
 

@@ -36,10 +36,12 @@ def rules(config):
          'three shares that add up to 1')
   yield one_of('prepare', 'scale', ('dtype', 'minmax_volume'))
   yield from _training_rules(config, one_of, within)
-  yield one_of('forest', 'features', ('F1', 'F2', 'F3'))
-  yield within('forest', 'trees', 1, 10000)
-  yield ('forest.min_leaves', config.forest.min_leaves,
-         min(config.forest.min_leaves, default=0) > 0, 'positive integers')
+  forest = config.forest
+  yield ('forest.features', forest.features, forest.features in ('F1', 'F2', 'F3'),
+         'one of F1, F2, F3')
+  yield 'forest.trees', forest.trees, 1 <= forest.trees <= 10000, '1 to 10000'
+  yield ('forest.min_leaves', forest.min_leaves,
+         min(forest.min_leaves, default=0) > 0, 'positive integers')
   sizes = config.sweep.sizes
   yield ('sweep.sizes', sizes, set(sizes) <= set(_SIZES) and len(set(sizes)) == len(
       sizes), f'different ones of {", ".join(_SIZES)}')

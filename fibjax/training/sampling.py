@@ -101,7 +101,8 @@ def put_regions(context_ryxc, masks_ryx, balanced: bool, *, targets_ryx=None,
     ...   mask_yx = film.truth_zyx[z, 16:64, 16:64]
     ...   regions = fibjax.make_regions('film', [(z, 16, 16)], [mask_yx])
     ...   context_ryxc = fibjax.cut_contexts(image_zyx, regions, model)
-    ...   splits.append(fibjax.put_regions(context_ryxc, regions.masks_ryx, balanced=True))
+    ...   splits.append(fibjax.put_regions(context_ryxc, regions.masks_ryx,
+    ...                                    balanced=True))
     >>> train, val = splits
     >>> train.targets_ryx.shape, train.context_ryxc.shape[3]
     ((1, 48, 48), 1)

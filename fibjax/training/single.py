@@ -65,7 +65,8 @@ def train_network(model: Model, train: DeviceRegions, val: DeviceRegions, *, set
     ...   mask_yx = film.truth_zyx[z, 16:64, 16:64]
     ...   regions = fibjax.make_regions('film', [(z, 16, 16)], [mask_yx])
     ...   context_ryxc = fibjax.cut_contexts(image_zyx, regions, model)
-    ...   splits.append(fibjax.put_regions(context_ryxc, regions.masks_ryx, balanced=True))
+    ...   splits.append(fibjax.put_regions(context_ryxc, regions.masks_ryx,
+    ...                                    balanced=True))
     >>> settings = fibjax.train_settings(epochs=1, steps_per_epoch=2, val_windows=2,
     ...                                  crop_px=32)
     >>> trained = fibjax.train_network(model, *splits, settings=settings)
@@ -107,7 +108,8 @@ def train_networks(model: Model, train: DeviceRegions, val: DeviceRegions,
     ...   mask_yx = film.truth_zyx[z, 16:64, 16:64]
     ...   regions = fibjax.make_regions('film', [(z, 16, 16)], [mask_yx])
     ...   context_ryxc = fibjax.cut_contexts(image_zyx, regions, model)
-    ...   splits.append(fibjax.put_regions(context_ryxc, regions.masks_ryx, balanced=True))
+    ...   splits.append(fibjax.put_regions(context_ryxc, regions.masks_ryx,
+    ...                                    balanced=True))
     >>> settings = fibjax.train_settings(epochs=1, steps_per_epoch=2, val_windows=2,
     ...                                  crop_px=32)
     >>> members = [fibjax.make_member(settings, seed) for seed in (0, 1)]

@@ -1,11 +1,11 @@
-"""Are scores probabilities? Temperature, prior, reliability, entropy.
+"""Calibration: temperature scaling, prior correction, reliability, entropy.
 
 Scores are P(solid) in [0, 1], logits ln(p / (1 - p)), labels 0 pore, 1 solid and
-255 unlabelled (left out), all flat or of any equal shape. A network trained on
-balanced samples answers for a prior of 1/2; at the natural prior its logit needs the
-constant of `prior_offset`. Temperature comes first and the offset second,
-sigmoid(z / T + offset): T repairs the logit at the prior of the training, and only a
-repaired logit obeys the rule of Bayes that the offset stands for.
+255 unlabelled (left out), all of any equal shape. A network trained on balanced samples
+predicts for a prior of 1/2; at the natural prior its logit needs the constant of
+`prior_offset`. Temperature comes first and the offset second, sigmoid(z / T + offset):
+T corrects the logit at the prior of the training, and only a corrected logit obeys
+Bayes' rule, from which the offset follows.
 Source: Guo et al. 2017 (temperature); §1.8, §8.7. Pure numpy, no files.
 """
 import math
@@ -36,13 +36,13 @@ class Reliability(NamedTuple):
 
 
 class Predictive(NamedTuple):
-  """What an ensemble says of each voxel; entropies in nats.
+  """Prediction of an ensemble for each voxel; entropies in nats.
 
   Attributes:
     mean: mean score over the members.
-    entropy: H(mean), 0 to ln 2: all that is uncertain.
-    mutual_information: H(mean) - mean of the H of the members, 0 to ln 2: the part on
-      which members disagree.
+    entropy: H(mean), 0 to ln 2: the total uncertainty.
+    mutual_information: H(mean) - mean of the H of the members, 0 to ln 2: the part due
+      to disagreement between members.
   """
   mean: np.ndarray
   entropy: np.ndarray
@@ -68,12 +68,12 @@ def _labelled(name, values, labels, low, high):
 
 
 def to_logits(scores) -> np.ndarray:
-  """Computes float64 ln(p / (1 - p)); scores within 1e-7 of 0 or 1 are held there."""
+  """Logits ln(p / (1 - p)), float64; scores are clipped to [1e-7, 1 - 1e-7]."""
   return special.logit(np.clip(np.asarray(scores, np.float64), _EDGE, 1 - _EDGE))
 
 
 def prior_offset(true_solid: float, trained_solid: float = 0.5) -> float:
-  """Computes what a logit gains when the prior of solid changes.
+  """Change of a logit when the prior of solid changes.
 
   Args:
     true_solid: fraction of solid where the scores are used, in (0, 1).
@@ -94,21 +94,21 @@ def prior_offset(true_solid: float, trained_solid: float = 0.5) -> float:
 
 
 def shift_prior(logits, true_solid: float, trained_solid: float = 0.5) -> np.ndarray:
-  """Moves logits, any shape, to another prior of solid (see prior_offset)."""
+  """Converts logits, any shape, to another prior of solid (see prior_offset)."""
   return np.asarray(logits, np.float64) + prior_offset(true_solid, trained_solid)
 
 
 def calibrate(logits, temperature: float, offset: float = 0.0) -> np.ndarray:
-  """Turns logits, any shape, into float64 P(solid): sigmoid(z / T + offset)."""
+  """P(solid) from logits, any shape, float64: sigmoid(z / T + offset)."""
   return special.expit(np.asarray(logits, np.float64) / temperature + offset)
 
 
 def fit_temperature(logits_n, labels_n, offset: float = 0.0) -> float:
-  """Finds the T of least mean negative log-likelihood of sigmoid(z / T + offset).
+  """Fits the T of lowest mean negative log-likelihood of sigmoid(z / T + offset).
 
-  The likelihood is concave in 1 / T, so the minimum over log T is the only one. It
-  does not exist where every voxel is on its right side (T -> 0) or the logits point
-  the wrong way (T -> infinity): then T is the bound, 0.01 or 100.
+  The likelihood is concave in 1 / T, so there is one minimum over log T. There is none
+  where every voxel is classified correctly (T -> 0) or the logits have the wrong sign
+  (T -> infinity): then T is the bound, 0.01 or 100.
 
   Args:
     logits_n: logits of validation voxels.
@@ -116,7 +116,7 @@ def fit_temperature(logits_n, labels_n, offset: float = 0.0) -> float:
     offset: of prior_offset, when the voxels have another prior than the training.
 
   Returns:
-    T in TEMPERATURES; above 1 the network was too sure.
+    T in TEMPERATURES; above 1 where the network was overconfident.
 
   Raises:
     InputError: when nothing is labelled, for a logit that is not finite, different
@@ -133,18 +133,18 @@ def fit_temperature(logits_n, labels_n, offset: float = 0.0) -> float:
     return float(np.logaddexp(0, sign_n * z_n).mean())
 
   bounds = [math.log(t) for t in TEMPERATURES]
-  found = optimize.minimize_scalar(loss, bounds=bounds, method='bounded',
-                                   options={'xatol': 1e-8})
-  # The search stays inside its interval: a bound that is as good is the answer.
-  best = min((*bounds, found.x), key=loss)
+  optimum = optimize.minimize_scalar(loss, bounds=bounds, method='bounded',
+                                     options={'xatol': 1e-8})
+  # The search never returns a bound itself, so bounds that are as good come first.
+  best = min((*bounds, optimum.x), key=loss)
   return float(math.exp(best))
 
 
 def reliability(scores_n, labels_n, bins: int = 15) -> Reliability:
   """Compares scores with the observed fraction of solid, in bins of equal mass.
 
-  Equal scores stay in one bin (the one of their middle rank), so that the result does
-  not depend on the order of the voxels; bins that this leaves empty are dropped.
+  Equal scores share a bin (that of their middle rank), so that the result does not
+  depend on the order of the voxels; bins that this leaves empty are dropped.
 
   Args:
     scores_n: P(solid) in [0, 1].
@@ -164,7 +164,7 @@ def reliability(scores_n, labels_n, bins: int = 15) -> Reliability:
 
 
 def equal_mass_bins(values_n: np.ndarray, bins: int) -> np.ndarray:
-  """Assigns values to bins of about as many each; equal values share a bin.
+  """Assigns values to bins of about equal numbers; equal values share a bin.
 
   Args:
     values_n: [n] finite values.
@@ -189,17 +189,17 @@ def equal_mass_bins(values_n: np.ndarray, bins: int) -> np.ndarray:
 
 
 def ece(table: Reliability) -> float:
-  """Computes the expected calibration error: mean |score - observed| over voxels.
+  """Expected calibration error: mean |score - observed| over voxels.
 
-  Perfect calibration does not give 0 but, with n voxels in b bins, about
-  sqrt(2 b p (1 - p) / (pi n)).
+  With n voxels in b bins, perfect calibration gives about
+  sqrt(2 b p (1 - p) / (pi n)), not 0.
   """
   gap_b = np.abs(table.score_b - table.solid_b)
   return float(np.average(gap_b, weights=table.count_b))
 
 
 def summarise(scores_n, labels_n, bins: int = 15) -> dict:
-  """Computes how good the scores are as probabilities.
+  """Measures the quality of scores as probabilities.
 
   Args:
     scores_n: P(solid) in [0, 1].
@@ -208,7 +208,7 @@ def summarise(scores_n, labels_n, bins: int = 15) -> dict:
 
   Returns:
     JSON-able dict: ece, brier (mean square error of the score), nll (mean negative
-    log-likelihood, nats; a score is held 1e-7 away from 0 and 1) and n_voxels. None
+    log-likelihood, nats; scores are clipped to [1e-7, 1 - 1e-7]) and n_voxels. None
     where nothing is labelled.
 
   Raises:
@@ -223,15 +223,15 @@ def summarise(scores_n, labels_n, bins: int = 15) -> dict:
 
 
 def brier(scores_n, labels_n) -> float:
-  """Computes the mean of (score - label)^2 over labelled voxels; NaN for none."""
+  """Brier score: mean (score - label)^2 over labelled voxels; NaN for none."""
   scores_n, solid_n = _labelled('scores', scores_n, labels_n, 0, 1)
   return float(np.mean((scores_n - solid_n) ** 2)) if scores_n.size else math.nan
 
 
 def nll(scores_n, labels_n) -> float:
-  """Computes the mean negative log-likelihood in nats; NaN without labels.
+  """Mean negative log-likelihood in nats; NaN without labels.
 
-  Scores are held 1e-7 away from 0 and 1: one certain mistake costs 16 nats.
+  Scores are clipped to [1e-7, 1 - 1e-7]: a mistake made with certainty costs 16 nats.
   """
   scores_n, solid_n = _labelled('scores', scores_n, labels_n, 0, 1)
   if not scores_n.size:
@@ -241,7 +241,7 @@ def nll(scores_n, labels_n) -> float:
 
 
 def binary_entropy(scores) -> np.ndarray:
-  """Computes -p ln p - (1 - p) ln(1 - p) in nats, exact to rounding near 0 and 1."""
+  """Entropy -p ln p - (1 - p) ln(1 - p) in nats, accurate near 0 and 1 too."""
   p = np.asarray(scores, np.float64)
   return -special.xlogy(p, p) - special.xlog1py(1 - p, -p)
 
@@ -268,6 +268,6 @@ def predictive(scores_m) -> Predictive:
                      remedy='give P(solid), not logits')
   mean = scores_m.mean(0)
   entropy = binary_entropy(mean)
-  # Concavity makes it >= 0; rounding does not.
+  # Not negative, as the entropy is concave, but for rounding.
   mutual = np.maximum(entropy - binary_entropy(scores_m).mean(0), 0)
   return Predictive(mean, entropy, mutual)

@@ -1,8 +1,8 @@
-"""Networks compared on the same regions: scores, and paired intervals (§8.7).
+"""Comparison of networks on the same regions: scores and paired intervals (§8.7).
 
-What a network does in a region is counted once; counts of regions add up, so that the
-scores of a bootstrap sample are those of a weighted sum. Networks are compared in the
-same samples, and in pairs of the same seed. r regions, d samples, s seeds, b bins.
+The results of a network in a region are counted once. Counts of regions add up, so that
+the scores of a bootstrap sample are those of a weighted sum. Networks are compared in
+the same samples, and in pairs of the same seed. r regions, d samples, s seeds, b bins.
 """
 from typing import NamedTuple
 
@@ -10,18 +10,18 @@ import numpy as np
 
 from fibjax.errors import InputError
 from fibjax.metrics import calibration, confusion
-from fibjax.metrics.labels import UNLABELLED
+from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
 
 SCORES = ('miou', 'accuracy', 'porosity_error', 'boundary_f1', 'ece', 'ece_calibrated')
 
 
 class Counts(NamedTuple):
-  """What a network does in each region.
+  """Results of a network in each region, as counts.
 
   Attributes:
     volume_r: name of the volume of each region.
     confusion_rij: [r, label, prediction], after post-processing.
-    boundary_rk: [r, 4] of `metrics.boundary_counts`, after post-processing.
+    boundary_rk: [r, 4] of `confusion.boundary_counts`, after post-processing.
     bins_rbk: [r, b, 3] voxels, sum of scores and solid voxels by bin of the score.
     calibrated_rbk: the same for calibrated scores.
   """
@@ -40,7 +40,7 @@ class Interval(NamedTuple):
 
 
 def count_bins(scores, masks, bins: int = 15) -> np.ndarray:
-  """[r, b, 3] counts for `Counts.bins_rbk`, in bins of equal mass over all regions.
+  """Counts for `Counts.bins_rbk`, [r, b, 3], in bins of equal mass over all regions.
 
   Args:
     scores: P(solid) of each region, [y, x].
@@ -50,11 +50,12 @@ def count_bins(scores, masks, bins: int = 15) -> np.ndarray:
   kept = [mask != UNLABELLED for mask in masks]
   values = [score[keep].astype(float) for score, keep in zip(scores, kept, strict=True)]
   bin_n = calibration.equal_mass_bins(np.concatenate(values), bins)
-  parts = np.split(bin_n, np.cumsum([value.size for value in values])[:-1])
+  bins_of_regions = np.split(bin_n, np.cumsum([value.size for value in values])[:-1])
   return np.stack([
-      np.stack([np.bincount(part, weights=weight, minlength=bins)
-                for weight in (None, value, mask[keep] == 1)], -1)
-      for part, value, mask, keep in zip(parts, values, masks, kept, strict=True)])
+      np.stack([np.bincount(region_bins, weights=weight, minlength=bins)
+                for weight in (None, value, mask[keep] == SOLID)], -1)
+      for region_bins, value, mask, keep in
+      zip(bins_of_regions, values, masks, kept, strict=True)])
 
 
 def scores_of(counts: Counts, weights_dr=None) -> dict[str, np.ndarray]:
@@ -75,10 +76,11 @@ def scores_of(counts: Counts, weights_dr=None) -> dict[str, np.ndarray]:
   volume_r = np.asarray(counts.volume_r)
   for name in sorted(set(counts.volume_r)):
     of_volume = volume_r == name
-    part_dij = np.tensordot(weights_dr[:, of_volume], counts.confusion_rij[of_volume],
-                            1)
-    errors_vd.append(abs(part_dij[:, :, 0].sum(1) - part_dij[:, 0].sum(1))
-                     / part_dij.sum((1, 2)))
+    confusion_dij = np.tensordot(weights_dr[:, of_volume],
+                                 counts.confusion_rij[of_volume], 1)
+    errors_vd.append(abs(confusion_dij[:, :, PORE].sum(1)
+                         - confusion_dij[:, PORE].sum(1))
+                     / confusion_dij.sum((1, 2)))
   return {**overlap,
           'porosity_error': np.mean(errors_vd, 0),
           'boundary_f1': confusion.boundary_f1(
@@ -88,7 +90,7 @@ def scores_of(counts: Counts, weights_dr=None) -> dict[str, np.ndarray]:
 
 
 def overlap_scores(confusion_dij: np.ndarray) -> dict[str, np.ndarray]:
-  """[d] miou and accuracy of [d, label, prediction] counts; NaN where undefined."""
+  """mIoU and accuracy, each [d], of [d, label, prediction] counts; NaN if undefined."""
   right_dk = np.diagonal(confusion_dij, axis1=1, axis2=2)
   total_d = confusion_dij.sum((1, 2))
   wrong_d = total_d - right_dk.sum(1)
@@ -104,7 +106,7 @@ def _ece(weights_dr, bins_rbk):
 
 
 def resample(volume_r, seed: int, samples: int = 10_000) -> np.ndarray:
-  """[d, r] how often each region is drawn, as many per volume as it has."""
+  """Bootstrap of regions within each volume: how often each is drawn, [d, r]."""
   random, volume_r = np.random.default_rng(seed), np.asarray(volume_r)
   weights_dr = np.zeros((samples, len(volume_r)))
   for name in sorted(set(volume_r.tolist())):
@@ -118,8 +120,8 @@ def compare(ours: list[Counts], theirs: list[Counts], seed: int, samples: int = 
             level: float = 0.95) -> dict[str, Interval]:
   """Differences of mean scores, ours - theirs, with paired bootstrap intervals.
 
-  Every sample draws regions, the same for all networks, and seeds, the same for both
-  sides: the interval is of what other regions and other seeds would give.
+  Every sample draws regions, the same for all networks, and seeds, the same on both
+  sides. The interval covers the choice of regions and of seeds.
 
   Args:
     ours, theirs: networks with the same seeds, pairwise, on the same regions.
@@ -150,10 +152,10 @@ def compare(ours: list[Counts], theirs: list[Counts], seed: int, samples: int = 
   random = np.random.default_rng((seed, 1))
   seeds_ds = random.integers(len(ours), size=(samples, len(ours)))
   edges = (1 - level) / 2, (1 + level) / 2
-  found = {}
+  intervals = {}
   for name, pairs in pairs_sd.items():
     pairs_ds = np.stack(pairs, 1)
     drawn_d = np.take_along_axis(pairs_ds[1:], seeds_ds, 1).mean(1)
-    found[name] = Interval(float(pairs_ds[0].mean()),
-                           *map(float, np.nanquantile(drawn_d, edges)))
-  return found
+    intervals[name] = Interval(float(pairs_ds[0].mean()),
+                               *map(float, np.nanquantile(drawn_d, edges)))
+  return intervals

@@ -1,10 +1,10 @@
 """Scores of a segmentation against labels, from counts that merge by addition.
 
-A confusion matrix is `counts[label, prediction]`, int64 (2, 2), codes 0 pore and
+A confusion matrix is `counts[label, prediction]`, int64 [2, 2], codes 0 pore and
 1 solid; voxels labelled 255 are not counted. Counts of regions, volumes and tiles add
-up, and every score is computed from the sum, so that a score of a split is pooled
-over its voxels and never an average of scores (Skarberg et al. 2021, Tables 2 and 3).
-Pure numpy and scipy; no files, no devices.
+up, and every score is computed from the sum: the score of a split is pooled over its
+voxels, not an average of scores (Skärberg et al. 2021, Tables 2 and 3). Pure numpy and
+scipy; no files, no devices.
 """
 import numpy as np
 from scipy import ndimage
@@ -54,7 +54,7 @@ def _ratio(part, whole):
 
 
 def summarise(counts: np.ndarray) -> dict:
-  """Computes the scores of a confusion matrix.
+  """Scores of a confusion matrix.
 
   A class absent from labels and predictions has no IoU: it is None, named in
   `undefined`, and mIoU is that of the other class. A class absent from the labels
@@ -75,7 +75,7 @@ def summarise(counts: np.ndarray) -> dict:
   check_shape('counts', counts, (2, 2))
   if (counts < 0).any():
     raise InputError('counts', got=counts.tolist(), expected='no negative count',
-                     remedy='build them with metrics.confusion')
+                     remedy='build them with confusion.confusion')
   n = counts.sum()
   wrong = counts[0, 1] + counts[1, 0]
   iou = [_ratio(counts[k, k], counts[k, k] + wrong) for k in (0, 1)]
@@ -101,7 +101,7 @@ def boundary_counts(label_yx: np.ndarray, prediction_yx: np.ndarray,
   """Counts interface voxels that have a counterpart in the other image (§8.5).
 
   Interface voxels are those of either phase with a labelled neighbour of the other
-  phase, across an edge. Unlabelled voxels are no interface, in neither image.
+  phase across an edge. Unlabelled voxels are not interface in either image.
 
   Args:
     label_yx: [y, x] 0 pore, 1 solid, 255 unlabelled.
@@ -116,12 +116,12 @@ def boundary_counts(label_yx: np.ndarray, prediction_yx: np.ndarray,
   """
   check_shape('prediction', prediction_yx, label_yx.shape)
   valid_yx = label_yx != UNLABELLED
-  found, counts = [], []
+  interfaces, counts = [], []
   for image_yx in (prediction_yx, label_yx):
     solid_yx, pore_yx = valid_yx & (image_yx == 1), valid_yx & (image_yx == 0)
-    found.append((solid_yx & ndimage.binary_dilation(pore_yx))
-                 | (pore_yx & ndimage.binary_dilation(solid_yx)))
-  for mine_yx, other_yx in (found, found[::-1]):
+    interfaces.append((solid_yx & ndimage.binary_dilation(pore_yx))
+                      | (pore_yx & ndimage.binary_dilation(solid_yx)))
+  for mine_yx, other_yx in (interfaces, interfaces[::-1]):
     matched = 0
     if other_yx.any():
       distance_yx = ndimage.distance_transform_edt(~other_yx)
@@ -133,8 +133,8 @@ def boundary_counts(label_yx: np.ndarray, prediction_yx: np.ndarray,
 def boundary_f1(counts) -> np.ndarray:
   """F1 score of interfaces from sums of `boundary_counts`, [..., 4] -> [...].
 
-  Harmonic mean of the matched shares of prediction and labels: 1 without any interface
-  in either, 0 when only one has some.
+  Harmonic mean of the matched fractions of prediction and labels: 1 where neither has
+  any interface, 0 where only one has.
   """
   matched_p, all_p, matched_l, all_l = np.moveaxis(np.asarray(counts, float), -1, 0)
   precision = np.where(all_p > 0, matched_p / np.maximum(all_p, 1), all_l == 0)
@@ -145,10 +145,10 @@ def boundary_f1(counts) -> np.ndarray:
 
 def confusion_from_published(accuracy: float, porosity_manual: float,
                              porosity_automatic: float) -> np.ndarray:
-  """Recovers a confusion matrix from the three numbers that a paper prints.
+  """Recovers a confusion matrix from the three numbers that a paper reports.
 
-  The errors are the sum e = 1 - accuracy of pore called solid and solid called pore,
-  and their difference is the difference of the porosities.
+  Pore called solid and solid called pore add up to 1 - accuracy, and they differ by the
+  difference of the porosities.
 
   Args:
     accuracy: fraction of voxels that agree.
@@ -165,11 +165,11 @@ def confusion_from_published(accuracy: float, porosity_manual: float,
 
 
 def best_global_threshold(images, masks) -> dict:
-  """Finds the grey threshold of highest mIoU, chosen with the answer in hand.
+  """Finds the grey threshold of highest mIoU on labelled regions.
 
-  This is the best that any single threshold can do, solid where grey > threshold, and
-  so the bar that a trained model has to clear. Exact: every distinct value is tried.
-  The other polarity is not.
+  Solid is where grey > threshold; the opposite polarity is not tried. As it is chosen
+  on the labels it is scored on, no global threshold does better, and a trained model
+  should. Exact: every distinct grey value is tried.
 
   Args:
     images: [y, x] grey values, one array per region; pooled.

@@ -69,10 +69,11 @@ def copy(config): return dict(config.model)
 
 
 def names():
+  """All settings but the name of the experiment, which only labels its config.json."""
   for key, value in base().items():
     if isinstance(value, ConfigDict):
       yield from (f'{key}.{name}' for name in value)
-    else:
+    elif key != 'name':
       yield key
 
 
@@ -95,7 +96,7 @@ def run_until(monkeypatch, stage: str, job, *arguments):
 @pytest.mark.long
 def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
   from fibjax.pipeline import run
-  from fibjax.studies import compare_methods, ensemble, training_slices
+  from fibjax.studies import compare_methods, ensemble, sweep, training_slices
   for source in ('data.source=volumes', 'data.source=flyem'):
     with pytest.raises(InputError):  # their files are missing
       run.train_only(load(str(CONFIGS / 'demo.py'), (source, 'data.root=nowhere')),
@@ -109,10 +110,15 @@ def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
   # What a study reads of its trials it reads before the first of them.
   run_until(monkeypatch, 'fibjax.studies.training_slices._run_trial',
             training_slices.run_study, load(f'{CONFIGS / "membrane.py"}:tiny', (
-                'data.shape_zyx=40,48,48', 'forest.features=F1')), tmp_path / 'study')
-  # An ensemble is a sweep and the main job, which only measures after this stage.
+                'data.shape_zyx=40,48,48', 'forest.features=F1',
+                'postprocess.tune=False')), tmp_path / 'study')
+  # A sweep that compares losses, then its ensemble: all stages of the main job. What
+  # follows measures, without settings.
+  config = load(f'{CONFIGS / "demo.py"}:ensemble_tiny', (*SMALL, 'sweep.losses=bce'))
+  run_until(monkeypatch, 'fibjax.studies.sweep.load_member', sweep.run_sweep, config,
+            tmp_path / 'ensemble')
   run_until(monkeypatch, 'fibjax.studies.ensemble.measure', ensemble.run_ensemble,
-            load(f'{CONFIGS / "demo.py"}:ensemble_tiny', SMALL), tmp_path / 'ensemble')
+            config, tmp_path / 'ensemble')
   with pytest.raises(InputError, match='analyse.mvoxel'):
     run.analyse_again(tmp_path / 'ensemble')
   assert set(names()) - reads == set()

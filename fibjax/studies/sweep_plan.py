@@ -140,6 +140,7 @@ def member_bytes(settings, model: Model) -> int:
 
 
 def config_of(config, choice: Choice):
+  """The config with the size and loss of a choice."""
   choice_config = from_dict(to_dict(config))
   choice_config.model.n_xy, choice_config.model.n_z = choice.n_xy, choice.n_z
   choice_config.train.loss = choice.loss

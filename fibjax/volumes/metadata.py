@@ -26,6 +26,7 @@ def size_from_ome(path, scale, units, fibjax_attributes):
 
 
 def not_a_volume(path, got) -> InputError:
+  """The error for a path that holds no volume of fibjax."""
   return InputError(str(path), got=got,
                     expected='an OME-Zarr 0.5 image with axes z, y, x',
                     remedy='import the stack again, or check the path')
@@ -66,6 +67,7 @@ def read_group(path) -> tuple[dict, dict]:
 
 
 def check_volume_shape(path, shape) -> list[int]:
+  """Returns a shape as integers; raises InputError unless it is z, y, x, all > 0."""
   shape = list(shape)
   if len(shape) != 3 or any(int(n) != n or n < 1 for n in shape):
     raise InputError(str(path), got=f'shape {shape}',
@@ -75,6 +77,7 @@ def check_volume_shape(path, shape) -> list[int]:
 
 
 def check_dtype(path, dtype) -> np.dtype:
+  """Returns a dtype; raises InputError unless volumes can have it."""
   dtype = np.dtype(dtype)
   if dtype.name not in _DTYPES:
     raise InputError(str(path), got=f'dtype {dtype}',

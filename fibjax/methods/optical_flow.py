@@ -1,16 +1,17 @@
 """Optical flow (§5.7): features that move from slice to slice are shine-through.
 
-After Moroni & Thiele 2020 (optical flow on FIB-SEM images of catalyst layers). In a view
-tilted by tilt_deg from the slice normal, towards larger rows, a feature seen through a
-pore moves by v = dz tan(tilt) / dy rows per slice; the exposed surface does not move.
-The details of the paper were not available: all of the following is fibjax's choice.
+After Moroni & Thiele 2020 (optical flow on FIB-SEM images of catalyst layers). In a
+view tilted by tilt_deg from the slice normal, towards larger rows, a feature seen
+through a pore moves by v = dz tan(tilt) / dy rows per slice; the exposed surface does
+not move. The details of the paper were not available: all of the following is fibjax's
+choice.
 
 * Flow: TV-L1 of scikit-image between a slice and each of its two neighbours. Slow
   brightness is subtracted first: TV-L1 assumes that a feature keeps its grey value, but
   pore-backs brighten as they come closer.
 * Evidence of motion: the log-likelihood ratio of u = 0 against u = v, where u is the
-  flow along rows; both have the same spread, so u = v / 2 decides. It is weighted by how
-  near the flow is to either, and by how well the slices agree when displaced by v
+  flow along rows; both have the same spread, so u = v / 2 decides. It is weighted by
+  how near the flow is to either, and by how well the slices agree when displaced by v
   (squared local correlation), since the flow of a wall without texture is arbitrary. It
   can only speak for pore: the edge of a pore stands still as well, and milling exposes
   a new solid surface in each slice, so standing still does not indicate solid.
@@ -89,7 +90,7 @@ def optical_flow(volume_zyx: np.ndarray, *,
   labels_zyx = np.empty(volume_zyx.shape, np.uint8)
   for z, image_yx in enumerate(fine_zyx):
     evidence_yx = brightness_evidence(image_yx)
-    # Both neighbours: a feature that one slice has milled away still shows in the other.
+    # Both neighbours, since a feature milled away in one still shows in the other.
     for step in (-1, 1):
       if 0 <= z + step < len(volume_zyx):
         evidence_yx += motion_weight * _motion_evidence(
@@ -159,8 +160,7 @@ def _make_brightness_evidence(fine_zyx):
   """Makes image_yx -> log-likelihood ratio of solid against pore by brightness.
 
   Two normal classes with a common variance, for which the ratio is linear in the grey
-  value; Otsu's threshold in place of the midpoint of the means, which agrees with the
-  other methods where the classes are of different size.
+  value. Its zero is Otsu's threshold, so that without motion the result is Otsu's.
   """
   threshold = otsu_threshold(fine_zyx)
   solid_zyx = fine_zyx > threshold
@@ -198,8 +198,8 @@ def _motion_evidence(image_yx, neighbour_yx, shift_px, attachment):
   pair = _detail(image_yx), _detail(neighbour_yx)
   # In units of the expected shift: 0 stands still, 1 moves as deep features do.
   rows_yx, columns_yx = slice_flow(*pair, attachment=attachment) / shift_px
-  # Squared distance from the segment between the two; a flow on it is not discounted,
-  # since features at a pore's edge mix both motions.
+  # Squared distance from the segment between the two. A flow on the segment is not
+  # discounted: in its middle the ratio below is small anyway.
   stray2_yx = (np.minimum(rows_yx, 0) ** 2 + np.maximum(rows_yx - 1, 0) ** 2
                + columns_yx ** 2)
   expected_2yx = np.zeros((2, *image_yx.shape), np.float32)

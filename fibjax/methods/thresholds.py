@@ -165,8 +165,8 @@ def _validated(labels_yx, smooth_yx, edge_yx, min_edge):
   """Moves objects with a weak outline to the other phase, pores first."""
   gradient_yx = filters.sobel(smooth_yx)
   limit = min_edge * gradient_yx[edge_yx].mean()
-  # One phase after the other: of two neighbours with a weak common outline only one must
-  # change phase, or they would swap.
+  # One phase after the other: of two neighbours with a weak common outline only one
+  # may change phase, or they would swap.
   for phase in (0, 1):
     objects_yx = measure.label(labels_yx == phase, connectivity=1)
     outline_yx = segmentation.find_boundaries(objects_yx, mode='inner')

@@ -156,7 +156,7 @@ def test_groups_change_nothing_and_follow_the_memory(swept, tmp_path, monkeypatc
     ('train.border_weight=-1.0', 'train.border_weight')])
 def test_bad_settings_are_named(override, message):
   with pytest.raises(InputError, match=message):
-    load(override)
+    make_method(load(override))
 
 
 def test_an_unknown_loss_is_named_before_any_work(tmp_path):

@@ -1,8 +1,6 @@
 """Rules for the values of settings, alone and in combination."""
 from fibjax.errors import did_you_mean
 
-_SIZES = tuple(f'{16 * n + 1}x{n_z}' for n_z in range(1, 12, 2) for n in range(2, 8))
-
 
 def rules(config):
   """Yields (key, value, whether the rule holds, expectation) of every rule."""
@@ -54,9 +52,6 @@ def _forest_rules(config, one_of, within):
 
 
 def _study_rules(config, one_of, within):
-  sizes = config.sweep.sizes
-  yield ('sweep.sizes', sizes, set(sizes) <= set(_SIZES) and len(set(sizes)) == len(
-      sizes), f'different ones of {", ".join(_SIZES)}')
   yield within('sweep', 'members', 1, 99999)
   yield one_of('sweep', 'draw', ('seeds', 'random'))
   yield one_of('sweep', 'weights', ('best', 'average'))

@@ -87,6 +87,7 @@ def run_sweep(config, folder, resources: Resources = HERE) -> dict:
 
 def train_all(config, workdir: RunFolder, resources: Resources) -> dict:
   """`run_sweep` in a workdir that is locked already."""
+  make_method(config)  # bad settings are reported before any work
   sweep = workdir.sweep
   units = known_units(sweep) or plan_units(config, resources)
   stages.record_settings(config, workdir)

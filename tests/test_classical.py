@@ -15,8 +15,8 @@ from fibjax.methods import (
   watershed,
 )
 from fibjax.methods.morphological_profile import (
-  _propagate_back,
   _last_occurrences,
+  _propagate_back,
   morphological_profile,
   threshold_backpropagation,
 )

@@ -10,21 +10,12 @@ sqrt(f) features tried per node and unlimited depth. The score of a voxel is the
 over the trees of the fraction of solid among the training voxels of its leaf: P(solid),
 float32.
 
-A trained forest is a set of flat arrays over the nodes k of all trees, tree after tree,
-each level by level: the children of a node are neighbours and come after it, the right
-one at left + 1, and a leaf is its own left child. It is stored as one npz without
-pickle and traversed by JAX: all voxels descend a tree together, with one gather of a
-node and one of a feature per level.
-
-Own traversal instead of scikit-learn's, which would need its private classes rebuilt
-from the file: on CPU `predict` takes about 1.3 times the processor time of
-predict_proba (2.4 and 1.9 us per voxel, 50 trees, 56 features; 2026-11, measured
-alternately); `score_block` takes 2.0 us, features included.
+A trained forest is a set of flat arrays (forest_traversal.py), stored as one npz file
+without pickle. Blocks are scored tile by tile.
 """
 import functools
 import json
 import zipfile
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +25,7 @@ from sklearn.ensemble import RandomForestClassifier
 
 from fibjax.errors import InputError, check_shape
 from fibjax.methods import scale_space
+from fibjax.methods.forest_traversal import Forest, descend, put_forest
 from fibjax.metrics import confusion
 from fibjax.system import devices, files, progress
 
@@ -41,31 +33,8 @@ MIN_LEAVES = (1, 5, 20, 50, 100)
 # Voxels that descend together. On CPU their features and a tree stay in the cache.
 _CHUNK = 16384
 _CHUNK_GPU = 1 << 18
-_FEATURE_BITS = 8  # of the 32 bits that hold a node's feature and left child
 _DTYPES = {'feature_k': np.int32, 'threshold_k': np.float32, 'left_k': np.int32,
            'value_k': np.float32, 'root_t': np.int32}
-
-
-class Forest(NamedTuple):
-  """A trained forest; k runs over the nodes of all trees, t over trees.
-
-  Attributes:
-    feature_k: [k] int32 feature compared; 0 in a leaf.
-    threshold_k: [k] float32; a voxel goes left where feature <= threshold; infinity in
-      a leaf. It is scikit-learn's float64 threshold rounded down, which is the same
-      test for a float32 feature.
-    left_k: [k] int32 left child, followed by the right one; a leaf is its own.
-    value_k: [k] float32 fraction of solid in a leaf; 0 in other nodes.
-    root_t: [t] int32 first node of each tree, ascending.
-    settings: JSON-able: feature_set (None: other features), n_features, trees,
-      min_leaf, seed, n_samples.
-  """
-  feature_k: np.ndarray
-  threshold_k: np.ndarray
-  left_k: np.ndarray
-  value_k: np.ndarray
-  root_t: np.ndarray
-  settings: dict
 
 
 def fit_forest(features_nf: np.ndarray, solid_n: np.ndarray,
@@ -142,7 +111,7 @@ def predict(forest: Forest, features_nf: np.ndarray) -> np.ndarray:
   chunks = (np.pad(chunk_nf, ((0, size - len(chunk_nf)), (0, 0))).T for chunk_nf in (
       np.asarray(features_nf[start:start + size], np.float32)
       for start in range(0, len(features_nf), size)))
-  scores = list(_predict_fn()(_put(forest), chunks))
+  scores = list(_predict_fn()(put_forest(forest), chunks))
   return np.concatenate([np.empty(0, np.float32), *scores])[:len(features_nf)]
 
 
@@ -171,7 +140,7 @@ def score_block(forest: Forest, block_zyx: np.ndarray, chunk: int = 0) -> np.nda
   starts = scale_space.tile_starts(inner_zyx, tile_zyx)
   tiles = scale_space.cut_tiles(block_zyx, feature_set, tile_zyx, starts)
   tile_scores = _score_fn(feature_set, tile_zyx, chunk or _chunk())(
-      _put(forest), tiles)
+      put_forest(forest), tiles)
   for start, score_zn in zip(starts, tile_scores, strict=True):
     box = tuple(slice(a, a + n) for a, n in zip(start, tile_zyx, strict=True))
     score_zyx[box] = score_zn.reshape(tile_zyx)
@@ -309,46 +278,6 @@ def _find_fault(forest: Forest) -> str:
   return ''
 
 
-class _Tables(NamedTuple):
-  """A forest in the form that the device traverses.
-
-  Attributes:
-    word_k2: [k, 2] int32: the distance from a node to its left child and the feature,
-      in 24 and 8 bits, and the bits of the threshold. A single gather of 64 bits
-      fetches a whole node: descending is limited by the number of gathers.
-    value_k: [k] float32 of Forest.
-    root_t: [t] int32 of Forest.
-    depth_t: [t] int32 levels below the root of each tree.
-  """
-  word_k2: np.ndarray
-  value_k: np.ndarray
-  root_t: np.ndarray
-  depth_t: np.ndarray
-
-
-def _put(forest: Forest) -> _Tables:
-  """Packs a forest and puts it on all devices."""
-  step = forest.left_k - np.arange(len(forest.left_k), dtype=np.int32)
-  if forest.feature_k.max() >> _FEATURE_BITS or step.max() >> (31 - _FEATURE_BITS):
-    raise InputError('forest', got=f'{forest.settings["n_features"]} features and '
-                     f'{len(forest.left_k)} nodes',
-                     expected='at most 256 features, and 2^23 nodes per tree',
-                     remedy='train with fewer voxels or a larger min_leaf')
-  # Depths of all trees at once: level has the nodes of a level of every tree, and tree
-  # the tree of each.
-  depth_t, level = np.zeros(len(forest.root_t), np.int32), forest.root_t
-  tree = np.arange(len(level))
-  while len(level):
-    inner = forest.left_k[level] != level
-    level, tree = forest.left_k[level[inner]], tree[inner]
-    depth_t[tree] += 1  # once per tree, however often it is in the index
-    level, tree = np.append(level, level + 1), np.append(tree, tree)
-  word_k2 = np.stack([step << _FEATURE_BITS | forest.feature_k,
-                      forest.threshold_k.view(np.int32)], 1)
-  return devices.put_everywhere(
-      _Tables(word_k2, forest.value_k, forest.root_t, depth_t))
-
-
 def _chunk() -> int:
   """Number of voxels that descend together on this kind of device."""
   return _CHUNK if jax.default_backend() == 'cpu' else _CHUNK_GPU
@@ -357,15 +286,15 @@ def _chunk() -> int:
 @functools.cache
 def _predict_fn():
   """Compiles (tables, features [f, n]) -> scores [n] of each chunk."""
-  return devices.map_images(_descend)
+  return devices.map_images(descend)
 
 
 @functools.cache
 def _score_fn(feature_set: str, tile_zyx, chunk: int):
   """Compiles (tables, tiles with margins) -> scores [z, n] of each tile.
 
-  Features are computed chunk by chunk right before the descent and never stored for a
-  whole tile: 56 float32 per voxel would take more memory than everything else.
+  Features are gathered chunk by chunk right before the descent and never stored for a
+  whole tile: they are 56 or more float32 per voxel, the levels of F1 are 8.
   """
   depth, *tile_yx = tile_zyx
   count = tile_yx[0] * tile_yx[1]
@@ -378,49 +307,9 @@ def _score_fn(feature_set: str, tile_zyx, chunk: int):
       # The last chunk of a slice overlaps the one before it, so that all have one size.
       z, start = k // chunks, jnp.minimum(k % chunks * size, count - size)
       features_fn = scale_space.gather_features(levels, feature_set, z, start, size)
-      return lax.dynamic_update_slice(score_zn, _descend(tables, features_fn)[None],
+      return lax.dynamic_update_slice(score_zn, descend(tables, features_fn)[None],
                                       (z, start))
     chunks = -(-count // size)
     return lax.fori_loop(0, depth * chunks, score_chunk,
                          jnp.zeros((depth, count), jnp.float32))
   return devices.map_images(score)
-
-
-def _descend(tables: _Tables, features_fn: jax.Array) -> jax.Array:
-  """P(solid), [n] float32, of voxels from their features [f, n].
-
-  Every voxel takes as many steps as its tree is deep, without a branch: the threshold
-  of a leaf is infinity and its left child is itself, so a voxel that has reached its
-  leaf stays there.
-  """
-  count = features_fn.shape[1]
-  flat, voxel_n = features_fn.reshape(-1), jnp.arange(count, dtype=jnp.int32)
-  # int64 for the packed nodes; float64 for the sum over trees, whose rounding to float32
-  # then does not depend on the order.
-  with jax.enable_x64(True):
-    word_k = lax.bitcast_convert_type(tables.word_k2, jnp.int64)
-
-    def step(_, node_n):
-      word_n = _take(word_k, node_n)
-      low_n = word_n.astype(jnp.int32)  # distance and feature; above it the threshold
-      threshold_n = lax.bitcast_convert_type((word_n >> 32).astype(jnp.int32),
-                                             jnp.float32)
-      feature_n = low_n & ((1 << _FEATURE_BITS) - 1)
-      right_n = _take(flat, feature_n * count + voxel_n) > threshold_n
-      return node_n + (low_n >> _FEATURE_BITS) + right_n.astype(jnp.int32)
-
-    def add_tree(total_n, tree):
-      root, depth = tree
-      leaf_n = lax.fori_loop(0, depth, step, jnp.full((count,), root, jnp.int32))
-      return total_n + _take(tables.value_k, leaf_n).astype(jnp.float64), None
-    total_n, _ = lax.scan(add_tree, jnp.zeros(count, jnp.float64),
-                          (tables.root_t, tables.depth_t))
-    return (total_n / len(tables.root_t)).astype(jnp.float32)
-
-
-def _take(table_k: jax.Array, index_n: jax.Array) -> jax.Array:
-  """table_k[index_n] without a test of bounds, for indices known to be inside."""
-  numbers = lax.GatherDimensionNumbers(
-      offset_dims=(), collapsed_slice_dims=(0,), start_index_map=(0,))
-  return lax.gather(table_k, index_n[:, None], numbers, (1,),
-                    mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)

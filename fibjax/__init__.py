@@ -1,7 +1,8 @@
 """fibjax: segmentation of FIB-SEM nanotomography volumes of porous materials in JAX.
 
-The names below are the library. Arrays go in and arrays come out, [z, y, x] with z along
-the milling direction; labels are 0 pore, 1 solid, 255 unlabelled; a score is P(solid).
+The names below are the library. Arrays go in and arrays come out, [z, y, x] with z
+along the milling direction; labels are 0 pore, 1 solid, 255 unlabelled; a score is
+P(solid).
 Every mistake in the input is an `InputError` that names the remedy. Importing fibjax is
 quick: a name is loaded, with what it needs, when it is first used.
 

@@ -11,7 +11,16 @@ _MAX_SHOWN = 24  # known words that a message lists; of more it lists the first 
 
 
 class InputError(ValueError):
-  """A mistake in the user's input: a file, a label, a config value, an array."""
+  """A mistake in the user's input: a file, a label, a config value, an array.
+
+  Example:
+    >>> import fibjax
+    >>> try:
+    ...   fibjax.make_model(n_xy=34)
+    ... except fibjax.InputError as error:
+    ...   print(str(error).partition(',')[0])
+    config.model.n_xy: got 34
+  """
 
   def __init__(self, name: str, *, got, expected, remedy: str):
     """Builds the one-line message.

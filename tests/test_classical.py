@@ -15,8 +15,8 @@ from fibjax.methods import (
   watershed,
 )
 from fibjax.methods.morphological_profile import (
-  _carry_back,
   _last_occurrences,
+  _propagate_back,
   morphological_profile,
   threshold_backpropagation,
 )
@@ -382,7 +382,7 @@ def test_occurrences_are_carried_back_to_the_first_failure():
   smooth_zyx = column_z[:, None, None]
   last_zyx = _last_occurrences(smooth_zyx, 0.25, 0.5)
   assert np.flatnonzero(last_zyx).tolist() == [1, 5]
-  grey_zyx = _carry_back(smooth_zyx, last_zyx, 0.9)
+  grey_zyx = _propagate_back(smooth_zyx, last_zyx, 0.9)
   np.testing.assert_allclose(grey_zyx.ravel(), [0, 1, 0, 1, 1, 1, 0, 0])
   # A fall over two slices counts, one over three does not; the last slice is bright.
   column_z = np.array([1.0, 0.8, 0.6, 0.6, 1.0, 0.9, 0.8, 0.7], np.float32)

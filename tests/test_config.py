@@ -4,6 +4,7 @@ import pytest
 
 from fibjax.config import from_dict, load, to_dict
 from fibjax.errors import InputError
+from fibjax.methods.registry import make_method
 from fibjax.models import make_model
 
 FILES = sorted((Path(__file__).parents[1] / 'configs').glob('*.py'))
@@ -56,7 +57,6 @@ def test_overrides_of_every_type():
     ('train.epochs=0', 'train.epochs=0.*1 to'),
     ('split.fractions=1,2,3', 'add up to 1'),
     ('train.crop_px=17', 'multiple of 16'),
-    ('model.padding=same', "'patch' where model.padding"),
     ('postprocess.connectivity=8', 'connectivity=8'),
     ('split.fractions=a,b,c', 'split.fractions.*expected tuple'),
     ("data.shape_zyx='a',2,3", 'members of another type'),
@@ -66,6 +66,15 @@ def test_overrides_of_every_type():
 def test_bad_overrides_are_named(override, message):
   with pytest.raises(InputError, match=message):
     load(DEMO, (override,))
+
+
+@pytest.mark.parametrize('overrides, message', [
+    (('model.padding=same',), "'patch' where model.padding"),
+    (('model.name=unet', 'train.sampling=patch'), 'train.sampling.*model.name=unet'),
+    (('model.name=unnet',), "one of .*; did you mean 'unet'")])
+def test_a_method_refuses_settings_that_do_not_suit_it(overrides, message):
+  with pytest.raises(InputError, match=message):
+    make_method(load(DEMO, overrides))
 
 
 def test_all_problems_come_in_one_message():
@@ -98,6 +107,9 @@ def test_broken_config_files_are_named(tmp_path, text, message):
 def test_missing_file_and_unknown_variant():
   with pytest.raises(InputError, match='Python file'):
     load('configs/nothing.py')
+  for argument in (r'C:\nothing.py', r'C:\nothing.py:tiny'):  # a drive is no variant
+    with pytest.raises(InputError, match=r"got 'C:\\\\nothing\.py'"):
+      load(argument)
   with pytest.raises(InputError, match="'huge'.*base.*tiny"):
     load(f'{DEMO}:huge')
   with pytest.raises(InputError, match="'ensemblee'.*did you mean 'ensemble'"):

@@ -69,10 +69,11 @@ def copy(config): return dict(config.model)
 
 
 def names():
+  """All settings but the name of the experiment, which only labels its config.json."""
   for key, value in base().items():
     if isinstance(value, ConfigDict):
       yield from (f'{key}.{name}' for name in value)
-    else:
+    elif key != 'name':
       yield key
 
 
@@ -81,36 +82,43 @@ SMALL = ('data.shape_zyx=8,96,96', 'data.regions_per_volume=6', 'model.n_z=1',
          'train.augment=dihedral', 'analyse.mvoxel=0')
 
 
+def stop(*_, **__):
+  raise StopError
+
+
+def run_until(monkeypatch, stage: str, job, *arguments):
+  """Runs a job until it calls a stage."""
+  with monkeypatch.context() as patch, pytest.raises(StopError):
+    patch.setattr(stage, stop)
+    job(*arguments)
+
+
 @pytest.mark.long
 def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
   from fibjax.pipeline import run
-  from fibjax.studies import compare_methods, ensemble, training_slices
-
-  def stop(*_):
-    raise StopError
-  # An ensemble is a sweep and all stages of the main job but the measurements.
-  monkeypatch.setattr(ensemble, 'write_report', stop)
-  with pytest.raises(StopError):
-    ensemble.run_ensemble(load(f'{CONFIGS / "demo.py"}:ensemble_tiny', SMALL),
-                          tmp_path / 'ensemble')
-  with pytest.raises(InputError, match='analyse.mvoxel'):
-    run.analyse_again(tmp_path / 'ensemble')
-  # A study reads what it says of trials before the first of them.
-  monkeypatch.setattr(training_slices, '_run_trial', stop)
-  with pytest.raises(StopError):
-    training_slices.run_study(load(f'{CONFIGS / "membrane.py"}:tiny', (
-        'data.shape_zyx=40,48,48', 'forest.features=F1')), tmp_path / 'study')
-  monkeypatch.setattr(compare_methods, '_measure_once', stop)
-  with pytest.raises(StopError):
-    compare_methods.run_compare(load(f'{CONFIGS / "compare.py"}:tiny', (
-        'data.shape_zyx=16,96,96',)), tmp_path / 'compare')
-  # Sources whose files are missing, and a U-Net up to its training.
+  from fibjax.studies import compare_methods, ensemble, sweep, training_slices
   for source in ('data.source=volumes', 'data.source=flyem'):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError):  # their files are missing
       run.train_only(load(str(CONFIGS / 'demo.py'), (source, 'data.root=nowhere')),
                      tmp_path / source, False)
-  monkeypatch.setattr('fibjax.training.loop.train_members', stop)
-  with pytest.raises(StopError):
-    run.train_only(load(f'{CONFIGS / "demo.py"}:tiny', ('model.name=unet',)),
-                   tmp_path / 'unet', False)
+  run_until(monkeypatch, 'fibjax.training.loop.train_members', run.train_only,
+            load(f'{CONFIGS / "demo.py"}:tiny', ('model.name=unet',)),
+            tmp_path / 'unet', False)
+  run_until(monkeypatch, 'fibjax.studies.compare_methods._measure_once',
+            compare_methods.run_compare, load(f'{CONFIGS / "compare.py"}:tiny'),
+            tmp_path / 'compare')
+  # What a study reads of its trials it reads before the first of them.
+  run_until(monkeypatch, 'fibjax.studies.training_slices._run_trial',
+            training_slices.run_study, load(f'{CONFIGS / "membrane.py"}:tiny', (
+                'data.shape_zyx=40,48,48', 'forest.features=F1',
+                'postprocess.tune=False')), tmp_path / 'study')
+  # A sweep that compares losses, then its ensemble: all stages of the main job. What
+  # follows measures, without settings.
+  config = load(f'{CONFIGS / "demo.py"}:ensemble_tiny', (*SMALL, 'sweep.losses=bce'))
+  run_until(monkeypatch, 'fibjax.studies.sweep.load_member', sweep.run_sweep, config,
+            tmp_path / 'ensemble')
+  run_until(monkeypatch, 'fibjax.studies.ensemble.measure', ensemble.run_ensemble,
+            config, tmp_path / 'ensemble')
+  with pytest.raises(InputError, match='analyse.mvoxel'):
+    run.analyse_again(tmp_path / 'ensemble')
   assert set(names()) - reads == set()

@@ -660,7 +660,8 @@ def test_exports_that_cannot_be(tmp_path, monkeypatch):
     for name in (f'there{suffix}', f'file/a{suffix}'):
       refused(f'{name}.*: got', stacks.export_stack, volume, tmp_path / name,
               ome_version='0.4' if '.4.' in suffix else '0.5')
-  assert not list(tmp_path.glob('*.partial')) and not list(tmp_path.glob('[acd].*'))
+  assert not list(tmp_path.rglob('.*')) and not list(tmp_path.glob('[acd].*'))
+  assert not list(tmp_path.glob('*.partial'))
 
 
 # Grey values and labels.

@@ -13,6 +13,7 @@ import tifffile
 from fibjax.cli import main
 from fibjax.config import load
 from fibjax.errors import InputError
+from fibjax.formats import registry
 from fibjax.pipeline import stages
 from fibjax.system.run_folder import RunFolder
 from fibjax.volumes.volume import open_volume, read_box
@@ -181,6 +182,16 @@ def test_regions_never_overwrite_and_name_every_profile(capsys, tmp_path, stack)
     main.main(['regions', 'import', '--help'])
   said = capsys.readouterr().out
   assert all(name in said for name in ('fibjax', 'fiji', 'ilastik', 'napari', 'paper'))
+
+
+def test_help_names_every_format(capsys):
+  for verb, suffixes in (
+      ('import', [s for form in registry.FORMATS if form.open for s in form.suffixes]),
+      ('export', [form.suffixes[0] for form in registry.FORMATS if form.write])):
+    with pytest.raises(SystemExit):
+      main.main([verb, '--help'])
+    text = capsys.readouterr().out
+    assert len(suffixes) > 5 and all(suffix in text for suffix in suffixes)
 
 
 def test_changed_annotations_and_half_given_splits_are_noticed(capsys, tmp_path, stack):

@@ -258,7 +258,7 @@ def test_check_regions_names_region_and_volume():
     with pytest.raises(InputError, match=match):
       check_regions(table, shapes, **options)
   refused('volume a: got .* window', window_zyx=(3, 3, 3))
-  refused('region 1: got volume b', shapes={'a': (1, 4, 5)})
+  refused("region 1: volume: got 'b'", shapes={'a': (1, 4, 5)})
   for axis in range(3):
     small = np.array((10, 10, 10)) - np.eye(3, dtype=int)[axis]
     refused('region 1 of volume b: got box', shapes={**shapes, 'b': tuple(small)})
@@ -294,7 +294,7 @@ def test_unknown_codes_are_listed():
     label_codes.decode_labels(np.array([0, .5, np.nan]), 'paper')
   with pytest.raises(InputError, match='got codes 20, .*27, ...'):
     label_codes.decode_labels(np.arange(20, 60), 'paper')
-  with pytest.raises(InputError, match="label profile: got 'imagej', expected one of"):
+  with pytest.raises(InputError, match=r"label codes .*: got 'imagej', expected one"):
     label_codes.decode_labels(np.zeros(1), 'imagej')
 
 

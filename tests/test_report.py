@@ -334,12 +334,12 @@ def test_the_kept_leaf_size_is_that_of_highest_validation_miou():
 def test_columns_are_numbers_save_for_names(tmp_path):
   path = tmp_path / 'table.csv'
   path.write_text('volume,manual\n01,0.5\n"a,b",\n', encoding='utf-8')
-  columns = read_columns(path)
+  columns = read_columns(path, ('volume',))
   assert columns['volume'].tolist() == ['01', 'a,b']
   np.testing.assert_array_equal(columns['manual'], [0.5, np.nan])
   path.write_text('volume,manual\nA,half\n', encoding='utf-8')
   with pytest.raises(InputError, match='manual.*half'):
-    read_columns(path)
+    read_columns(path, ('volume',))
 
 
 def test_missing_folder_and_damaged_files_are_one_line_errors(tmp_path):
@@ -347,9 +347,9 @@ def test_missing_folder_and_damaged_files_are_one_line_errors(tmp_path):
     page.write_report(tmp_path / 'absent', NETWORK_FACTS)
   (tmp_path / 'metrics.json').write_text('{"test": ', encoding='utf-8')
   with pytest.raises(InputError, match='metrics.json'):
-    page.write_report(tmp_path, NETWORK_FACTS)
+    page.write_report(tmp_path, None)
   (tmp_path / 'metrics.json').unlink()
   (tmp_path / 'metrics.csv').write_text('epoch,lr\n1,2\n3\n', encoding='utf-8')
   with pytest.raises(InputError, match='metrics.csv'):
-    page.write_report(tmp_path, NETWORK_FACTS)
+    page.write_report(tmp_path, None)
   assert not (tmp_path / 'report.html').exists()

@@ -12,7 +12,7 @@ from fibjax.errors import InputError
 from fibjax.methods import network
 from fibjax.methods.registry import make_method
 from fibjax.pipeline import run, segmenter, stages
-from fibjax.studies import sweep
+from fibjax.studies import sweep, sweep_plan
 from fibjax.system import cluster
 from fibjax.system.run_folder import RunFolder
 from fibjax.training import loop, members_table, single
@@ -27,8 +27,8 @@ def load(*overrides):
 
 def test_the_search_is_the_papers():
   settings = config.load(f'{CONFIG}:sweep')
-  assert len(sweep.sizes_of(settings)) == 36 and settings.sweep.members == 100
-  drawn = [sweep.draw_member(settings, 113, 3, k) for k in range(400)]
+  assert len(sweep_plan.sizes_of(settings)) == 36 and settings.sweep.members == 100
+  drawn = [sweep_plan.draw_member(settings, 113, 3, k) for k in range(400)]
   values = {name: np.array([m.settings[name] for m in drawn]) for name in
             loop.MEMBER_SETTINGS}
   for name, low, high in (('intensity_mean_sd', 0.025, 0.1),
@@ -45,12 +45,12 @@ def test_the_search_is_the_papers():
 
 def test_a_member_depends_on_its_size_and_number_only():
   few, many = load('sweep.members=2'), load('sweep.members=50')
-  assert sweep.draw_member(few, 33, 1, 1) == sweep.draw_member(many, 33, 1, 1)
-  seeds = {sweep.draw_member(many, *size, k).seed for k in range(100)
-           for size in sweep.sizes_of(config.load(f'{CONFIG}:sweep'))}
+  assert sweep_plan.draw_member(few, 33, 1, 1) == sweep_plan.draw_member(many, 33, 1, 1)
+  seeds = {sweep_plan.draw_member(many, *size, k).seed for k in range(100)
+           for size in sweep_plan.sizes_of(config.load(f'{CONFIG}:sweep'))}
   assert len(seeds) == 3600
   alike = load('sweep.draw=seeds', 'seed=7')
-  crew = [sweep.draw_member(alike, 33, 1, k) for k in range(3)]
+  crew = [sweep_plan.draw_member(alike, 33, 1, k) for k in range(3)]
   assert [m.seed for m in crew] == [7, 8, 9]
   assert all(m.settings == crew[0].settings for m in crew)
 
@@ -89,7 +89,7 @@ def test_a_winner_is_the_run_it_would_have_been_alone(swept, tmp_path):
   assert float(settings.train.l2) == pytest.approx(
       10 ** min((float(r['val_bce']), float(r['log10_l2'])) for r in rows_of(folder)
                 if r['n_xy'] == '33')[1])
-  widest = sweep.largest(load())
+  widest = sweep_plan.largest(load())
   inputs = stages.collect_inputs(widest, make_method(widest), RunFolder(folder))
   model = models.make_model(settings.model)
   best = single.train_run(
@@ -137,12 +137,12 @@ def test_groups_change_nothing_and_follow_the_memory(swept, tmp_path, monkeypatc
     assert found['seed'] == expected['seed']
   settings = load('sweep.group=0', 'sweep.members=40', 'sweep.sizes=33x1')
   model = models.make_model(settings.model)
-  one = sweep.member_bytes(settings.train, model)
-  two_cpus = 2 / sweep._MEMORY_SHARE  # they share the machine's memory
-  monkeypatch.setattr(sweep, 'device_memory_bytes', lambda: 3.5 * one * two_cpus)
-  units = sweep.plan_units(settings)
+  one = sweep_plan.member_bytes(settings.train, model)
+  two_cpus = 2 / sweep_plan.MEMORY_SHARE  # they share the machine's memory
+  monkeypatch.setattr(sweep_plan, 'device_memory_bytes', lambda: 3.5 * one * two_cpus)
+  units = sweep_plan.plan_units(settings)
   assert units[0].last - units[0].first + 1 == 3 * 2  # two devices
-  monkeypatch.setattr(sweep, 'device_memory_bytes', lambda: 0.9 * one * two_cpus)
+  monkeypatch.setattr(sweep_plan, 'device_memory_bytes', lambda: 0.9 * one * two_cpus)
   with pytest.raises(InputError, match='a member of size 33x1.*lower config.train'):
     sweep.run_sweep(settings, tmp_path / 'none')
   shutil.rmtree(tmp_path / 'w')
@@ -156,7 +156,7 @@ def test_groups_change_nothing_and_follow_the_memory(swept, tmp_path, monkeypatc
     ('train.border_weight=-1.0', 'train.border_weight')])
 def test_bad_settings_are_named(override, message):
   with pytest.raises(InputError, match=message):
-    load(override)
+    make_method(load(override))
 
 
 def test_an_unknown_loss_is_named_before_any_work(tmp_path):

@@ -133,7 +133,20 @@ def region_mask(regions: Regions, r: int) -> np.ndarray:
 
 
 def save_regions(folder, regions: Regions) -> None:
-  """Writes masks.npy, then regions.csv: the table exists only beside its masks."""
+  """Writes regions into a folder: masks.npy, then regions.csv.
+
+  Args:
+    folder: folder to write into, made if need be. Runs read it as config.data.regions.
+    regions: the table.
+
+  Example:
+    >>> import fibjax, numpy
+    >>> mask = numpy.zeros((32, 32), 'uint8')
+    >>> regions = fibjax.make_regions('film', [(4, 10, 20)], [mask], ['train'])
+    >>> fibjax.save_regions('my_regions', regions)
+    >>> fibjax.load_regions('my_regions').split
+    ('train',)
+  """
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   with files.whole_file(folder / 'masks.npy') as partial:
@@ -145,10 +158,22 @@ def save_regions(folder, regions: Regions) -> None:
 
 
 def load_regions(folder) -> Regions:
-  """Reads what `save_regions` wrote.
+  """Reads a folder of regions, as of `save_regions` or `fibjax regions import`.
+
+  Args:
+    folder: folder with regions.csv and masks.npy.
+
+  Returns:
+    The table with its masks.
 
   Raises:
-    InputError: when a file is missing, damaged, or the two disagree.
+    InputError: for a missing or damaged file, or files that disagree.
+
+  Example:
+    >>> import fibjax
+    >>> regions = fibjax.load_regions('film_regions')
+    >>> set(regions.split) <= {'train', 'val', 'test', ''}
+    True
   """
   folder = Path(folder)
   name = str(folder / 'regions.csv')

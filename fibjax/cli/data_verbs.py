@@ -1,6 +1,8 @@
-"""The data verbs of the `fibjax` command: in, out, look, prepare, annotate.
+"""The data verbs of `fibjax`: inspect, import, export, prep, regions, simulate.
 
-As in main.py: one verb, one function, no logic; each imports what it needs.
+As in main.py: one verb, one function, no logic. Each imports what it needs, so that
+`--help` and mistakes answer at once; the registries of formats, label codes and sizes
+are light and give the help texts.
 """
 import argparse
 import json
@@ -10,15 +12,16 @@ from pathlib import Path
 from fibjax.annotation.sizes import PAPER_SIZES
 from fibjax.errors import InputError
 from fibjax.formats.label_codes import LABEL_CODES
+from fibjax.formats.registry import describe_readable, describe_writable
 
 _PROFILES = ', '.join(LABEL_CODES)
 
 
-def numbers(kind, count: int):
-  """Type of an argument: count positive numbers separated by commas."""
+def numbers(number_type: type, count: int):
+  """Makes an argparse type: text -> count positive numbers, separated by commas."""
   def parse(text: str):
     try:
-      values = tuple(kind(part) for part in text.split(','))
+      values = tuple(number_type(word) for word in text.split(','))
     except ValueError:
       values = ()
     if len(values) != count or min(values) <= 0:
@@ -29,91 +32,94 @@ def numbers(kind, count: int):
 
 
 def add_verbs(verb) -> None:
-  """Adds the verbs to the command line by verb(name, help, function)."""
-  sub = verb('inspect', 'look at a stack and say what is wrong with it', _inspect)
+  """Adds the data verbs to the command line by verb(name, help, function)."""
+  sub = verb('inspect', 'report the quality of a stack and its faults', _inspect)
   sub.add_argument('source', type=Path)
-  sub.add_argument('--json', action='store_true', help='everything, as JSON')
+  sub.add_argument('--json', action='store_true', help='print all findings as JSON')
   sub.add_argument('--quick', action='store_true',
-                   help='without the time of a segmentation, which is measured')
-  sub.add_argument('--png', type=Path, metavar='FILE',
-                   help='picture: three cuts, brightness and shift of the slices')
-  sub = verb('import', 'bring in a stack: TIFF or PNG slices, multi-page TIFF, HDF5, '
-             'MRC, MATLAB, raw, npy, OME-Zarr; or unpack the published zip', _import)
+                   help='skip the speed measurement that predicts segmentation times')
+  sub.add_argument('--png', type=Path, metavar='FILE', help='write a figure: three '
+                   'cross-sections, brightness and shift of the slices')
+  sub = verb('import', f'import a stack, one of {describe_readable()}; or unpack the '
+             'published zip', _import)
   sub.add_argument('source', type=Path)
   sub.add_argument('--out', required=True, type=Path, help='e.g. film.ome.zarr')
   sub.add_argument('--voxel_size_nm', type=numbers(float, 3), metavar='Z,Y,X')
-  sub.add_argument('--dataset', help='name of the array in the file, if it has several')
+  sub.add_argument('--dataset', help='name of the array in a file with several')
   sub.add_argument('--axes', help='order of the axes in the file, e.g. zyx or yxz')
-  sub.add_argument('--profile', help='for a stack of labels, meaning of its codes: '
-                   f'{_PROFILES}')
-  sub = verb('export', 'write a volume as .tif, .h5, .mrc, .mat, .raw, .npy or .zarr',
-             _export)
+  sub.add_argument('--profile', help='for a stack of labels: the meaning of its codes, '
+                   f'one of {_PROFILES}')
+  sub = verb('export', f'write a volume as one of {describe_writable()}', _export)
   sub.add_argument('volume', type=Path)
   sub.add_argument('--out', required=True, type=Path, help='e.g. film.tif')
   sub.add_argument('--dataset', help='name of the array in an HDF5 or MATLAB file')
-  sub.add_argument('--profile', help=f'codes for labels: {_PROFILES}')
-  sub.add_argument('--ome_version', choices=('0.4', '0.5'), default='0.5')
-  sub = verb('prep', 'align and clean a raw volume, or do what a record says', _prep)
+  sub.add_argument('--profile', help=f'codes to write for labels, one of {_PROFILES}')
+  sub.add_argument('--ome_version', choices=('0.4', '0.5'), default='0.5',
+                   help='version of OME-Zarr (default %(default)s)')
+  sub = verb('prep', 'align and correct a raw volume, or replay a record', _prep)
   sub.add_argument('volume', type=Path)
   sub.add_argument('--out', required=True, type=Path, help='e.g. aligned.ome.zarr')
   either = sub.add_mutually_exclusive_group(required=True)
   either.add_argument('--steps', metavar='STEP[:KEY=VALUE...],...',
                       help='e.g. align:trend=linear,gradient,brightness,destripe')
   either.add_argument('--replay', type=Path, metavar='FILE',
-                      help='NAME.preparation.json of an earlier call')
+                      help='record of an earlier preparation, NAME.preparation.json')
   _add_regions(verb)
-  sub = verb('simulate', 'make a film with known truth', _simulate)
+  sub = verb('simulate', 'simulate a film with known truth', _simulate)
   sub.add_argument('--preset', required=True, help='HPC22, HPC30, HPC45 or MEM80')
   sub.add_argument('--shape', required=True, type=numbers(int, 3), metavar='Z,Y,X')
   sub.add_argument('--seed', type=int, default=0)
   sub.add_argument('--artefacts', default='mild', choices=('none', 'mild', 'real'))
   sub.add_argument('--geometry', type=Path, metavar='FILE',
-                   help='a real volume (TIFF, 1 = solid) instead of a random one')
+                   help='a real geometry (TIFF, 1 = solid) instead of a random one')
   sub.add_argument('--geometry_scale', type=int, default=4, metavar='N',
-                   help='voxels of the film per voxel of FILE')
+                   help='voxels of the film per voxel of FILE (default %(default)s)')
   sub.add_argument('--solid_code', type=int, metavar='CODE',
-                   help='the solid in a FILE of other codes than 0 and 1')
+                   help='code of the solid in a FILE with codes other than 0 and 1')
   sub.add_argument('--annotator', action='store_true',
-                   help="write an imperfect expert's labels beside the truth")
-  sub.add_argument('--out', required=True, type=Path, help='folder to make')
+                   help="write an imperfect expert's labels as well as the truth")
+  sub.add_argument('--out', required=True, type=Path, help='folder to create')
 
 
 def _add_regions(verb):
-  top = verb('regions', 'where to annotate; annotated regions out and in', None)
-  verbs = top.add_subparsers(dest='part', required=True, metavar='WHAT')
+  top = verb('regions', 'propose, export and import regions to annotate', None)
+  verbs = top.add_subparsers(dest='regions_verb', required=True, metavar='VERB')
 
-  def part(name, help_text, function):
+  def regions_verb(name, help_text, function):
     sub = verbs.add_parser(name, help=help_text, description=help_text)
     sub.set_defaults(function=function)
     return sub
-  sub = part('propose', 'choose where to annotate: a table', _propose)
+  sub = regions_verb('propose', 'write a table of places to annotate', _propose)
   sub.add_argument('volume', type=Path)
   sub.add_argument('--out', required=True, type=Path, help='e.g. places.csv')
-  sub.add_argument('--count', type=int, default=100)
+  sub.add_argument('--count', type=int, default=100,
+                   help='number of places (default %(default)s)')
   sub.add_argument('--how', default='stratified',
                    choices=('random', 'stratified', 'uncertain'),
-                   help='default %(default)s: by depth and brightness')
-  sub.add_argument('--scores', type=Path, help='score volume, for uncertain')
+                   help='default %(default)s: spread over depth and brightness')
+  sub.add_argument('--scores', type=Path, help='score volume, for --how=uncertain')
   sub.add_argument('--seed', type=int, default=0)
   _add_sizes(sub, 'default')
-  sub = part('export', 'write images and empty labels to paint', _export_regions)
+  sub = regions_verb('export', 'write images and empty label files to paint',
+                     _export_regions)
   sub.add_argument('places', type=Path,
-                   help='CSV: volume,z,y,x, and the sizes if it has them')
+                   help='CSV: volume,z,y,x, optionally with the sizes')
   sub.add_argument('volume', type=Path, nargs='+')
-  sub.add_argument('--out', required=True, type=Path, help='folder to make')
+  sub.add_argument('--out', required=True, type=Path, help='folder to create')
   sub.add_argument('--experts', default='expert1', help='names separated by commas')
-  _add_sizes(sub, 'default: that of the table, or')
-  sub = part('import', 'bring in annotated regions', _import_regions)
+  _add_sizes(sub, 'default: as in the table, or')
+  sub = regions_verb('import', 'import annotated regions', _import_regions)
   sub.add_argument('source', type=Path,
                    help='folder of `regions export`, or CSV: volume,z,y,x[,split]')
   sub.add_argument('masks', type=Path, nargs='?',
-                   help='for a CSV: TIFF or npy stack, or folder of images')
+                   help='labels for a CSV: TIFF or npy stack, or folder of images')
   sub.add_argument('--profile', required=True,
-                   help=f'meaning of the codes: {_PROFILES}')
+                   help=f'meaning of the codes, one of {_PROFILES}')
   sub.add_argument('--out', required=True, type=Path)
 
 
 def _add_sizes(sub, default):
+  """Adds a flag for each size, with its default in the help text."""
   for name, length in PAPER_SIZES._asdict().items():
     sub.add_argument(f'--{name}', type=int, metavar='N', help=f'{default} {length}')
 
@@ -127,13 +133,13 @@ def _inspect(args, _):
     args.png.parent.mkdir(parents=True, exist_ok=True)
   speed = None
   if not args.quick:
-    progress.say('measuring the speed of a segmentation here (--quick does without)')
+    progress.say('measuring the speed of segmentation (--quick skips this)')
     speed = measure_us_per_voxel()
-  found = inspect.inspect_stack(args.source, us_per_voxel=speed)
+  findings = inspect.inspect_stack(args.source, us_per_voxel=speed)
   if args.png:
-    picture = inspect_figure.inspect_figure(found, inspect.cuts(args.source))
-    args.png.write_bytes(figures.to_png(picture))
-  print(json.dumps(found) if args.json else inspect.describe(found))
+    figure = inspect_figure.inspect_figure(findings, inspect.cuts(args.source))
+    args.png.write_bytes(figures.to_png(figure))
+  print(json.dumps(findings) if args.json else inspect.describe(findings))
 
 
 def _import(args, _):
@@ -172,7 +178,7 @@ def _prep(args, _):
 
 
 def _sizes(args, sizes):
-  """Sizes, with those replaced that were given."""
+  """Replaces the sizes that were given as flags."""
   given = {key: getattr(args, key) for key in sizes._fields}
   return sizes._replace(**{key: n for key, n in given.items() if n is not None})
 
@@ -193,7 +199,7 @@ def _export_regions(args, _):
   from fibjax.datasets import collect
   places, sizes = proposals.load_places(args.places)
   exchange.export_regions(collect.open_named(args.volume), places, args.out,
-                            sizes=_sizes(args, sizes), experts=args.experts.split(','))
+                          sizes=_sizes(args, sizes), experts=args.experts.split(','))
   print(args.out / 'README.txt')
 
 
@@ -201,19 +207,19 @@ def _import_regions(args, _):
   from fibjax.annotation import exchange
   from fibjax.annotation.regions import import_regions
   if args.masks is not None:
-    found = import_regions(args.source, args.masks, args.profile, args.out)
-    print(json.dumps({'rows': len(found.volume), 'volumes': sorted(set(found.volume))}))
+    regions = import_regions(args.source, args.masks, args.profile, args.out)
+    print(json.dumps({'rows': len(regions.volume),
+                      'volumes': sorted(set(regions.volume))}))
   elif args.source.is_dir():
-    print(json.dumps(exchange.import_annotations(args.source, args.profile,
-                                                   args.out)))
+    print(json.dumps(exchange.import_annotations(args.source, args.profile, args.out)))
   else:
     raise InputError('regions import', got=f'{args.source} alone',
                      expected='a folder of `regions export`, or a table and masks',
-                     remedy='name the masks of the table as well')
+                     remedy='give the masks of the table as the second path')
 
 
 def _simulate(args, _):
   from fibjax.datasets import simulated
   simulated.simulate(args.preset, args.shape, args.seed, args.artefacts, args.out,
-                    geometry=simulated.read_geometry(args.geometry, args.solid_code),
-                    geometry_scale=args.geometry_scale, annotator=args.annotator)
+                     geometry=simulated.read_geometry(args.geometry, args.solid_code),
+                     geometry_scale=args.geometry_scale, annotator=args.annotator)

@@ -1,8 +1,6 @@
 """Rules for the values of settings, alone and in combination."""
 from fibjax.errors import did_you_mean
 
-_SIZES = tuple(f'{16 * n + 1}x{n_z}' for n_z in range(1, 12, 2) for n in range(2, 8))
-
 
 def rules(config):
   """Yields (key, value, whether the rule holds, expectation) of every rule."""
@@ -17,6 +15,12 @@ def rules(config):
     value = config[section][key]
     return f'{section}.{key}', value, low <= value <= high, f'{low} to {high}'
 
+  for part in (_data_rules, _training_rules, _forest_rules, _study_rules,
+               _segmentation_rules):
+    yield from part(config, one_of, within)
+
+
+def _data_rules(config, one_of, within):
   data = config.data
   yield one_of('data', 'artefacts', ('none', 'mild', 'real'))
   yield within('data', 'shine_through', 0, 10)
@@ -35,14 +39,19 @@ def rules(config):
          and all(f >= 0 for f in fractions) and abs(sum(fractions) - 1) < 1e-6,
          'three shares that add up to 1')
   yield one_of('prepare', 'scale', ('dtype', 'minmax_volume'))
-  yield from _training_rules(config, one_of, within)
-  yield one_of('forest', 'features', ('F1', 'F2', 'F3'))
-  yield within('forest', 'trees', 1, 10000)
-  yield ('forest.min_leaves', config.forest.min_leaves,
-         min(config.forest.min_leaves, default=0) > 0, 'positive integers')
-  sizes = config.sweep.sizes
-  yield ('sweep.sizes', sizes, set(sizes) <= set(_SIZES) and len(set(sizes)) == len(
-      sizes), f'different ones of {", ".join(_SIZES)}')
+
+
+def _forest_rules(config, one_of, within):
+  del one_of, within
+  forest = config.forest
+  yield ('forest.features', forest.features, forest.features in ('F1', 'F2', 'F3'),
+         'one of F1, F2, F3')
+  yield 'forest.trees', forest.trees, 1 <= forest.trees <= 10000, '1 to 10000'
+  yield ('forest.min_leaves', forest.min_leaves,
+         min(forest.min_leaves, default=0) > 0, 'positive integers')
+
+
+def _study_rules(config, one_of, within):
   yield within('sweep', 'members', 1, 99999)
   yield one_of('sweep', 'draw', ('seeds', 'random'))
   yield one_of('sweep', 'weights', ('best', 'average'))
@@ -62,6 +71,9 @@ def rules(config):
   yield within('study', 'painted', 2, 10000)
   yield within('study', 'painted_share', 0.001, 1)
   yield within('study', 'correction', 0, 1)
+
+
+def _segmentation_rules(config, one_of, within):
   yield one_of('segment', 'mode', ('auto', 'dense', 'patch'))
   yield within('postprocess', 'sigma_px', 0, 50)
   yield within('postprocess', 'threshold', 0, 0.9999)

@@ -1,4 +1,4 @@
-"""The data source 'simulate': a film per preset, with regions annotated on it (§7)."""
+"""The data source 'simulate' (§7): a film per preset, with annotated regions."""
 import shutil
 from pathlib import Path
 
@@ -13,37 +13,36 @@ from fibjax.simulation.annotator import annotate, annotate_stack
 from fibjax.system import files, progress
 from fibjax.volumes.volume import Volume, new_volume, open_volume, read_box, write_box
 
-_AROUND_PX = 30  # what an expert sees around a region (annotator.py)
+_AROUND_PX = 30  # surroundings of a region that an expert sees (annotator.py)
 
 
 def read_geometry(path, solid_code: int | None = None) -> np.ndarray | None:
-  """Reads a real volume to simulate a film of.
+  """Reads the geometry of a real volume for a simulated film.
 
   Args:
-    path: file of codes, 0 pore and 1 solid; None gives None.
-    solid_code: the code of the solid among any others.
+    path: file of codes, 0 pore and 1 solid; None for a random geometry.
+    solid_code: code of the solid in a file with other codes; all others are pore.
 
   Returns:
-    uint8 [z, y, x], 1 = solid.
+    uint8 [z, y, x], 1 = solid; None without a path.
 
   Raises:
-    InputError: as `label_images.read_masks`; for other codes, or no voxel of
-      solid_code.
+    InputError: as `label_images.read_masks`, for codes other than 0 and 1, without a
+      voxel of solid_code, or for a solid_code without a path.
   """
   if path is None:
     if solid_code is not None:
-      raise InputError('--solid_code', got=solid_code, expected='--geometry with it',
-                       remedy='give --geometry=FILE, or leave it out')
+      raise InputError('--solid_code', got=solid_code, expected='--geometry as well',
+                       remedy='add --geometry=FILE, or omit --solid_code')
     return None
   codes_zyx = label_images.read_masks(path)
-  found = np.unique(codes_zyx).tolist()
-  known = solid_code in found if solid_code is not None else set(found) <= {0, 1}
-  if not known:
-    shown = ', '.join(map(str, found[:8])) + (', ...' if len(found) > 8 else '')
-    raise InputError(str(path), got=f'codes {shown}',
+  codes = np.unique(codes_zyx).tolist()
+  if not (set(codes) <= {0, 1} if solid_code is None else solid_code in codes):
+    listed = ', '.join(map(str, codes[:8])) + (', ...' if len(codes) > 8 else '')
+    raise InputError(str(path), got=f'codes {listed}',
                      expected='0 (pore) and 1 (solid)' if solid_code is None
-                     else f'{solid_code}, the solid, among them',
-                     remedy='name the code of the solid with --solid_code')
+                     else f'{solid_code} (solid) among them',
+                     remedy='give the code of the solid with --solid_code')
   return (codes_zyx == (1 if solid_code is None else solid_code)).astype(np.uint8)
 
 
@@ -52,16 +51,18 @@ def simulate(preset: str, shape_zyx, seed: int, artefacts: str, folder, *,
              shine_through: float = 1., annotator: bool = False) -> None:
   """Writes a simulated film: folder/truth.ome.zarr and folder/raw.ome.zarr.
 
-  raw comes last and vouches for the rest: what a killed call left is made again.
+  raw is written last, so that its presence marks the film as complete. Incomplete
+  volumes of an interrupted call are replaced.
 
   Args:
-    preset, shape_zyx, seed, artefacts, geometry, geometry_scale, shine_through: as for
+    preset, shape_zyx, seed, artefacts, geometry, geometry_scale, shine_through: as in
       `films.simulate_film`.
-    folder: folder to write to; made if need be.
-    annotator: also write folder/annotated.ome.zarr, one expert's labels (uint8).
+    folder: folder to write to, created if necessary.
+    annotator: whether to write the labels of an imperfect expert as well
+      (folder/annotated.ome.zarr, uint8).
 
   Raises:
-    InputError: as `films.simulate_film`; when folder holds a film already.
+    InputError: as `films.simulate_film`, or when folder has a film already.
   """
   folder = Path(folder)
   files.check_absent(folder / 'raw.ome.zarr')
@@ -71,25 +72,27 @@ def simulate(preset: str, shape_zyx, seed: int, artefacts: str, folder, *,
   arrays = {'truth': film.truth_zyx, 'raw': film.image_zyx}
   if annotator:
     arrays = {'annotated': annotate_stack(film.truth_zyx, seed), **arrays}
-  for kind in ('truth.ome.zarr', 'annotated.ome.zarr', 'annotated.ome.zarr.partial'):
-    shutil.rmtree(folder / kind, ignore_errors=True)
-  for kind, array_zyx in arrays.items():
-    with new_volume(folder / f'{kind}.ome.zarr', array_zyx.shape,
-                            array_zyx.dtype, film.voxel_size_zyx_nm, fill_value=None,
-                            attributes={'simulation': film.meta}) as volume:
+  for leftover in ('truth.ome.zarr', 'annotated.ome.zarr',
+                   'annotated.ome.zarr.partial'):
+    shutil.rmtree(folder / leftover, ignore_errors=True)
+  for name, array_zyx in arrays.items():
+    with new_volume(folder / f'{name}.ome.zarr', array_zyx.shape, array_zyx.dtype,
+                    film.voxel_size_zyx_nm, fill_value=None,
+                    attributes={'simulation': film.meta}) as volume:
       write_box(volume, (0, 0, 0), array_zyx)
 
 
 def _open_films(request: Request) -> dict[str, Volume]:
-  data, films = request.data, {}
+  """Opens the films of a run, simulated first where they are missing."""
+  data, volumes = request.data, {}
   for index, name in enumerate(data.presets):
     raw = request.run.raw(name)
     if not raw.exists():
       simulate(name, data.shape_zyx, data.seed + index, data.artefacts, raw.parent,
                shine_through=data.shine_through)
       progress.say(f'simulated {name}')
-    films[name] = open_volume(raw)
-  return films
+    volumes[name] = open_volume(raw)
+  return volumes
 
 
 def _annotate_films(request: Request, volumes: dict[str, Volume]) -> Regions:
@@ -106,10 +109,10 @@ SOURCE = Source(_open_films, _annotate_films, _describe, is_simulated=True)
 
 
 def _annotate_film(request: Request, name: str, index: int) -> Regions:
-  """Regions at random places of a film, each split in its own range of depth.
+  """Annotates regions at random places of a film, each split in a range of depth.
 
-  The splits get shares of the slices from the top down, so that no neighbourhood
-  reaches into the slices of another split (the aim of 'blocked', §1.3).
+  The splits get fractions of the slices from the top down, so that no neighbourhood
+  reaches into the slices of another split (as intended by 'blocked', §1.3).
   """
   data, window_zyx = request.data, request.window_zyx
   half = window_zyx[0] // 2
@@ -121,7 +124,7 @@ def _annotate_film(request: Request, name: str, index: int) -> Regions:
              for window, extent in zip(window_zyx[1:], (height, width), strict=True)]
   if min(margins) < 0 or min(np.diff(edges)) < window_zyx[0]:
     raise InputError('config.data.shape_zyx', got=tuple(data.shape_zyx),
-                     expected=f'room for regions of {data.region_px} px and '
+                     expected=f'space for regions of {data.region_px} px and '
                      f'{window_zyx[0]} slices per split',
                      remedy='enlarge it or lower config.data.region_px')
   positions, masks, splits = [], [], []
@@ -141,7 +144,11 @@ def _annotate_film(request: Request, name: str, index: int) -> Regions:
 
 
 def _votes(truth: Volume, start, side_px: int, experts: int, seed) -> list[np.ndarray]:
-  """[y, x] masks of a region by each expert; the truth where there is none."""
+  """Masks [y, x] of a region, one per expert; without experts, the truth.
+
+  Experts draw a region together with its surroundings, since outlines near the border
+  depend on what lies beyond it.
+  """
   z, y, x = start
   top, left = min(y, _AROUND_PX), min(x, _AROUND_PX)
   stop = [min(a + side_px + _AROUND_PX, n)

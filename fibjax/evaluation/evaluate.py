@@ -1,8 +1,8 @@
-"""Evaluation of a run on its annotated regions, and on the truth where it is known.
+"""Evaluation of a run on annotated regions, and on the truth where it is known.
 
 Confusion counts are pooled over the voxels of a split, never averaged over regions
-(§1.8), before (score > 0.5) and after post-processing; porosities are compared region
-by region (§1.11).
+(§1.8), both before (score > 0.5) and after post-processing. Porosities are compared
+region by region (§1.11).
 """
 import numpy as np
 
@@ -16,10 +16,16 @@ from fibjax.volumes.volume import Volume, read_box
 
 
 def crop_region(volume: Volume, regions: Regions, r: int, margin_px: int):
-  """Reads region r of a volume with a margin, cut at the volume's faces.
+  """Reads region r of a volume with a margin that is cut at the volume's faces.
+
+  Args:
+    volume: the volume that the region lies in.
+    regions: annotated regions.
+    r: index of the region.
+    margin_px: margin in y and x on each side, voxels.
 
   Returns:
-    [y, x] array, and the region's first voxel in it.
+    [y, x] array, and the position (y, x) of the region's first voxel in it.
   """
   z, y, x = (int(axis[r]) for axis in (regions.z, regions.y, regions.x))
   start = (z, max(y - margin_px, 0), max(x - margin_px, 0))
@@ -31,19 +37,19 @@ def crop_region(volume: Volume, regions: Regions, r: int, margin_px: int):
 def evaluate(prepared: dict[str, Volume], regions: Regions, scores: dict[str, Volume],
              segmentations: dict[str, Volume], truths: dict[str, Volume | None],
              seed: int) -> tuple[dict, str]:
-  """Computes all numbers of a run.
+  """Computes all metrics of a run.
 
   Args:
     prepared: grey volumes by name.
     regions: annotated regions of all splits.
-    scores: P(solid) by name.
+    scores: volumes of P(solid) by name, or of labels from a classical method.
     segmentations: post-processed labels by name.
     truths: labels of every voxel by name, None where only regions are known.
-    seed: of the bootstrap over regions.
+    seed: seed of the bootstrap over regions.
 
   Returns:
-    The content of metrics.json without 'postprocess', and of porosities.csv: one row
-    per region.
+    The content of metrics.json without 'postprocess', and that of porosities.csv, one
+    row per region.
   """
   rows = [_region_row(regions, r, scores, segmentations)
           for r in range(len(regions.volume))]
@@ -73,6 +79,7 @@ def evaluate(prepared: dict[str, Volume], regions: Regions, scores: dict[str, Vo
 
 
 def _region_row(regions: Regions, r: int, scores, segmentations) -> dict:
+  """Porosities and confusion counts of a region."""
   name, mask_yx = regions.volume[r], region_mask(regions, r)
   score_yx, _ = crop_region(scores[name], regions, r, 0)
   label_yx, _ = crop_region(segmentations[name], regions, r, 0)
@@ -87,32 +94,35 @@ def _region_row(regions: Regions, r: int, scores, segmentations) -> dict:
 
 
 def _intervals(rows, seed: int, level: float = 0.95, samples: int = 10_000) -> dict:
-  """Bootstrap over regions of the scores after post-processing: name -> [low, high].
+  """Bootstrap intervals over regions, after post-processing: name -> [low, high].
 
-  Empty for fewer than two regions. Regions are drawn volume by volume.
+  Regions are resampled within their volume. Empty for fewer than two regions.
   """
   if len(rows) < 2:
     return {}
   weights_dr = comparison.resample([row['volume'] for row in rows], seed, samples)
-  found = comparison.overlap_scores(np.tensordot(
+  # Weighted sums of the counts first, scores afterwards: pooled, as in the point value.
+  scores = comparison.overlap_scores(np.tensordot(
       weights_dr, np.stack([row['after'] for row in rows]), 1))
   return {name: np.nanquantile(values, [(1 - level) / 2, (1 + level) / 2]).tolist()
-          for name, values in found.items()}
+          for name, values in scores.items()}
 
 
 def _reliability(regions: Regions, scores: dict[str, Volume]) -> dict:
-  """How good the scores of the test regions are as probabilities."""
+  """Calibration of the scores of the test regions as probabilities."""
   tested = select_regions(regions, split='test')
-  count = range(len(tested.volume))
-  scores_n, labels_n = (np.concatenate([part.ravel() for part in parts]) for parts in (
-      [crop_region(scores[tested.volume[r]], tested, r, 0)[0] for r in count],
-      [region_mask(tested, r) for r in count]))
+  indices = range(len(tested.volume))
+  scores_n, labels_n = (
+      np.concatenate([image_yx.ravel() for image_yx in images]) for images in (
+          [crop_region(scores[tested.volume[r]], tested, r, 0)[0] for r in indices],
+          [region_mask(tested, r) for r in indices]))
   table = calibration.reliability(scores_n, labels_n)
   return {**calibration.summarise(scores_n, labels_n),
           **{name: values.tolist() for name, values in table._asdict().items()}}
 
 
 def _pooled(rows, split: str, name: str | None) -> dict:
+  """Metrics of a split before and after post-processing, of a volume or (None) all."""
   chosen = [row for row in rows if row['split'] == split
             and name in (None, row['volume'])]
   empty = np.zeros((2, 2), np.int64)
@@ -121,24 +131,34 @@ def _pooled(rows, split: str, name: str | None) -> dict:
 
 
 def _threshold_baseline(image: Volume, regions: Regions, name: str) -> dict:
-  """The best single grey threshold on the test regions, the answer in hand."""
+  """The single grey threshold that is best on the test regions themselves.
+
+  Chosen with knowledge of the labels, so an upper bound for global thresholds.
+  """
   regions = select_regions(regions, split='test', volume=name)
-  count = range(len(regions.volume))
+  indices = range(len(regions.volume))
   if (regions.masks_ryx == UNLABELLED).all():
     return {'miou': None, 'threshold': None}
   return confusion.best_global_threshold(
-      [crop_region(image, regions, r, 0)[0] for r in count],
-      [region_mask(regions, r) for r in count])
+      [crop_region(image, regions, r, 0)[0] for r in indices],
+      [region_mask(regions, r) for r in indices])
 
 
 def whole_volume(segmentation: Volume, truth: Volume | None) -> dict:
-  """Metrics over all voxels where the truth is known, else the porosity alone."""
+  """Porosity of a volume, and metrics over all voxels where the truth is known.
+
+  Args:
+    segmentation: labels, 0 pore and 1 solid.
+    truth: true labels of the same shape, or None.
+
+  Returns:
+    JSON-able: porosity_automatic, and with a truth also truth (metrics).
+  """
   counts, pores, total = np.zeros((2, 2), np.int64), 0, 0
   for start, stop in blockwise.shard_boxes(segmentation):
     labels_zyx = read_box(segmentation, start, stop)
     pores, total = pores + int((labels_zyx == 0).sum()), total + labels_zyx.size
     if truth is not None:
-      counts = counts + confusion.confusion(read_box(truth, start, stop),
-                                          labels_zyx)
+      counts = counts + confusion.confusion(read_box(truth, start, stop), labels_zyx)
   result = {'porosity_automatic': pores / total}
   return result if truth is None else result | {'truth': confusion.summarise(counts)}

@@ -1,9 +1,9 @@
-"""Scores of networks on annotated regions: post-processing, calibration, counts.
+"""Scores of networks on annotated regions: post-processing, calibration, metrics.
 
-Ensembles and comparisons need many networks on the same few regions. These are scored
-with the margin that post-processing sees, without a score volume for each network.
-Arrays are [r, y, x], smaller regions filled up to the largest; labels 0 pore, 1 solid,
-255 unlabelled.
+Ensembles and comparisons need many networks on the same few regions. Only the regions
+are scored, with the margin that post-processing needs, so no network needs a score
+volume. Arrays are [r, y, x], smaller regions padded to the largest one; labels 0 pore,
+1 solid, 255 unlabelled.
 """
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,13 +20,15 @@ _MEMORY_GB = 1.5  # for the tiles of a region
 
 
 class Setting(NamedTuple):
-  """What networks are measured on.
+  """Regions and settings with which networks are measured.
 
   Attributes:
-    val, test: regions for choosing, and regions for reporting.
+    val: regions on which post-processing and temperature are chosen.
+    test: regions on which metrics are reported.
     postprocess: config.postprocess.
-    margin_px: of scores around a region.
-    prior_offset: what logits lack of the natural prior.
+    margin_px: margin of the scores around a region, voxels.
+    prior_offset: log odds of the true class fractions relative to those seen in
+      training (`calibration.prior_offset`); 0 unless training was balanced.
   """
   val: Regions
   test: Regions
@@ -40,7 +42,7 @@ def make_setting(postprocess_settings, balanced: bool, regions: Regions) -> Sett
 
   Args:
     postprocess_settings: config.postprocess.
-    balanced: whether training weighed both classes alike.
+    balanced: whether training weighted both classes equally.
     regions: annotated regions of all splits.
   """
   train, val, test = (select_regions(regions, split=split)
@@ -53,7 +55,14 @@ def make_setting(postprocess_settings, balanced: bool, regions: Regions) -> Sett
 
 def score_regions(scorers: Sequence[Scorer], prepared: dict[str, Volume],
                   regions: Regions, margin_px: int) -> np.ndarray:
-  """Scores all regions by each scorer, with a margin, mirrored at the faces.
+  """Scores all regions with each scorer.
+
+  Args:
+    scorers: scorers of networks, m of them.
+    prepared: prepared volumes by name.
+    regions: regions to score.
+    margin_px: margin in y and x around a region, voxels; beyond the faces of a volume
+      it is mirrored.
 
   Returns:
     [m, r, H + 2 margin, W + 2 margin] float32 P(solid).
@@ -75,16 +84,16 @@ def score_regions(scorers: Sequence[Scorer], prepared: dict[str, Volume],
 
 def measure(setting: Setting, val_ryx: np.ndarray,
             test_ryx: np.ndarray) -> tuple[dict, comparison.Counts]:
-  """Judges a network by its scores, with post-processing and temperature of its own.
+  """Measures a network with post-processing and temperature chosen for it.
 
   Args:
-    setting: regions.
-    val_ryx: scores of the validation regions with their margins: these choose sigma,
-      threshold and temperature.
-    test_ryx: the same of the test regions.
+    setting: regions and post-processing.
+    val_ryx: scores of the validation regions with their margins, on which sigma,
+      threshold and temperature are chosen.
+    test_ryx: scores of the test regions with their margins.
 
   Returns:
-    JSON-able scores on the test regions, and the counts that they come from.
+    JSON-able metrics on the test regions, and the counts from which they are computed.
   """
   margin, settings = setting.margin_px, setting.postprocess
   sigma_px, threshold = tune(setting, val_ryx)
@@ -93,7 +102,7 @@ def measure(setting: Setting, val_ryx: np.ndarray,
                                             setting.prior_offset)
   masks, scores, counts, boundaries = [], [], [], []
   for r, score_yx in enumerate(test_ryx):
-    score_yx = _of_region(setting.test, r, score_yx, margin)
+    score_yx = _unpadded(setting.test, r, score_yx, margin)
     masks.append(region_mask(setting.test, r))
     labels_yx = postprocess.double_threshold(score_yx, sigma_px, threshold,
                                              settings.kernel)
@@ -107,55 +116,61 @@ def measure(setting: Setting, val_ryx: np.ndarray,
       tuple(setting.test.volume), np.stack(counts), np.stack(boundaries),
       comparison.count_bins(scores, masks), comparison.count_bins(calibrated, masks))
   test_n, calibrated_n, labels_n = (
-      np.concatenate([part.ravel() for part in parts])
-      for parts in (scores, calibrated, masks))
+      np.concatenate([image_yx.ravel() for image_yx in images])
+      for images in (scores, calibrated, masks))
   before = confusion.summarise(confusion.confusion(
       labels_n, (test_n > 0.5).astype(np.uint8)))
   after = {name: float(value[0])
            for name, value in comparison.scores_of(test_counts).items()}
-  raw, later = (calibration.summarise(scores_n, labels_n)
-                for scores_n in (test_n, calibrated_n))
+  uncalibrated_metrics, calibrated_metrics = (
+      calibration.summarise(scores_n, labels_n)
+      for scores_n in (test_n, calibrated_n))
   return {'miou_before': before['miou'], 'miou_after': after['miou'],
           **{name: after[name] for name in ('accuracy', 'porosity_error',
                                             'boundary_f1')},
-          **{name: float(raw[name]) for name in ('ece', 'brier', 'nll')},
-          **{f'{name}_calibrated': float(later[name])
+          **{name: float(uncalibrated_metrics[name])
+             for name in ('ece', 'brier', 'nll')},
+          **{f'{name}_calibrated': float(calibrated_metrics[name])
              for name in ('ece', 'brier', 'nll')},
           'temperature': float(temperature), 'sigma_px': float(sigma_px),
           'threshold': float(threshold),
-          'reliability': {name: [part.tolist() for part in calibration.reliability(
-              scores_n, labels_n)]
-                          for name, scores_n in (('before', test_n),
-                                                 ('after', calibrated_n))}}, test_counts
+          'reliability': {
+              name: [column.tolist()
+                     for column in calibration.reliability(scores_n, labels_n)]
+              for name, scores_n in (('before', test_n), ('after', calibrated_n))}
+          }, test_counts
 
 
 def tune(setting: Setting, val_ryx: np.ndarray) -> tuple[float, float]:
-  """Chooses sigma (px) and threshold on the validation regions, unless they are fixed.
+  """Chooses sigma and threshold on the validation regions unless they are fixed.
 
   Args:
-    setting: regions.
+    setting: regions and post-processing.
     val_ryx: scores of the validation regions with their margins.
+
+  Returns:
+    sigma in pixels, and the threshold.
   """
   settings, margin = setting.postprocess, setting.margin_px
   if not settings.tune:
     return settings.sigma_px, settings.threshold
   best = postprocess.tune(
-      [postprocess.RegionScore(_of_region(setting.val, r, score_yx, margin),
+      [postprocess.RegionScore(_unpadded(setting.val, r, score_yx, margin),
                                region_mask(setting.val, r), (margin, margin))
        for r, score_yx in enumerate(val_ryx)], kernel=settings.kernel)
   return best.sigma_px, best.threshold
 
 
-def _of_region(regions: Regions, r: int, score_yx, margin: int):
-  """A region's scores with its margin: regions smaller than the largest are filled."""
+def _unpadded(regions: Regions, r: int, score_yx, margin: int):
+  """Scores of a region with its margin, without the padding to the largest region."""
   height, width = (int(sizes[r]) for sizes in (regions.heights, regions.widths))
   return score_yx[:height + 2 * margin, :width + 2 * margin]
 
 
 def _labelled(regions: Regions, scores_ryx, margin: int):
-  """Scores and labels of all regions, flat."""
+  """Scores and labels of the voxels of all regions without margins, [n] each."""
   inside = slice(margin, -margin or None)
-  return tuple(np.concatenate(parts) for parts in zip(*(
-      (_of_region(regions, r, score_yx, margin)[inside, inside].ravel(),
+  return tuple(np.concatenate(arrays) for arrays in zip(*(
+      (_unpadded(regions, r, score_yx, margin)[inside, inside].ravel(),
        region_mask(regions, r).ravel())
       for r, score_yx in enumerate(scores_ryx)), strict=True))

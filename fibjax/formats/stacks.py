@@ -108,6 +108,12 @@ def read_stack(path, *, axes: str | None = None, dataset: str | None = None,
   Raises:
     InputError: for a stack that is missing, empty, incomplete, damaged, of mixed size
       or type, not grey, not finite, or of unknown label codes; names the file.
+
+  Example:
+    >>> import fibjax
+    >>> image_zyx, voxel_size_zyx_nm = fibjax.read_stack('film.tif')
+    >>> image_zyx.shape, image_zyx.dtype.name, voxel_size_zyx_nm
+    ((36, 64, 64), 'uint16', (50.0, 10.0, 10.0))
   """
   given = check_voxel_size(str(path), voxel_size_zyx_nm)
   with open_stack(path, dataset=dataset, axes=axes) as stack:
@@ -136,6 +142,14 @@ def write_stack(path, image_zyx: np.ndarray, voxel_size_zyx_nm=None, *,
     InputError: when path exists or cannot be written; for an array of another rank,
       without voxels or of a dtype the format does not have; for a bad voxel size, or a
       label without a code.
+
+  Example:
+    >>> import fibjax, numpy
+    >>> pore_zyx = numpy.zeros((2, 3, 4), bool)
+    >>> fibjax.write_stack('pores.h5', pore_zyx, (50, 10, 10)).name
+    'pores.h5'
+    >>> fibjax.read_stack('pores.h5').voxel_size_zyx_nm
+    (50.0, 10.0, 10.0)
   """
   image_zyx = np.asarray(image_zyx)
   if image_zyx.ndim != 3:

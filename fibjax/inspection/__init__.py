@@ -1,1 +1,1 @@
-"""Problems of a stack, found before any computing."""
+"""Inspection of a raw stack: detects problems before any computing."""

@@ -1,14 +1,14 @@
-"""Judges the statistics of a stack: rules, each with the remedy of what it finds.
+"""Findings about a stack: rules on its statistics, each with a remedy.
 
 A finding is {what, where, z, measured, severity, remedy}. `what` is one of a few fixed
-phrases; `z` lists the slices concerned, from 0, and is empty where it is all of them;
-`severity` is 'error' (the stack cannot be used so), 'warning' (it costs quality) or
-'note' (good to know).
+phrases; `z` lists the slices concerned, from 0, and is empty when all are; `severity`
+is 'error' (the stack cannot be used as it is), 'warning' (it costs quality) or 'note'
+(good to know).
 
-A slice is judged against the rest of its stack: a value is unusual when it is six
-robust standard deviations from those around it and, besides, further than a limit
-below. So neither noise nor a very even stack raises a finding. Grey values are compared
-with the contrast, the range of the grey values from 5 to 95 %.
+A slice is compared with the other slices: a value is unusual when it differs from those
+around it by six robust standard deviations and also by more than a limit listed below.
+So neither noise nor a very even stack raises a finding. Grey values are compared with
+the contrast, the range of the grey values from 5 to 95 %.
 """
 import math
 from typing import NamedTuple
@@ -21,8 +21,8 @@ from fibjax.inspection.statistics import Statistics
 from fibjax.metrics.labels import PORE, SOLID
 
 _SIGMAS = 6.0
-_AROUND = 11              # slices that a slice is compared with
-_SATURATED = 1e-3         # share of the voxels
+_AROUND = 11              # number of slices that a slice is compared with
+_SATURATED = 1e-3         # share of voxels at an extreme value
 _OUTLIER = 3.0            # ranges (0.1 to 99.9 %) beyond the range
 _SMALL_RANGE = 0.1        # of the dtype's range in use
 _JUMP = 0.1               # of the contrast, from one slice to the next
@@ -30,19 +30,20 @@ _FLICKER = 0.02           # of the contrast, sd
 _TREND = 0.2              # of the contrast, over the stack
 _GRADIENT = 0.05          # of the contrast, over the image
 _STRIPES = 0.01           # of the contrast, rms
-# Structures change from slice to slice and so move their mean; the less, the larger the
-# image: each limit is the larger of a number and another over the side of the image.
+# Structures change from slice to slice, which changes the statistics, less so in larger
+# images: each limit is the larger of the first number and the second over the side of
+# the image in px.
 _UNLIKE = (0.25, 64.0)     # of atanh(correlation), below the usual
 _ALIKE = (0.5, 128.0)      # above it
 _SHIFT_PX = (4.0, 1000.0)  # px, of a single slice
 _JITTER_PX = (0.5, 800.0)  # px, sd from slice to slice
 _STEADY_PX = (0.5, 400.0)  # px per slice
-_ERRORS = 5.0             # a gradient or stripes are this many errors from none
-_PIXELS_NM = (0.5, 2000.0)
+_ERRORS = 5.0             # standard errors by which gradients or stripes differ from 0
+_PIXELS_NM = (0.5, 2000.0)  # plausible voxel sizes
 
 
 class Facts(NamedTuple):
-  """What is known of a stack without its pixels.
+  """Properties of a stack that do not depend on its pixels.
 
   Attributes:
     shape: z, y, x.
@@ -56,73 +57,73 @@ class Facts(NamedTuple):
   names: list[str]
 
 
-def judge(found: Statistics, facts: Facts, needs: dict | None) -> list[dict]:
-  """Applies every rule; a label volume is not judged as an image.
+def judge(stack: Statistics, facts: Facts, needs: dict | None) -> list[dict]:
+  """Applies all rules; a label volume is not judged as an image.
 
   Args:
-    found: statistics of the stack.
-    facts: of the same stack.
-    needs: `inspect.estimate_needs`, or None.
+    stack: statistics of the stack.
+    facts: properties of the same stack.
+    needs: result of `inspect.estimate_needs`, or None.
 
   Returns:
     Findings, those of the whole stack first.
   """
   findings = [*_voxel_size(facts), *_needs(needs)]
-  if read_labels(found.codes):
-    findings += _labels(found)
-  elif found.grey_n.size and contrast_of(found) > 0:
-    findings += [*_range(found, facts), *_brightness(found, facts),
-                 *_gradients(found), *_stripes(found)]
+  if read_labels(stack.codes):
+    findings += _labels(stack)
+  elif stack.grey_n.size and contrast_of(stack) > 0:
+    findings += [*_range(stack, facts), *_brightness(stack, facts),
+                 *_gradients(stack), *_stripes(stack)]
   if facts.shape[0] == 1:
     findings.append(_finding(
         'single slice', 'note', '1 slice',
-        'train with --config.model.n_z=1: more slices cannot be seen'))
-  return findings + [*_pixels(found, facts), *_order(found, facts),
-                     *_shifts(found, facts)]
+        'train with --config.model.n_z=1: there are no other slices to see'))
+  return findings + [*_pixels(stack, facts), *_order(stack, facts),
+                     *_shifts(stack, facts)]
 
 
 def read_labels(codes: dict | None) -> dict | None:
-  """The label codes of a stack and the profiles they fit, or None for an image.
+  """The codes of a label volume and the tables they fit; None for an image.
 
   Args:
     codes: value -> share, as in Statistics.
 
   Returns:
-    None, or {codes: {code: share}, profiles: names}; a profile fits when it knows all
-    codes and they hold both pore and solid.
+    None, or {codes: {code: share}, profiles: keys of LABEL_CODES}; a table fits when it
+    has all codes and they include both pore and solid.
   """
   if not codes or len(codes) < 2:
     return None
-  profiles = [name for name, known in LABEL_CODES.items() if set(codes) <= set(known)
+  programs = [name for name, known in LABEL_CODES.items() if set(codes) <= set(known)
               and {PORE, SOLID} <= {known[code] for code in codes}]
   return {'codes': {f'{code:g}': share for code, share in codes.items()},
-          'profiles': profiles}
+          'profiles': programs}
 
 
-def contrast_of(found: Statistics) -> float:
+def contrast_of(stack: Statistics) -> float:
   """Range of the grey values from 5 to 95 %."""
-  if not found.grey_n.size:
+  if not stack.grey_n.size:
     return 0.0
-  low, high = np.percentile(found.grey_n, (5, 95))
+  low, high = np.percentile(stack.grey_n, (5, 95))
   return float(high) - float(low)
 
 
-def shares_at_ends(found: Statistics, dtype) -> tuple[float | None, float | None]:
+def shares_at_ends(stack: Statistics, dtype) -> tuple[float | None, float | None]:
   """Shares of the voxels at both ends of an integer type's range; None for floats."""
   if dtype.kind not in 'ui':
     return None, None
   ends = np.iinfo(dtype)
-  return (found.share_low if found.low == ends.min else 0.0,
-          found.share_high if found.high == ends.max else 0.0)
+  return (stack.share_low if stack.low == ends.min else 0.0,
+          stack.share_high if stack.high == ends.max else 0.0)
 
 
-def gradients(found: Statistics) -> tuple[tuple[float, float], tuple[float, float]]:
-  """Change of brightness over the image along y and x, and its error, grey values.
+def gradients(stack: Statistics) -> tuple[tuple[float, float], tuple[float, float]]:
+  """Change of brightness over the image along y and x, and its error, in grey values.
 
-  A straight line is fitted in each of eight bands of the coarse image; the scatter of
-  their slopes gives the error. NaN where the image is too small.
+  A straight line is fitted in each of eight bands of the coarse image; the error comes
+  from the scatter of their slopes. NaN where the image is too small.
   """
-  return tuple(_change(coarse) for coarse in (found.coarse_yx, found.coarse_yx.T))
+  return tuple(_change(coarse) for coarse in (stack.coarse_yx, stack.coarse_yx.T))
 
 
 def _change(coarse_ab) -> tuple[float, float]:
@@ -141,7 +142,7 @@ def _finding(what, severity, measured, remedy, where='the whole stack', z=()) ->
 
 
 def _at_slices(what, severity, measured, remedy, z, facts) -> list[dict]:
-  """One finding for the slices z, none for no slice."""
+  """One finding for the slices z; none where z is empty."""
   if not len(z):
     return []
   shown = ', '.join(map(str, z[:6])) + (', ...' if len(z) > 6 else '')
@@ -157,8 +158,8 @@ def _unusual(values_n, limit: float, sign: int = 0) -> np.ndarray:
   """Indices of values far from the median of those around them.
 
   Args:
-    values_n: NaN where there is none.
-    limit: smallest distance that counts.
+    values_n: NaN where unknown.
+    limit: smallest difference that counts.
     sign: 1 for values above only, -1 for below, 0 for both.
   """
   known = np.flatnonzero(np.isfinite(values_n))
@@ -172,9 +173,9 @@ def _unusual(values_n, limit: float, sign: int = 0) -> np.ndarray:
   return known[far > max(_SIGMAS * sd, limit)]
 
 
-def _limit(limits, found: Statistics) -> float:
-  """The larger of a limit and another over the side of the image."""
-  return max(limits[0], limits[1] / found.field_px)
+def _limit(limits, stack: Statistics) -> float:
+  """The larger of the first limit and the second over the side of the image."""
+  return max(limits[0], limits[1] / stack.field_px)
 
 
 def _voxel_size(facts: Facts):
@@ -206,28 +207,29 @@ def _needs(needs):
                    f'{needs["memory_here_gb"]:.1f} GB here', 'lower --memory_gb')
 
 
-def _labels(found: Statistics):
-  labels = read_labels(found.codes)
+def _labels(stack: Statistics):
+  labels = read_labels(stack.codes)
   profiles = labels['profiles']
   codes = ', '.join(f'{code} ({_percent(share)})'
                     for code, share in labels['codes'].items())
-  fits = (f'fits --profile={" or ".join(profiles)}' if profiles else 'fits no profile: '
-          'recode it, e.g. to 0 pore, 1 solid')
+  fits = (f'fits --profile={" or ".join(profiles)}' if profiles else 'fits no known '
+          'label codes: recode it, e.g. to 0 pore, 1 solid')
   yield _finding('label volume', 'note', f'codes {codes}',
                  f'use it as labels, not as an image; it {fits}')
 
 
-def _range(found: Statistics, facts: Facts):
-  for side, value, share in (('dark', found.low, found.share_low),
-                             ('bright', found.high, found.share_high)):
+def _range(stack: Statistics, facts: Facts):
+  for side, value, share in (('dark', stack.low, stack.share_low),
+                             ('bright', stack.high, stack.share_high)):
     if share > _SATURATED:
       yield _finding(f'saturated {side}', 'warning', f'{_percent(share)} of the voxels '
-                     f'at {value:g}', 'what is clipped is lost: keep annotated regions '
-                     'away from it, and lower the contrast at the microscope next time')
-  low, high = (float(v) for v in np.percentile(found.grey_n, (0.1, 99.9)))
-  beyond = max(low - found.low, found.high - high)
+                     f'at {value:g}', 'clipped values are lost: keep annotated regions '
+                     'away from them, and lower the contrast at the microscope next '
+                     'time')
+  low, high = (float(v) for v in np.percentile(stack.grey_n, (0.1, 99.9)))
+  beyond = max(low - stack.low, stack.high - high)
   if beyond > _OUTLIER * (high - low):
-    yield _finding('outliers', 'warning', f'{found.low:g} to {found.high:g}, but 99.8 '
+    yield _finding('outliers', 'warning', f'{stack.low:g} to {stack.high:g}, but 99.8 '
                    f'% within {low:g} to {high:g}', 'remove them (Fiji: Process > '
                    'Noise > Remove Outliers): they would set --config.prepare.scale='
                    'minmax_volume')
@@ -240,11 +242,11 @@ def _range(found: Statistics, facts: Facts):
                    'run with --config.prepare.scale=minmax_volume')
 
 
-def _brightness(found: Statistics, facts: Facts):
+def _brightness(stack: Statistics, facts: Facts):
   """Jumps, flicker and trend of the slices' brightness."""
-  contrast = contrast_of(found)
-  seen = np.flatnonzero(~found.constant_z & np.isfinite(found.brightness_z))
-  values = found.brightness_z[seen]
+  contrast = contrast_of(stack)
+  seen = np.flatnonzero(~stack.constant_z & np.isfinite(stack.brightness_z))
+  values = stack.brightness_z[seen]
   if len(values) < 2:
     return
   steps = np.diff(values)
@@ -268,9 +270,9 @@ def _brightness(found: Statistics, facts: Facts):
                      'fibjax prep, step brightness; annotate regions at all depths')
 
 
-def _gradients(found: Statistics):
-  contrast = contrast_of(found)
-  for axis, (change, error) in zip('yx', gradients(found), strict=True):
+def _gradients(stack: Statistics):
+  contrast = contrast_of(stack)
+  for axis, (change, error) in zip('yx', gradients(stack), strict=True):
     if abs(change) > max(_GRADIENT * contrast, _ERRORS * error):
       remedy = ('fibjax run takes it out (config.prepare.gradient, on by default)'
                 if axis == 'y' else 'normalise locally: fibjax prep, step normalise')
@@ -278,66 +280,66 @@ def _gradients(found: Statistics):
                      'of the contrast over the image', remedy)
 
 
-def _stripes(found: Statistics):
-  contrast = contrast_of(found)
+def _stripes(stack: Statistics):
+  contrast = contrast_of(stack)
   for what, (square, error), remedy in (
-      ('stripes along y', found.stripes, 'remove curtains: fibjax prep, step destripe'),
-      ('lines along x', found.lines, 'destriping works along y: turn the slices by 90 '
+      ('stripes along y', stack.stripes, 'remove curtains: fibjax prep, step destripe'),
+      ('lines along x', stack.lines, 'destriping works along y: turn the slices by 90 '
        'degrees for fibjax prep, step destripe, and back; or scan slower next time')):
     if square > max((_STRIPES * contrast) ** 2, _ERRORS * error):
       yield _finding(what, 'warning', f'{_percent(math.sqrt(square) / contrast)} of '
                      'the contrast (rms)', remedy)
 
 
-def _pixels(found: Statistics, facts: Facts):
-  """Slices that hold no image, and parts of slices that do not."""
-  bad = np.flatnonzero(found.not_finite_z)
+def _pixels(stack: Statistics, facts: Facts):
+  """Slices without an image, and borders of slices without one."""
+  bad = np.flatnonzero(stack.not_finite_z)
   yield from _at_slices(
-      'values not finite', 'error', f'{found.not_finite_z.sum()} voxels are NaN or inf',
+      'values not finite', 'error', f'{stack.not_finite_z.sum()} voxels are NaN or inf',
       'repair them or leave the slices out; fibjax import refuses them', bad, facts)
-  blank = np.flatnonzero(found.constant_z & (found.not_finite_z == 0))
+  blank = np.flatnonzero(stack.constant_z & (stack.not_finite_z == 0))
   yield from _at_slices(
       'constant slice', 'error', f'{len(blank)} slices of one value',
-      'put the lost slices back, or cut the stack there', blank, facts)
-  border = found.border_zk[~found.constant_z].max(0, initial=0)
-  if border.any() and read_labels(found.codes) is None:
+      'restore the lost slices, or cut the stack there', blank, facts)
+  border = stack.border_zk[~stack.constant_z].max(0, initial=0)
+  if border.any() and read_labels(stack.codes) is None:
     sides = ', '.join(f'{n} px {side}' for n, side in zip(
         border.tolist(), ('top', 'bottom', 'left', 'right'), strict=True) if n)
     yield _finding('constant border', 'warning', sides,
-                   'crop the slices to what all of them show')
+                   'crop the slices to the area that all of them show')
 
 
-def _order(found: Statistics, facts: Facts):
-  """Slices that occur twice, and slices that are missing."""
-  same, alike, unlike = _order_of(found)
-  of = ', '.join(f'{z} is {found.repeats_z[z]}' for z in same[:6])
+def _order(stack: Statistics, facts: Facts):
+  """Slices that occur twice, and gaps where slices are missing."""
+  same, alike, unlike = _order_of(stack)
+  of = ', '.join(f'{z} is {stack.repeats_z[z]}' for z in same[:6])
   yield from _at_slices('repeated slice', 'error', f'the same pixels: {of}',
                         'put the right slices there, or delete the copies and renumber',
                         same, facts)
   yield from _at_slices(
       'nearly repeated slice', 'warning', 'correlation with the slice before '
-      f'{_shown(found.correlation_z, alike)}, usually {_usual(found)}',
+      f'{_shown(stack.correlation_z, alike)}, usually {_usual(stack)}',
       'nothing was cut between them: delete one and renumber', alike, facts)
   yield from _at_slices(
       'jump between slices', 'warning', 'correlation with the slice before '
-      f'{_shown(found.correlation_z, unlike)}, usually {_usual(found)}',
+      f'{_shown(stack.correlation_z, unlike)}, usually {_usual(stack)}',
       'slices are missing or a cut was thicker: look for them in the raw data, or cut '
       'the stack there', unlike, facts)
 
 
-def _order_of(found: Statistics):
-  """Slices that repeat another, look like the one before, and look too unlike it."""
-  same = np.flatnonzero((found.repeats_z >= 0) & ~found.constant_z)
-  likeness = np.arctanh(np.clip(found.correlation_z, -0.9999, 0.9999))
+def _order_of(stack: Statistics):
+  """Slices that repeat another, are too similar to the one before, or too different."""
+  same = np.flatnonzero((stack.repeats_z >= 0) & ~stack.constant_z)
+  likeness = np.arctanh(np.clip(stack.correlation_z, -0.9999, 0.9999))
   likeness[same] = np.nan
-  alike = _unusual(likeness, _limit(_ALIKE, found), 1)
-  unlike = np.setdiff1d(_unusual(likeness, _limit(_UNLIKE, found), -1),
+  alike = _unusual(likeness, _limit(_ALIKE, stack), 1)
+  unlike = np.setdiff1d(_unusual(likeness, _limit(_UNLIKE, stack), -1),
                         _after(same, alike))
   return same, alike, unlike
 
 
 def _after(same, alike):
-  """Slices after a repeat; where it took the place of another, two cuts lie between."""
+  """Slices after a repeated one: if that replaced another, two cuts lie between."""
   return np.union1d(same, alike) + 1
 
 
@@ -345,20 +347,20 @@ def _shown(values_z, z) -> str:
   return ', '.join(f'{values_z[k]:.2f}' for k in z[:6])
 
 
-def _usual(found: Statistics) -> str:
-  known = found.correlation_z[np.isfinite(found.correlation_z)]
+def _usual(stack: Statistics) -> str:
+  known = stack.correlation_z[np.isfinite(stack.correlation_z)]
   return f'{np.median(known):.2f}' if known.size else 'unknown'
 
 
-def _shifts(found: Statistics, facts: Facts):
-  """Slices that moved against the others, jitter and steady drift."""
-  moved = np.flatnonzero(np.isfinite(found.shift_zk).all(1))
+def _shifts(stack: Statistics, facts: Facts):
+  """Slices that are shifted against the others, jitter, and steady drift."""
+  moved = np.flatnonzero(np.isfinite(stack.shift_zk).all(1))
   if not moved.size:
     return
-  shift_nk = found.shift_zk[moved]
-  same, alike, unlike = _order_of(found)
+  shift_nk = stack.shift_zk[moved]
+  same, alike, unlike = _order_of(stack)
   jumps = np.unique(np.concatenate(
-      [moved[_unusual(shift_nk[:, k], _limit(_SHIFT_PX, found))] for k in range(2)]))
+      [moved[_unusual(shift_nk[:, k], _limit(_SHIFT_PX, stack))] for k in range(2)]))
   jumps = np.setdiff1d(jumps, np.union1d(_after(same, alike), unlike))
   align = 'align the slices: fibjax prep, step align'
   largest = float(np.abs(shift_nk).max())
@@ -366,14 +368,14 @@ def _shifts(found: Statistics, facts: Facts):
                         'against the slice before', align, jumps, facts)
   if len(moved) < 4:
     return
-  rest_nk = shift_nk[~np.isin(moved, jumps)]
-  middle_k = np.median(rest_nk, 0)
-  sd_k = 1.4826 * np.median(np.abs(rest_nk - middle_k), 0)
-  if sd_k.max() > _limit(_JITTER_PX, found):
+  steady_nk = shift_nk[~np.isin(moved, jumps)]
+  middle_k = np.median(steady_nk, 0)
+  sd_k = 1.4826 * np.median(np.abs(steady_nk - middle_k), 0)
+  if sd_k.max() > _limit(_JITTER_PX, stack):
     yield _finding('slices not aligned', 'warning', f'{sd_k[0]:.1f} px along y and '
                    f'{sd_k[1]:.1f} px along x from slice to slice (sd)', align)
-  if np.abs(middle_k).max() > _limit(_STEADY_PX, found):
+  if np.abs(middle_k).max() > _limit(_STEADY_PX, stack):
     yield _finding('steady drift', 'note', f'{middle_k[0]:.1f} px along y and '
                    f'{middle_k[1]:.1f} px along x per slice', 'the backs of pores move '
-                   'so without any drift: look at the cuts, and if straight edges '
-                   f'lean, {align}')
+                   'like this without any drift, too: look at the cuts, and if '
+                   f'straight edges lean, {align}')

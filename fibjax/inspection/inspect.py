@@ -1,8 +1,7 @@
-"""Looks at a stack before any compute is spent and says what is wrong with it.
+"""Inspection of a stack: properties, curves along z, resources needed, problems.
 
-`inspect_stack` reads a stack once, slice by slice, and returns JSON: what the stack is,
-curves along z, what a segmentation of it needs here, and findings. It measures with
-slice_statistics.py and judges with stack_findings.py, which say how.
+`inspect_stack` reads a stack once, slice by slice, and returns JSON. statistics.py
+measures and findings.py judges; they describe the methods.
 """
 import shutil
 from pathlib import Path
@@ -17,7 +16,7 @@ from fibjax.system import memory
 from fibjax.system.cluster import HERE
 
 _PERCENTILES = (0.1, 1, 5, 25, 50, 75, 95, 99, 99.9)
-_REST_GB = 1.0  # of a process that segments, besides its tiles (measured, see README)
+_BASE_MEMORY_GB = 1.0  # of a process besides its tiles; bench/RESULTS.md has figures
 
 
 class Cuts(NamedTuple):
@@ -37,20 +36,20 @@ def inspect_stack(source, *, us_per_voxel: float | None = None, folder='.') -> d
   """Inspects a stack in one pass; at most a few slices are in memory.
 
   Args:
-    source: anything `stacks.open_stack` opens.
-    us_per_voxel: time a segmentation takes per voxel on this machine, microseconds
-      (`segment_speed.measure_us_per_voxel`); None leaves the time out.
-    folder: where results would go; its free space is looked at.
+    source: anything that `stacks.open_stack` opens.
+    us_per_voxel: time that a segmentation takes per voxel on this machine, microseconds
+      (`speed.measure_us_per_voxel`); None leaves the time out.
+    folder: where results would be written; its free space is reported.
 
   Returns:
     JSON-able dict:
       source, shape_zyx, dtype, bytes; voxel_size_zyx_nm (None per unknown axis) and
-      voxel_size_from (None: nowhere); size_zyx_um or None.
+      voxel_size_from (part of the file that states it, or None); size_zyx_um or None.
       grey: low, high, percentiles {'50': value}, contrast (95 - 5 %), share_low and
       share_high (of the voxels, at the smallest and largest value), share_dtype_low
       and share_dtype_high (at the ends of an integer type's range; None for floats),
       not_finite (voxels). None where no value is finite.
-      labels: None, or {codes: {code: share}, profiles: [names that know all codes]}.
+      labels: None, or {codes: {code: share}, profiles: [programs whose codes fit]}.
       slices: lists along z: brightness (upper quartile), spread (interquartile range),
       shift_yx_px (against the slice before), drift_yx_px (their sum), correlation.
       gradient: {'y', 'x'}: change of brightness over the image, grey values, and its
@@ -62,75 +61,75 @@ def inspect_stack(source, *, us_per_voxel: float | None = None, folder='.') -> d
     InputError: when the stack cannot be opened or read; names the file.
   """
   with open_stack(source) as stack:
-    found = measure(stack.shape, stack.read)
+    measured = measure(stack.shape, stack.read)
     facts = findings.Facts(
         shape=tuple(int(n) for n in stack.shape), dtype=np.dtype(stack.dtype),
         voxel_size_zyx_nm=tuple(stack.voxel_size_zyx_nm or (None,) * 3),
         names=[Path(name).name for name in stack.names])
     origin = stack.origin
-  labels = findings.read_labels(found.codes)
+  labels = findings.read_labels(measured.codes)
   needs = None
   if labels is None:
     needs = estimate_needs(facts.shape, facts.dtype, us_per_voxel, folder)
   size_nm = facts.voxel_size_zyx_nm
-  drift_zk = np.nancumsum(found.shift_zk, axis=0)
+  drift_zk = np.nancumsum(measured.shift_zk, axis=0)
   return {
       'source': str(source), 'shape_zyx': list(facts.shape), 'dtype': facts.dtype.name,
       'bytes': int(np.prod(facts.shape, dtype=np.int64)) * facts.dtype.itemsize,
       'voxel_size_zyx_nm': list(size_nm), 'voxel_size_from': origin,
       'size_zyx_um': None if None in size_nm else [
           n * size / 1000 for n, size in zip(facts.shape, size_nm, strict=True)],
-      'grey': _grey(found, facts.dtype), 'labels': labels,
-      'slices': {'brightness': _plain(found.brightness_z),
-                 'spread': _plain(found.spread_z),
-                 'shift_yx_px': _plain(found.shift_zk),
+      'grey': _grey(measured, facts.dtype), 'labels': labels,
+      'slices': {'brightness': _plain(measured.brightness_z),
+                 'spread': _plain(measured.spread_z),
+                 'shift_yx_px': _plain(measured.shift_zk),
                  'drift_yx_px': _plain(drift_zk),
-                 'correlation': _plain(found.correlation_z)},
+                 'correlation': _plain(measured.correlation_z)},
       'gradient': {axis: dict(zip(('change', 'error'), map(_plain, pair), strict=True))
-                   for axis, pair in zip('yx', findings.gradients(found),
+                   for axis, pair in zip('yx', findings.gradients(measured),
                                          strict=True)},
-      'stripes': _rms(found.stripes), 'lines': _rms(found.lines), 'needs': needs,
-      'findings': findings.judge(found, facts, needs)}
+      'stripes': _rms(measured.stripes), 'lines': _rms(measured.lines), 'needs': needs,
+      'findings': findings.judge(measured, facts, needs)}
 
 
 def estimate_needs(shape, dtype, us_per_voxel: float | None = None,
                    folder='.') -> dict:
-  """Estimates what `fibjax run` or `segment` of a stack takes here.
+  """Estimates the resources of `fibjax run` or `segment` on this machine.
 
-  Disk is counted without compression, which makes it less: the imported volume, the
-  prepared one and the scores (float32), the segmentation and, while it is made, two
-  volumes of bytes. Memory is that of one process and does not grow with the stack: its
-  tiles (--memory_gb) and 1 GB. The time is that of scoring, which is nearly all.
+  Disk is counted without compression, so that less is used: the imported volume, the
+  prepared one and the scores (float32), the segmentation and, temporarily, two volumes
+  of bytes. Memory is that of one process and does not grow with the stack: its tiles
+  (--memory_gb) and 1 GB. Time is that of scoring, which dominates.
 
   Args:
     shape: z, y, x.
     dtype: of the stack.
     us_per_voxel: microseconds per voxel; None: no time.
-    folder: where results would go.
+    folder: where results would be written.
 
   Returns:
-    JSON-able dict: voxels, disk_bytes by part and disk_total_bytes, disk_free_bytes,
-    memory_gb and memory_here_gb (10^9 bytes; None where the system does not tell),
-    us_per_voxel and time_s (None when not given), and `counted`, how.
+    JSON-able dict: voxels, disk_bytes by volume and disk_total_bytes, disk_free_bytes,
+    memory_gb and memory_here_gb (10^9 bytes; None where the system does not report it),
+    us_per_voxel and time_s (None when not given), and `counted`, the assumptions.
   """
   voxels = int(np.prod(shape, dtype=np.int64))
-  parts = {'volume': np.dtype(dtype).itemsize, 'prepared': 4, 'scores': 4,
-           'segmentation': 1, 'stages': 2}
-  disk_bytes = {name: voxels * size for name, size in parts.items()}
+  bytes_per_voxel = {'volume': np.dtype(dtype).itemsize, 'prepared': 4, 'scores': 4,
+                     'segmentation': 1, 'stages': 2}
+  disk_bytes = {name: voxels * size for name, size in bytes_per_voxel.items()}
   return {
       'voxels': voxels, 'disk_bytes': disk_bytes,
       'disk_total_bytes': sum(disk_bytes.values()),
       'disk_free_bytes': shutil.disk_usage(folder).free,
-      'memory_gb': HERE.memory_gb + _REST_GB,
+      'memory_gb': HERE.memory_gb + _BASE_MEMORY_GB,
       'memory_here_gb': memory.total_bytes() / 1e9,
       'us_per_voxel': us_per_voxel,
       'time_s': None if us_per_voxel is None else voxels * us_per_voxel / 1e6,
-      'counted': 'disk: uncompressed; memory: --memory_gb and the rest of a process, '
-                 'whatever the size; time: scoring by one network'}
+      'counted': 'disk: uncompressed; memory: --memory_gb and 1 GB per process; time: '
+                 'scoring by one network'}
 
 
 def cuts(source) -> Cuts:
-  """Cuts a stack through its middle in z, y and x; reads every slice once.
+  """Extracts cuts through the middle of a stack in z, y and x; reads each slice once.
 
   Raises:
     InputError: as `inspect_stack`.
@@ -147,22 +146,22 @@ def cuts(source) -> Cuts:
   return Cuts(middle, np.stack(rows), np.stack(columns), at_zyx)
 
 
-def _grey(found: Statistics, dtype) -> dict | None:
-  if not found.grey_n.size:
+def _grey(measured: Statistics, dtype) -> dict | None:
+  if not measured.grey_n.size:
     return None
-  percentiles = np.percentile(found.grey_n, _PERCENTILES)
-  low_end, high_end = findings.shares_at_ends(found, dtype)
-  return {'low': found.low, 'high': found.high,
+  percentiles = np.percentile(measured.grey_n, _PERCENTILES)
+  low_end, high_end = findings.shares_at_ends(measured, dtype)
+  return {'low': measured.low, 'high': measured.high,
           'percentiles': {f'{q:g}': float(value) for q, value in
                           zip(_PERCENTILES, percentiles, strict=True)},
-          'contrast': findings.contrast_of(found),
-          'share_low': found.share_low, 'share_high': found.share_high,
+          'contrast': findings.contrast_of(measured),
+          'share_low': measured.share_low, 'share_high': measured.share_high,
           'share_dtype_low': low_end, 'share_dtype_high': high_end,
-          'not_finite': int(found.not_finite_z.sum())}
+          'not_finite': int(measured.not_finite_z.sum())}
 
 
 def _rms(pair) -> dict | None:
-  """The rms of stripes and its error from their mean square and its error."""
+  """Rms of stripes and its error, from the mean square and its error."""
   square, error = pair
   if not np.isfinite(square):
     return None
@@ -178,33 +177,33 @@ def _plain(array):
   return float(f'{float(array):.6g}') if np.isfinite(array) else None
 
 
-def describe(found: dict) -> str:
-  """The result of `inspect_stack` in some lines: what it is, needs, and what is wrong.
+def describe(report: dict) -> str:
+  """Formats the result of `inspect_stack`: properties, resources, one line per finding.
 
   Args:
-    found: of `inspect_stack`.
+    report: as `inspect_stack` returns it.
   """
-  size = found['voxel_size_zyx_nm']
+  size = report['voxel_size_zyx_nm']
   known = ('voxel size unknown' if None in size else
            'voxels of ' + ' x '.join(f'{nm:g}' for nm in size)
-           + f' nm (from {found["voxel_size_from"]})')
-  lines = [f'{found["source"]}: {" x ".join(map(str, found["shape_zyx"]))} voxels, '
-           f'{found["dtype"]}, {found["bytes"] / 1e9:.3g} GB, {known}']
-  if found['labels']:
+           + f' nm (from {report["voxel_size_from"]})')
+  lines = [f'{report["source"]}: {" x ".join(map(str, report["shape_zyx"]))} voxels, '
+           f'{report["dtype"]}, {report["bytes"] / 1e9:.3g} GB, {known}']
+  if report['labels']:
     codes = ', '.join(f'{code} ({100 * share:.3g} %)'
-                      for code, share in found['labels']['codes'].items())
-    profiles = ', '.join(found['labels']['profiles']) or 'none'
-    lines.append(f'labels: codes {codes}; profiles that know them: {profiles}')
-  elif found['grey']:
-    grey = found['grey']
+                      for code, share in report['labels']['codes'].items())
+    profiles = ', '.join(report['labels']['profiles']) or 'none'
+    lines.append(f'labels: codes {codes}; fit --profile: {profiles}')
+  elif report['grey']:
+    grey = report['grey']
     lines.append(f'grey values {grey["low"]:g} to {grey["high"]:g}, median '
                  f'{grey["percentiles"]["50"]:g}, contrast {grey["contrast"]:g}')
-  if found['needs']:
-    needs = found['needs']
+  if report['needs']:
+    needs = report['needs']
     time = '' if needs['time_s'] is None else f', {needs["time_s"] / 60:.3g} min'
     lines.append(f'a segmentation here: {needs["memory_gb"]:.3g} GB of memory, '
                  f'{needs["disk_total_bytes"] / 1e9:.3g} GB of disk{time}')
-  for row in found['findings']:
+  for row in report['findings']:
     lines.append(f'{row["severity"]}: {row["what"]}, {row["where"]}: '
                  f'{row["measured"]}; {row["remedy"]}')
-  return '\n'.join(lines if found['findings'] else [*lines, 'nothing found wrong'])
+  return '\n'.join(lines if report['findings'] else [*lines, 'no problems found'])

@@ -1,17 +1,17 @@
-"""What one pass over a stack measures: grey values, and how each slice fits the last.
+"""Statistics of a stack from one pass: grey values, and agreement of adjacent slices.
 
-Slices are read once, in order, and two are held at a time. Extremes and profiles take
-every pixel, quantiles a regular sub-sample of them, shifts the middle of the slices at
-reduced resolution. Nothing is judged here (inspect.py does). z counts from 0;
-a value that belongs to a pair of slices stands at the later one and is NaN elsewhere.
+Slices are read once, in order; two are in memory at a time. Extremes and row and column
+means use every pixel, quantiles a regular sub-sample, shifts the middle of the slices
+at reduced resolution. findings.py judges the statistics. z counts from 0; a value of a
+pair of slices is stored at the later one and is NaN elsewhere.
 
 * Shift: the displacement of a slice's content against the slice before, from the peak
   of their cross-correlation (Guizar-Sicairos et al. 2008). Row and column means are
-  taken off first: stripes and shadows stand still while the content moves.
-* Correlation: of the same two images, overlapped by that shift.
-* Stripes: the profile of column means is taken in bands of rows. Between bands that are
-  not neighbours, profiles of a random structure have no covariance; what stripes add is
-  their variance. Lines along x are the same with rows and columns exchanged.
+  subtracted first, since stripes and shadows stay in place while the content moves.
+* Correlation: of the same two images after that shift.
+* Stripes: column means are computed in bands of rows. Between bands that are not
+  neighbours, column means of a random structure have no covariance, whereas stripes
+  contribute their variance. Lines along x: the same with rows and columns exchanged.
 """
 import hashlib
 import math
@@ -23,15 +23,15 @@ from scipy import ndimage
 from skimage.registration import phase_cross_correlation
 
 _SAMPLE_PX = 2 ** 18      # pixels of a slice that grey values are taken from
-_CODES = 16               # more different values are no labels
+_CODES = 16               # more distinct values are no labels
 _VIEW_PX = 512            # side of the images that are compared
-_FIELD_PX = 2048          # side of the middle they show
-_SMOOTH_VIEW_PX = 1.5     # their noise would hide the peak
+_FIELD_PX = 2048          # side of the central area that they show
+_SMOOTH_VIEW_PX = 1.5     # without it, noise would hide the peak
 _UPSAMPLE = 10            # shifts to a tenth of a pixel of these images
 _GRID = 16                # cells of the coarse image along y and x
-_CELL_PX = 32             # pixels of a cell along y and x that are looked at
-_BANDS = 8                # of a profile
-_MIN_BAND_PX = 16         # bands as high as a structure is wide
+_CELL_PX = 32             # pixels of a cell along y and x that are sampled
+_BANDS = 8                # of rows, for column means
+_MIN_BAND_PX = 16         # about the width of a structure
 _SMOOTH_PX = 61           # wider stripes count as shadow
 
 
@@ -127,7 +127,7 @@ def measure(shape, read, sample_size: int = 2 ** 21) -> Statistics:
 
 
 class _Row(NamedTuple):
-  """What `_describe` finds in a slice; limits hold 99 % of its grey values."""
+  """Measurements of one slice; limits enclose 99 % of its grey values."""
   brightness: float
   spread: float
   limits: tuple[float, float]
@@ -143,7 +143,7 @@ class _Row(NamedTuple):
 
 
 def _describe(slice_yx, keep: int) -> _Row:
-  """Grey values of one slice."""
+  """Measures the grey values of one slice."""
   border = _border(slice_yx)
   inner_yx = _without_border(slice_yx, border)
   not_finite = 0
@@ -185,44 +185,44 @@ def _collect(rows, codes, n_voxels, **others) -> Statistics:
 
 
 def _count_codes(slice_yx, codes):
-  """Counts of values so far, or None once they cannot be label codes."""
+  """Adds the values of a slice to the counts; None once they cannot be label codes."""
   if codes is None:
     return None
   few_n = slice_yx.ravel()[:2 ** 12]
   if np.unique(few_n).size > _CODES or (few_n != np.round(few_n)).any():
     return None
-  found, counts = np.unique(slice_yx, return_counts=True)
-  if found.size > _CODES or (found != np.round(found)).any():
+  values, counts = np.unique(slice_yx, return_counts=True)
+  if values.size > _CODES or (values != np.round(values)).any():
     return None
-  for code, count in zip(found.tolist(), counts.tolist(), strict=True):
+  for code, count in zip(values.tolist(), counts.tolist(), strict=True):
     codes[code] = codes.get(code, 0) + count
   return codes if len(codes) <= _CODES else None
 
 
 def _border(slice_yx) -> tuple[int, int, int, int]:
-  """Rows at the top and bottom and columns at left and right of one value."""
-  value = slice_yx[0, 0], slice_yx[-1, -1]
+  """Numbers of constant rows at top and bottom, and constant columns left and right."""
+  first, last = slice_yx[0, 0], slice_yx[-1, -1]
 
-  def count(lines, of):
+  def count(lines, value):
     n = 0
     for line in lines:
-      if (line != of).any():
+      if (line != value).any():
         return n
       n += 1
     return n
-  return (count(slice_yx, value[0]), count(slice_yx[::-1], value[1]),
-          count(slice_yx.T, value[0]), count(slice_yx.T[::-1], value[1]))
+  return (count(slice_yx, first), count(slice_yx[::-1], last),
+          count(slice_yx.T, first), count(slice_yx.T[::-1], last))
 
 
 def _without_border(slice_yx, border):
-  """The slice inside its border; the whole where nothing else is there."""
+  """The slice inside its border; the whole slice where nothing is inside."""
   top, bottom, left, right = border
   inner_yx = slice_yx[top:slice_yx.shape[0] - bottom, left:slice_yx.shape[1] - right]
   return inner_yx if inner_yx.size else slice_yx
 
 
 def _mean(arrays):
-  """Mean of arrays of one shape; of those like the first where they differ."""
+  """Mean of arrays; of those with the first one's shape where shapes differ."""
   same = [a for a in arrays if a.shape == arrays[0].shape]
   return np.mean(same, 0) if same else np.full((1, 1), math.nan)
 
@@ -241,21 +241,21 @@ def _cells(slice_yx):
 
 
 def _bands(slice_yx):
-  """[bands, x] profiles of column means without what is wide, or None."""
+  """[bands, x] column means without their wide variation, or None."""
   bands = min(_BANDS, slice_yx.shape[0] // _MIN_BAND_PX)
   if bands < 4:
     return None
   height = slice_yx.shape[0] // bands
-  profile_bx = np.stack([slice_yx[b * height:(b + 1) * height].mean(0)
-                         for b in range(bands)])
-  profile_bx -= ndimage.uniform_filter1d(profile_bx, _SMOOTH_PX, axis=1, mode='reflect')
-  # A border of the sample across all bands must not pass for a stripe.
-  limit = 6 * np.median(np.abs(profile_bx))
-  return np.clip(profile_bx, -limit, limit)
+  means_bx = np.stack([slice_yx[b * height:(b + 1) * height].mean(0)
+                       for b in range(bands)])
+  means_bx -= ndimage.uniform_filter1d(means_bx, _SMOOTH_PX, axis=1, mode='reflect')
+  # An edge of the sample through all bands must not count as a stripe.
+  limit = 6 * np.median(np.abs(means_bx))
+  return np.clip(means_bx, -limit, limit)
 
 
-def _gram(profile_bx):
-  return None if profile_bx is None else profile_bx @ profile_bx.T / profile_bx.shape[1]
+def _gram(means_bx):
+  return None if means_bx is None else means_bx @ means_bx.T / means_bx.shape[1]
 
 
 def _covariance(grams) -> tuple[float, float]:
@@ -301,7 +301,7 @@ def _compare(before, after):
                                       upsample_factor=_UPSAMPLE, normalization=None)
   moved, unmoved = -np.asarray(shift), np.zeros(2)
   correlation, in_place = (_correlate(before[0], after[0], d) for d in (moved, unmoved))
-  if correlation < in_place:  # a peak of noise
+  if correlation < in_place:  # the peak was noise
     return (math.nan, math.nan), in_place
   return moved, correlation
 

@@ -1,1 +1,1 @@
-"""Everything that `config.model.name` may be, behind one record, Method."""
+"""All methods that `config.model.name` can name, behind one record, `Method`."""

@@ -1,7 +1,8 @@
-"""The classical methods by name (§5): labels of a whole volume, without training.
+"""Classical methods (§5): segmentation of a whole volume without training.
 
 Each is a function of a prepared volume in memory, [z, y, x] float32 -> uint8 labels,
-with its own defaults; nothing is trained or tuned, and each cleans up for itself.
+with defaults of its own. Nothing is trained or tuned, and post-processing is part of
+the method.
 """
 import functools
 from collections.abc import Callable, Mapping
@@ -21,7 +22,7 @@ from fibjax.methods.watershed import marker_watershed
 from fibjax.models.facts import CLASSICAL as CLASSICAL_ROLE
 from fibjax.models.facts import THRESHOLD, MethodFacts
 
-WINDOW_ZYX = 3, 1, 1  # voxels that a volume has at least
+WINDOW_ZYX = 3, 1, 1  # smallest volume, voxels
 
 
 class Classical(NamedTuple):
@@ -29,7 +30,7 @@ class Classical(NamedTuple):
 
   Attributes:
     label: [z, y, x] float32 -> [z, y, x] uint8.
-    role: of its facts.
+    role: its role in tables and texts (`MethodFacts.role`).
     is_physical: whether it takes the voxel size, as voxel_size_zyx_nm.
   """
   label: Callable[..., np.ndarray]
@@ -50,7 +51,7 @@ CLASSICAL: dict[str, Classical] = {
 
 
 def make_method(config) -> Method:
-  """The classical method that config.model.name names."""
+  """Makes the classical method named by config.model.name."""
   name = config.model.name
   title = name.replace('_', ' ')
 

@@ -1,8 +1,9 @@
-"""What the classical methods share: checks of their input and slice-wise operators.
+"""Common parts of the classical methods: input checks and slice-wise operators.
 
 Grey values are [z, y, x] float32 on any scale, solid brighter than pore, aligned and
-without gradients; labels are uint8, 1 solid and 0 pore. A share of the contrast is a
-share of P95 - P5 of the smoothed volume, so that no parameter depends on the scale.
+without brightness gradients; labels are uint8, 1 solid and 0 pore. Brightness steps are
+fractions of the contrast, P95 - P5 of the smoothed volume, so that no parameter depends
+on the grey scale.
 """
 import math
 
@@ -17,18 +18,18 @@ BINS = 256
 
 
 def check_volume(volume_zyx: np.ndarray, min_slices: int = 1) -> np.ndarray:
-  """Checks a volume of grey values.
+  """Checks a volume of grey values and converts it to float32.
 
   Args:
     volume_zyx: [z, y, x] grey values of any real dtype.
-    min_slices: slices that the method needs.
+    min_slices: number of slices that the method needs.
 
   Returns:
     [z, y, x] float32; no copy of a float32 volume.
 
   Raises:
-    InputError: for another rank, too few slices, no voxel, NaN or infinite values, or
-      one grey value everywhere.
+    InputError: for a wrong rank or dtype, too few slices, an empty volume, NaN or
+      infinite values, or the same grey value in every voxel.
   """
   volume_zyx = np.asarray(volume_zyx)
   check_shape('volume_zyx', volume_zyx, (None, None, None))
@@ -41,9 +42,10 @@ def check_volume(volume_zyx: np.ndarray, min_slices: int = 1) -> np.ndarray:
   if len(volume_zyx) < min_slices:
     raise InputError('volume_zyx', got=f'{len(volume_zyx)} slices',
                      expected=f'at least {min_slices}',
-                     remedy='this method compares slices; give neighbours along z')
+                     remedy='this method compares neighbouring slices; give more')
+  # A NaN anywhere makes min and max NaN: finite extremes mean finite values.
   low, high = float(volume_zyx.min()), float(volume_zyx.max())
-  if not math.isfinite(low) or not math.isfinite(high):  # min and max carry NaN on
+  if not math.isfinite(low) or not math.isfinite(high):
     raise InputError('volume_zyx', got='NaN or infinite values',
                      expected='finite grey values', remedy='repair the stack')
   if low == high:
@@ -55,8 +57,9 @@ def check_volume(volume_zyx: np.ndarray, min_slices: int = 1) -> np.ndarray:
 def check_range(name: str, value: float, low: float, high: float = math.inf) -> None:
   """Raises InputError unless low <= value <= high and value is finite."""
   if not (low <= value <= high and math.isfinite(value)):
-    text = f'from {low:g} to {high:g}' if math.isfinite(high) else f'at least {low:g}'
-    raise InputError(name, got=value, expected=f'a number {text}',
+    limits = (f'from {low:g} to {high:g}' if math.isfinite(high)
+              else f'at least {low:g}')
+    raise InputError(name, got=value, expected=f'a number {limits}',
                      remedy='correct the parameter')
 
 
@@ -70,7 +73,7 @@ def check_window(name: str, size_px: int) -> None:
   """Raises InputError unless size_px is a positive odd integer."""
   if size_px != int(size_px) or size_px < 1 or size_px % 2 == 0:
     raise InputError(name, got=size_px, expected='a positive odd number of pixels',
-                     remedy='a window is centred on its pixel')
+                     remedy='choose an odd width: a window is centred on its pixel')
 
 
 def check_voxel_size(voxel_size_zyx_nm: VoxelSize) -> None:
@@ -82,11 +85,14 @@ def check_voxel_size(voxel_size_zyx_nm: VoxelSize) -> None:
 
 
 def smooth_slices(volume_zyx: np.ndarray, sigma_px: float) -> np.ndarray:
-  """Smooths every slice with a Gaussian, edge pixels repeated; a new float32 array.
+  """Smooths every slice with a Gaussian, repeating the edge pixels.
 
   Args:
     volume_zyx: [z, y, x] float32.
-    sigma_px: standard deviation in pixels; 0 copies.
+    sigma_px: standard deviation in pixels; 0 copies the volume.
+
+  Returns:
+    [z, y, x] float32, a new array.
 
   Raises:
     InputError: for a negative sigma_px.
@@ -96,12 +102,19 @@ def smooth_slices(volume_zyx: np.ndarray, sigma_px: float) -> np.ndarray:
 
 
 def otsu_threshold(values: np.ndarray, bins: int = BINS) -> float:
-  """Otsu's threshold of a histogram over the whole range; solid lies above it."""
+  """Otsu's threshold of a histogram over the full range; solid lies above it.
+
+  Args:
+    values: grey values of any shape.
+    bins: bins of the histogram.
+  """
   return float(filters.threshold_otsu(values, nbins=bins))
 
 
 def contrast(smooth_zyx: np.ndarray) -> float:
-  """P95 - P5 of the grey values, the unit of all brightness steps.
+  """Contrast P95 - P5 of the grey values, the unit of all brightness steps.
+
+  Percentiles rather than the range, so that single bright or dark voxels do not count.
 
   Raises:
     InputError: when it is 0.
@@ -115,13 +128,15 @@ def contrast(smooth_zyx: np.ndarray) -> float:
 
 
 def slice_noise(smooth_zyx: np.ndarray) -> float:
-  """Robust standard deviation of the differences between slices (from their MAD).
+  """Robust standard deviation of the differences between neighbouring slices.
 
-  Real changes are rare voxels to it; where most of the volume changes from slice to
-  slice they count as noise.
+  From the median absolute deviation (MAD), so that real changes do not count as long as
+  they affect a minority of the voxels. Where most of the volume changes from slice to
+  slice, the changes are taken for noise.
 
   Args:
     smooth_zyx: [z, y, x] float, at least two slices.
   """
   change_zyx = np.diff(smooth_zyx, axis=0)
+  # 1.4826 is the standard deviation of a normal distribution in units of its MAD.
   return 1.4826 * float(np.median(np.abs(change_zyx - np.median(change_zyx))))

@@ -1,9 +1,9 @@
-"""The random forest as a method: training on regions, scorers of trained runs (§2).
+"""The random forest as a method (§2): training on regions, scorers of trained runs.
 
-The same regions, split and post-processing as for the networks: voxels are drawn
-balanced by class from the training regions (§1.4), and the smallest leaf is chosen on
-as many voxels of the validation regions. A workdir gets the forest and a row for each
-smallest leaf tried.
+Regions, split and post-processing are those of the networks. Voxels are drawn balanced
+by class from the training regions (§1.4), and the smallest leaf is chosen on voxels
+drawn likewise from the validation regions. The workdir gets the forest and a row for
+each smallest leaf tried.
 """
 import functools
 from collections.abc import Mapping
@@ -43,10 +43,10 @@ FACTS = MethodFacts('random forest', _describe, _summarise, role=FOREST)
 
 
 def make_method(config) -> Method:
-  """The random forest of config.forest."""
+  """Makes the random forest of config.forest."""
   return Method(
       facts=FACTS,
-      # Borders are mirrored, so one voxel is enough in y and x.
+      # Blocks are mirrored at the faces, so one voxel is enough along y and x.
       window_zyx=(scale_space.n_slices(config.forest.features), 1, 1),
       check=lambda regions: None,
       fit=functools.partial(fit, config.forest, config.train.voxel_fraction,
@@ -57,22 +57,22 @@ def make_method(config) -> Method:
 
 def fit(settings, voxel_fraction: float, consensus: str, data_seed: int, seed: int,
         inputs: Inputs, run: RunFolder) -> dict:
-  """Trains the forest of a workdir, unless it has one.
+  """Trains the forest of a workdir unless it has one.
 
   Args:
     settings: config.forest.
     voxel_fraction: share of the labelled voxels to use.
-    consensus: how experts on the same place are merged (config.train.consensus).
-    data_seed: of the voxels drawn.
-    seed: of the forest.
+    consensus: how the labels of several experts are merged (config.train.consensus).
+    data_seed: seed of the voxels drawn.
+    seed: seed of the forest.
     inputs: prepared volumes and annotated regions.
-    run: workdir.
+    run: the workdir.
 
   Returns:
     The row of the smallest leaf with the highest validation mIoU.
 
   Raises:
-    InputError: when a class is missing, or settings are invalid.
+    InputError: when a class is missing, or for invalid settings.
   """
   if not run.forest.exists():
     samples = []
@@ -87,13 +87,13 @@ def fit(settings, voxel_fraction: float, consensus: str, data_seed: int, seed: i
                               seed=seed)
     files.write_json(run.forest_rows, rows)
     save_forest(run.forest, forest)
-    best = _best(rows)
+    best = _best_row(rows)
     progress.say(f'forest of {settings.trees} trees, smallest leaf '
                  f'{best["min_leaf"]}: validation mIoU {best["val_miou"]:.4f}')
-  return _best(files.read_json(run.forest_rows))
+  return _best_row(files.read_json(run.forest_rows))
 
 
-def _best(rows: list[dict]) -> dict:
+def _best_row(rows: list[dict]) -> dict:
   return max(rows, key=lambda row: row['val_miou'])
 
 
@@ -101,7 +101,7 @@ def load(run: RunFolder) -> Forest:
   """Loads the forest of a workdir.
 
   Raises:
-    InputError: when it has none, or a damaged one.
+    InputError: when there is none, or it is damaged.
   """
   if not run.forest.exists():
     raise InputError(str(run.path), got='no forest', expected='a trained run',
@@ -121,7 +121,7 @@ def forest_scorer(forest: Forest) -> Scorer:
 
 
 def _open_scorer(forest: Forest, memory_gb: float) -> BlockScorer:
-  del memory_gb  # its tiles are small
+  del memory_gb  # the tiles of `score_block` are small
   margin_zyx = scale_space.margin_zyx(forest.settings['feature_set'])
   return BlockScorer(lambda box: geometry.grow(box, margin_zyx),
                      lambda shape_zyx, image_zyx: score_block(forest, image_zyx))

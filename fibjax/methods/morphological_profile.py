@@ -1,37 +1,38 @@
-"""Segmentation by grey values along z: a structure ends sharply and begins slowly.
+"""Segmentation by z-profiles (§5.4, §5.5): sharp ends and gradual beginnings.
 
-With z along milling, a wall behind an open pore is seen before it is reached and
-brightens as it comes closer, so its beginning gives no edge along z; its end does: the
-next slice shows what lies behind. Two published methods build on that. Their abstracts
-and descriptions are open to us, the exact operators are not: the sequences below are
-variants of ours, as in §5.4 and §5.5, and not the papers' algorithms.
+With z along the milling direction, a wall behind an open pore is seen before it is
+reached and brightens as it comes closer, so its beginning gives no edge along z. Its
+end does: the next slice shows what lies behind it. Two published methods build on that.
+Their exact operators were not available: the sequences below are fibjax's variants, not
+the algorithms of the papers.
 
-`morphological_profile`, after Prill et al. 2013 (J. Microsc. 250:77), who detect in z
-where a structure shows and segment by reconstruction and constrained watershed:
+`morphological_profile`, after Prill et al. 2013 (J. Microsc. 250:77), who detect along
+z where a structure shows and segment by reconstruction and constrained watershed:
 1. Median 3 x 3 and Gaussian in each slice; D(z) = I(z + 1) - I(z).
 2. End of a structure: D <= -drop and I >= local mean + high_sd deviations.
-3. Pore: I <= local mean - low_sd deviations, which no pixel is where pores prevail; or
-   I <= dark * local solid level; or below the local solid level while rising over each
+3. Pore: I <= local mean - low_sd deviations, which finds nothing where pores prevail;
+   or I <= dark * local solid level; or below the local solid level while rising in each
    of the next rise_slices steps by more than rise + rise_noise * (noise of D).
-4. From the last slice up: reconstruction by dilation of the ends, and of the solid one
-   slice below, in I >= kappa * local solid level without the pore markers.
+4. From the last slice upwards: reconstruction by dilation, from the ends and the solid
+   of the slice below, in the mask I >= kappa * local solid level less the pore markers.
 5. Watershed of each slice's gradient from both kinds of markers.
 
 `threshold_backpropagation`, after Salzer et al. 2012 (Mater. Charact. 69:115) and 2014
 (95:36), who allocate structures by their last occurrence in z and improve the result
 by local thresholds, directly or iteratively:
 1. Last occurrence in a column: I(z) - min(I(z + 1), I(z + 2)) >= drop, with I(z) no
-   less than in both neighbours; I(z) is the structure's grey value g.
-2. Back from there towards smaller z, solid while I >= theta * g.
-3. Local solid level T: Gaussian mean of g over the voxels so labelled. Solid is
-   I >= theta_local * T, or lower by noise: I >= T - noise_margin * sd.
-4. Iterations: the threshold becomes the middle between the local means of solid and of
-   pore. A share of T alone would eat into solid beside dark pores, where the image's
-   edge lies at half the step; half a step alone would miss pore-backs in 3.
-5. Single slices missing in a column are filled, small objects change phase.
+   less than in both neighbours; I(z) is the grey value g of the structure. Two slices
+   are looked at, since a wall that ends within a slice falls over two steps.
+2. From there towards smaller z, solid as long as I >= theta * g.
+3. Local solid level T: Gaussian mean of g over the voxels labelled in 2. Solid is
+   I >= theta_local * T, or less within the noise: I >= T - noise_margin * sd.
+4. Iterations: the threshold becomes the midpoint of the local means of solid and of
+   pore. A fraction of T alone would erode solid beside dark pores, where the edge in
+   the image lies at half the step; half a step alone would miss pore-backs in 3.
+5. Single slices missing in a column are filled; small objects change phase.
 
-Grey values are handled as shares of the volume's contrast P95 - P5. Slices must be
-aligned: drift looks like change along z. In the last slice, which has no next one,
+Grey values are in units of the volume's contrast P95 - P5. Slices must be aligned,
+since drift looks like change along z. In the last slice, which has no next one,
 brightness decides alone.
 """
 from typing import NamedTuple
@@ -55,15 +56,23 @@ from fibjax.system.progress import say
 
 _SOLID, _PORE = 2, 1
 _GRADIENT_PX = 1.0  # Gaussian of the gradient that the watershed floods
-_FLOOR = 0.5        # a local solid level is at least this share of the global one
-_FEW = 0.01         # share of a phase in its window below which the global mean counts
+_MIN_SOLID = 0.5    # least local solid level, fraction of the global one
+_FEW = 0.01         # fraction of a phase in its window below which the mean tends to
+                    # that of the volume
 
 
 class _Levels(NamedTuple):
-  """Local statistics of a slice over a square window, [y, x] each."""
+  """Local statistics of a slice over a square window.
+
+  Attributes:
+    mean_yx: [y, x] mean.
+    deviation_yx: [y, x] standard deviation.
+    solid_yx: [y, x] local solid level: mean of the pixels at least as bright as the
+      mean, limited from below.
+  """
   mean_yx: np.ndarray
   deviation_yx: np.ndarray
-  solid_yx: np.ndarray     # mean of the pixels at least as bright as the mean, floored
+  solid_yx: np.ndarray
 
 
 def morphological_profile(volume_zyx: np.ndarray, *, sigma_px: float = 1.5,
@@ -71,22 +80,23 @@ def morphological_profile(volume_zyx: np.ndarray, *, sigma_px: float = 1.5,
                           high_sd: float = 0.5, low_sd: float = 1.5,
                           dark: float = 0.3, rise_slices: int = 3, rise: float = 0.01,
                           rise_noise: float = 0.3, kappa: float = 0.9) -> np.ndarray:
-  """Segments by markers at the ends of structures, carried back, then a watershed.
+  """Segments by markers at the ends of structures, propagated back, and a watershed.
 
-  A variant of ours after Prill et al. 2013, not their algorithm: see the module.
+  A variant after Prill et al. 2013, not their algorithm; the module has the steps.
 
   Args:
     volume_zyx: [z, y, x] grey values, at least two slices, solid brighter than pore.
     sigma_px: Gaussian in each slice, pixels.
     window_px: odd width of the window of local statistics, pixels.
-    drop: fall from a slice to the next that ends a structure, share of the contrast.
-    high_sd: brightness of an end above the local mean, in local deviations.
+    drop: fall to the next slice that ends a structure, fraction of the contrast.
+    high_sd: least brightness of an end above the local mean, in local deviations.
     low_sd: darkness of a pore below the local mean, in local deviations.
-    dark: surely pore up to here; 0 is the volume's P5, 1 the local solid level.
-    rise_slices: steps along z that a pore-back has to rise.
-    rise: least rise per step, share of the contrast.
-    rise_noise: its addition, in standard deviations of D over the volume.
-    kappa: least brightness of solid, on the same scale as dark.
+    dark: brightness up to which a voxel is surely pore; 0 is the volume's P5, 1 the
+      local solid level.
+    rise_slices: number of steps along z over which a pore-back must brighten.
+    rise: least rise per step, fraction of the contrast.
+    rise_noise: added to rise, in standard deviations of D over the volume.
+    kappa: least brightness of solid, on the scale of dark.
 
   Returns:
     [z, y, x] uint8, 1 solid and 0 pore.
@@ -99,14 +109,16 @@ def morphological_profile(volume_zyx: np.ndarray, *, sigma_px: float = 1.5,
   check_range('rise_slices', rise_slices, 1)
   check_not_negative(drop=drop, high_sd=high_sd, low_sd=low_sd, dark=dark, rise=rise,
                      rise_noise=rise_noise, kappa=kappa)
-  smooth_zyx, middle = _shares(volume_zyx, sigma_px, low_percentile=5)
-  floor = _FLOOR * float(smooth_zyx[smooth_zyx > middle].mean())
+  smooth_zyx, threshold = _in_contrasts(volume_zyx, sigma_px, low_percentile=5)
+  min_solid = _MIN_SOLID * float(smooth_zyx[smooth_zyx > threshold].mean())
   least_rise = rise + rise_noise * slice_noise(smooth_zyx)
   labels_zyx = np.empty(volume_zyx.shape, np.uint8)
   below_yx = np.zeros(volume_zyx.shape[1:], bool)
   unmarked = []
+  # Upwards from the last slice: an end is known only from the slice after it, and all
+  # of the structure before it takes its label from there.
   for z in range(len(smooth_zyx) - 1, -1, -1):
-    image_yx, levels = smooth_zyx[z], _levels(smooth_zyx[z], window_px, floor)
+    image_yx, levels = smooth_zyx[z], _levels(smooth_zyx[z], window_px, min_solid)
     end_yx = image_yx >= levels.mean_yx + high_sd * levels.deviation_yx
     if z + 1 < len(smooth_zyx):
       end_yx &= smooth_zyx[z + 1] - image_yx <= -drop
@@ -123,12 +135,16 @@ def morphological_profile(volume_zyx: np.ndarray, *, sigma_px: float = 1.5,
       unmarked.append(z)
   if unmarked:
     say(f'morphological profile: no markers in slices {unmarked[::-1]}; local '
-        'brightness alone decides there')
+        'brightness alone is used there')
   return labels_zyx
 
 
-def _shares(volume_zyx, sigma_px, low_percentile):
-  """Denoised volume in contrasts above a low percentile, and Otsu's threshold."""
+def _in_contrasts(volume_zyx, sigma_px, low_percentile):
+  """Denoised volume in units of its contrast, and Otsu's threshold of it.
+
+  0 is the low percentile: thresholds that are fractions of a solid level need an origin
+  at the darkest pores, whatever the offset of the grey values.
+  """
   denoised_zyx = ndimage.median_filter(volume_zyx, (1, 3, 3), mode='nearest')
   smooth_zyx = smooth_slices(denoised_zyx, sigma_px)
   low = np.float32(np.percentile(smooth_zyx, low_percentile))
@@ -136,7 +152,8 @@ def _shares(volume_zyx, sigma_px, low_percentile):
   return smooth_zyx, otsu_threshold(smooth_zyx)
 
 
-def _levels(image_yx, window_px, floor):
+def _levels(image_yx, window_px, min_solid):
+  """Local statistics of a slice, as `_Levels`."""
   def mean(values_yx):
     return ndimage.uniform_filter(values_yx, window_px, mode='reflect')
 
@@ -145,21 +162,28 @@ def _levels(image_yx, window_px, floor):
   variance_yx = mean(image_yx ** 2) - mean_yx ** 2
   bright_yx = (image_yx >= mean_yx).astype(np.float64)
   weight_yx = mean(bright_yx)
-  # A window without a bright pixel, possible beside a step only, keeps its mean.
+  # A window around a pixel without a bright one, possible only beside a step, keeps its
+  # mean. 1e-9 is the rounding of the running sums.
   solid_yx = np.where(weight_yx > 1e-9, mean(image_yx * bright_yx), mean_yx)
   solid_yx /= np.where(weight_yx > 1e-9, weight_yx, 1)
   return _Levels(mean_yx, np.sqrt(np.maximum(variance_yx, 0)),
-                 np.maximum(solid_yx, floor))
+                 np.maximum(solid_yx, min_solid))
 
 
-def _rising(part_zyx, steps, least_rise):
-  """Where each of `steps` differences is above least_rise; nowhere near the end."""
-  if len(part_zyx) <= steps:
-    return np.zeros(part_zyx.shape[1:], bool)
-  return (np.diff(part_zyx, axis=0) > least_rise).all(axis=0)
+def _rising(following_zyx, steps, least_rise):
+  """Pixels that brighten by more than least_rise in each of `steps` steps, bool [y, x].
+
+  Args:
+    following_zyx: [z, y, x] a slice and up to `steps` following ones; with fewer, near
+      the end of the volume, no pixel counts as rising.
+  """
+  if len(following_zyx) <= steps:
+    return np.zeros(following_zyx.shape[1:], bool)
+  return (np.diff(following_zyx, axis=0) > least_rise).all(axis=0)
 
 
 def _flood(image_yx, solid_yx, pore_yx):
+  """Watershed of the gradient from markers of both phases: solid, bool [y, x]."""
   gradient_yx = ndimage.gaussian_gradient_magnitude(image_yx, _GRADIENT_PX)
   markers_yx = _SOLID * solid_yx + _PORE * pore_yx  # disjoint
   return segmentation.watershed(gradient_yx, markers_yx) == _SOLID
@@ -171,23 +195,23 @@ def threshold_backpropagation(volume_zyx: np.ndarray, *, sigma_px: float = 1.5,
                               tau_px: float = 15.0, tau_slices: float = 2.0,
                               pore_px: float = 6.0, iterations: int = 2,
                               min_size_vox: int = 100) -> np.ndarray:
-  """Segments by last occurrences along z, carried back, then by local thresholds.
+  """Segments by last occurrences along z, propagated back, and local thresholds.
 
-  A variant of ours after Salzer et al. 2012 and 2014, not their algorithm: see the
-  module.
+  A variant after Salzer et al. 2012 and 2014, not their algorithm; the module has the
+  steps.
 
   Args:
     volume_zyx: [z, y, x] grey values, at least two slices, solid brighter than pore.
-    sigma_px: Gaussian in each slice, after a median of 3 x 3 pixels.
-    drop: fall that ends a structure, share of the contrast.
-    theta: least brightness on the way back, share of g; 0 is the volume's P1.
-    theta_local: least brightness of solid, share of T; 0 is the volume's P1.
-    noise_margin: of step 3, in standard deviations of a slice's noise.
-    tau_px: Gaussian of the local solid level within slices.
-    tau_slices: the same along z.
-    pore_px: Gaussian of the local pore level, within a slice; narrow, since dark pores
-      and pore-backs lie side by side.
-    iterations: of step 4; 0 is the direct version.
+    sigma_px: Gaussian in each slice, after a median of 3 x 3 pixels, pixels.
+    drop: fall that ends a structure, fraction of the contrast.
+    theta: least brightness of step 2, fraction of g; brightness 0 is the volume's P1.
+    theta_local: least brightness of solid, fraction of T on the same scale.
+    noise_margin: margin of step 3, in standard deviations of a slice's noise.
+    tau_px: Gaussian of the local solid level within slices, pixels.
+    tau_slices: Gaussian of the local solid level along z, slices.
+    pore_px: Gaussian of the local pore level within a slice, pixels; narrow, since dark
+      pores and pore-backs lie side by side.
+    iterations: number of iterations of step 4; 0 is the direct version.
     min_size_vox: smallest object kept, voxels.
 
   Returns:
@@ -200,39 +224,45 @@ def threshold_backpropagation(volume_zyx: np.ndarray, *, sigma_px: float = 1.5,
   check_not_negative(drop=drop, theta=theta, theta_local=theta_local,
                      noise_margin=noise_margin, tau_px=tau_px, tau_slices=tau_slices,
                      pore_px=pore_px, iterations=iterations, min_size_vox=min_size_vox)
-  smooth_zyx, middle = _shares(volume_zyx, sigma_px, low_percentile=1)
-  grey_zyx = _carry_back(smooth_zyx, _last_occurrences(smooth_zyx, drop, middle), theta)
-  wide = (tau_slices, tau_px, tau_px)
-  level_zyx = _local_mean(grey_zyx, grey_zyx > 0, wide)
-  noise = slice_noise(smooth_zyx) / 2 ** 0.5
+  smooth_zyx, threshold = _in_contrasts(volume_zyx, sigma_px, low_percentile=1)
+  last_zyx = _last_occurrences(smooth_zyx, drop, threshold)
+  grey_zyx = _propagate_back(smooth_zyx, last_zyx, theta)
+  solid_sigma = (tau_slices, tau_px, tau_px)
+  level_zyx = _local_mean(grey_zyx, grey_zyx > 0, solid_sigma)
+  noise = slice_noise(smooth_zyx) / 2 ** 0.5  # of a slice, not of a difference of two
   solid_zyx = smooth_zyx >= np.minimum(theta_local * level_zyx,
                                        level_zyx - noise_margin * noise)
   for _ in range(int(iterations)):
     if solid_zyx.all() or not solid_zyx.any():
-      break
-    high_zyx = _local_mean(smooth_zyx, solid_zyx, wide)
+      break  # a phase without voxels has no mean
+    high_zyx = _local_mean(smooth_zyx, solid_zyx, solid_sigma)
     low_zyx = _local_mean(smooth_zyx, ~solid_zyx, (0, pore_px, pore_px))
     solid_zyx = smooth_zyx >= (high_zyx + low_zyx) / 2
   solid_zyx[1:-1] |= solid_zyx[:-2] & solid_zyx[2:]
   return remove_small(solid_zyx.astype(np.uint8), min_size_vox)
 
 
-def _last_occurrences(smooth_zyx, drop, middle):
-  """Where a column falls sharply; in the last slice, where it is above middle."""
+def _last_occurrences(smooth_zyx, drop, threshold):
+  """Voxels at which a column falls sharply, bool [z, y, x].
+
+  In the last slice, which has no next one, the voxels above threshold.
+  """
   next_zyx = np.full_like(smooth_zyx, np.inf)
   next_zyx[:-1] = smooth_zyx[1:]
   next_zyx[:-2] = np.minimum(next_zyx[:-2], smooth_zyx[2:])
   last_zyx = smooth_zyx - next_zyx >= drop
   last_zyx &= smooth_zyx >= ndimage.maximum_filter1d(smooth_zyx, 3, 0, mode='nearest')
-  last_zyx[-1] = smooth_zyx[-1] > middle
+  last_zyx[-1] = smooth_zyx[-1] > threshold
   return last_zyx
 
 
-def _carry_back(smooth_zyx, last_zyx, theta):
-  """Grey value of the structure a voxel was allocated to, 0 for none: [z, y, x]."""
+def _propagate_back(smooth_zyx, last_zyx, theta):
+  """Grey value of the structure that a voxel belongs to, 0 for none, [z, y, x]."""
   grey_zyx = np.zeros_like(smooth_zyx)
   grey_yx = grey_zyx[-1].copy()
   for z in range(len(smooth_zyx) - 1, -1, -1):
+    # The order matters: a structure that ends in this slice replaces one that, further
+    # along z, the column belongs to.
     grey_yx[smooth_zyx[z] < theta * grey_yx] = 0
     np.copyto(grey_yx, smooth_zyx[z], where=last_zyx[z])
     grey_zyx[z] = grey_yx
@@ -240,7 +270,10 @@ def _carry_back(smooth_zyx, last_zyx, theta):
 
 
 def _local_mean(values_zyx, mask_zyx, sigma):
-  """Gaussian mean over a mask; far from it, the mean of all of it."""
+  """Gaussian mean of the values in a mask, [z, y, x].
+
+  Far from the mask it tends to the mean of the whole mask.
+  """
   weight_zyx = mask_zyx.astype(np.float32)
   overall = np.float32(values_zyx[mask_zyx].mean()) if mask_zyx.any() else np.float32(0)
   total_zyx = ndimage.gaussian_filter(values_zyx * weight_zyx, sigma, mode='reflect')

@@ -23,18 +23,22 @@ from fibjax.training import (
 )
 from fibjax.training.sampling import DeviceRegions
 
-_ARCHIVE = 'archive'  # config.train.weights: those of the published archive
+_ARCHIVE = 'archive'  # value of config.train.weights: take those of the archive
 
 
 def make_method(config) -> Method:
-  """The network of config.model."""
+  """Makes the network of config.model, with the config checked.
+
+  Raises:
+    InputError: for a bad loss, or weights of the published archive with other data.
+  """
   model = models.make_model(config.model)
   if (config.train.weights == _ARCHIVE
       and not collect.find_source(config.data).is_published):
     raise InputError('config.train.weights', got=_ARCHIVE,
                      expected='the published archive as data source',
                      remedy="give the name of a weight file, or train with ''")
-  loss_expression.make_loss(config.train.loss)  # a mistake is reported before any work
+  loss_expression.make_loss(config.train.loss)  # reports a mistake before any work
   return Method(
       facts=models.NETWORKS[config.model.name].facts,
       window_zyx=(model.n_z, model.window_px, model.window_px),
@@ -45,7 +49,12 @@ def make_method(config) -> Method:
 
 
 def open_networks(run: RunFolder) -> tuple[list[Model], list, bool]:
-  """Networks and weights of a finished ensemble, and whether to average symmetries."""
+  """Loads a finished ensemble.
+
+  Returns:
+    Networks and weights of its members, and whether their scores are averaged over the
+    symmetries of the square.
+  """
   content = files.read_json(run.ensemble)
   networks = [models.make_model(member['model']) for member in content['members']]
   params = [checkpoint.load_weights(run.ensemble_weights / str(k),
@@ -56,7 +65,7 @@ def open_networks(run: RunFolder) -> tuple[list[Model], list, bool]:
 
 def member_scorers(networks: Sequence[Model], params: Sequence,
                    dihedral: bool) -> list[Scorer]:
-  """A scorer of each member of an ensemble by itself."""
+  """Makes a scorer for each member of an ensemble alone."""
   return [network_scorer([network], [weights], dihedral=dihedral)
           for network, weights in zip(networks, params, strict=True)]
 
@@ -66,8 +75,11 @@ def put_regions(settings, model: Model, inputs: Inputs) -> list[DeviceRegions]:
 
   Args:
     settings: config.train.
-    model: the network that will see them.
+    model: the network to train, which determines the context of a region.
     inputs: prepared volumes and annotated regions.
+
+  Returns:
+    Training regions, validation regions.
   """
   splits = []
   for split in ('train', 'val'):
@@ -84,12 +96,12 @@ def put_regions(settings, model: Model, inputs: Inputs) -> list[DeviceRegions]:
 
 
 def is_balanced(settings) -> bool:
-  """Whether training with config.train weighs both classes alike."""
+  """Whether training with config.train weights both classes equally."""
   return settings.sampling == 'patch' or settings.balance == 'classes'
 
 
 def merged_regions(regions: Regions, consensus: str) -> list[Regions]:
-  """Training and validation regions, several experts on a place merged into one."""
+  """Training and validation regions, with the labels of several experts merged."""
   return [experts.merge_regions(select_regions(regions, split=split), consensus)[0]
           for split in ('train', 'val')]
 
@@ -124,7 +136,7 @@ def _take_weights(model: Model, config, run: RunFolder) -> None:
 
 
 def _open(model: Model, config, run: RunFolder, mode: str) -> Scorer:
-  """The ensemble of a workdir where there is one, else its best weights."""
+  """Opens the ensemble of a workdir if there is one, else its best weights."""
   if run.ensemble.exists():
     networks, params, dihedral = open_networks(run)
     return network_scorer(networks, params, dihedral=dihedral, mode=mode)

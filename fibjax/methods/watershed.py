@@ -1,10 +1,10 @@
-"""Watershed from markers of conservative thresholds: the usual FIB-SEM workflow.
+"""Marker watershed (§5.6): flooding from conservative thresholds, the usual workflow.
 
 The steps are those of Taillon et al. 2018 (Ultramicroscopy 184:24): denoise, correct
-shading, mark what is surely solid and surely pore, flood the gradient magnitude from
-the markers, filter, clean up. Their numbers are not open to us: every default here is
-our choice. Slices are flooded one by one, so memory holds one slice's work; the last
-clean-up is three-dimensional. Bright pore-backs become solid.
+shading, mark voxels that are surely solid or surely pore, flood the gradient magnitude
+from the markers, filter, remove small objects. Their parameters were not available:
+every default is fibjax's choice. Slices are flooded one by one, which keeps memory low;
+only the removal of small objects is three-dimensional. Bright pore-backs become solid.
 """
 import numpy as np
 from scipy import ndimage
@@ -22,7 +22,8 @@ from fibjax.system.progress import say
 
 _SQUARE = np.ones((3, 3), np.uint8)
 _SOLID, _PORE = 2, 1
-# Mask without response to constants, slopes and curvature along an axis.
+# Second difference along both axes: no response to constants, slopes, or curvature
+# along one axis, so mainly to noise.
 _NOISE_MASK = np.outer([1, -2, 1], [1, -2, 1])
 
 
@@ -31,23 +32,23 @@ def marker_watershed(volume_zyx: np.ndarray, *, denoise: float = 0.8,
                      shading_px: float = 0.0, pore_percentile: float = 20.0,
                      solid_percentile: float = 80.0, erosions: int = 1,
                      min_size_vox: int = 100) -> np.ndarray:
-  """Segments by a watershed of the gradient from markers of sure grey values.
+  """Segments by a watershed of the gradient from very dark and very bright markers.
 
-  Workflow of Taillon et al. 2018; see the module for what is ours. Percentiles are of
-  the whole denoised volume: with a porosity below pore_percentile some solid is marked
-  as pore.
+  Workflow of Taillon et al. 2018 with fibjax's parameters. Percentiles refer to the
+  whole denoised volume: with a porosity below pore_percentile, some solid is marked as
+  pore.
 
   Args:
     volume_zyx: [z, y, x] grey values, solid brighter than pore.
-    denoise: cut-off of the non-local means, in standard deviations of the noise; 0 for
-      no denoising.
-    patch_px: width of the patches compared.
-    search_px: odd width of the square searched.
-    shading_px: Gaussian of the slow brightness taken off each slice; 0 for none, which
-      fits a volume whose gradients were removed.
-    pore_percentile: grey values up to it are surely pore.
-    solid_percentile: grey values from it on are surely solid.
-    erosions: of both kinds of markers, by 3 x 3 pixels.
+    denoise: cut-off of the non-local means, in standard deviations of the noise; 0
+      turns denoising off.
+    patch_px: width of the patches compared, pixels.
+    search_px: odd width of the square searched, pixels.
+    shading_px: Gaussian of the slow brightness subtracted from each slice, pixels; 0
+      for a volume whose gradients were removed already.
+    pore_percentile: percentile up to which grey values are surely pore.
+    solid_percentile: percentile from which grey values are surely solid.
+    erosions: number of erosions of the markers by 3 x 3 pixels.
     min_size_vox: smallest object kept, voxels.
 
   Returns:
@@ -62,7 +63,7 @@ def marker_watershed(volume_zyx: np.ndarray, *, denoise: float = 0.8,
     raise InputError('pore_percentile, solid_percentile',
                      got=(pore_percentile, solid_percentile),
                      expected='0 <= pore < solid <= 100',
-                     remedy='for example 20 and 80')
+                     remedy='choose, for example, 20 and 80')
   clean_zyx = _denoised(volume_zyx, denoise, patch_px, search_px)
   if shading_px:
     clean_zyx -= ndimage.gaussian_filter(clean_zyx, (0, shading_px, shading_px),
@@ -81,8 +82,8 @@ def marker_watershed(volume_zyx: np.ndarray, *, denoise: float = 0.8,
       unmarked.append(z)
     labels_zyx[z] = filters.rank.majority(solid_yx.astype(np.uint8), _SQUARE)
   if unmarked:
-    say(f'marker watershed: no markers in slices {unmarked}; the middle of both '
-        'thresholds decides there')
+    say(f'marker watershed: no markers in slices {unmarked}; the midpoint of both '
+        'thresholds is used there')
   return remove_small(labels_zyx, min_size_vox)
 
 
@@ -96,33 +97,38 @@ def _check_settings(denoise, patch_px, search_px, shading_px, erosions, min_size
 def _eroded(mask_yx, erosions):
   if not erosions:
     return mask_yx
+  # border_value=1: markers are not eroded from the faces of the image.
   return ndimage.binary_erosion(mask_yx, _SQUARE, iterations=int(erosions),
                                 border_value=1)
 
 
 def _denoised(volume_zyx, denoise, patch_px, search_px):
-  """Non-local means of each slice, with one noise level for the volume."""
-  if not denoise:
+  """Non-local means of each slice with a common noise level; always a new array."""
+  noise = noise_sd(volume_zyx) if denoise else 0
+  if not noise:
     return volume_zyx.copy()
-  noise = noise_sd(volume_zyx)
   return np.stack([
       restoration.denoise_nl_means(
           image_yx, patch_size=patch_px, patch_distance=search_px // 2,
           h=denoise * noise, sigma=noise, fast_mode=True)
-      for image_yx in volume_zyx]) if noise else volume_zyx.copy()
+      for image_yx in volume_zyx])
 
 
 def noise_sd(volume_zyx: np.ndarray) -> float:
-  """Standard deviation of white noise, from second differences along y and x.
+  """Estimates the standard deviation of white noise.
 
-  The mask of Immerkaer 1996 (Comput. Vis. Image Underst. 64:300), with the median for
-  his mean, so that edges hardly count; scikit-image's own estimate needs PyWavelets.
-  Texture of a pixel or two counts as noise.
+  From second differences along y and x with the mask of Immerkaer 1996 (Comput. Vis.
+  Image Underst. 64:300); the median replaces the mean of the paper, so that edges
+  hardly count. Texture of one or two pixels counts as noise.
 
   Args:
     volume_zyx: [z, y, x] float.
+
+  Returns:
+    Mean over the slices, in grey values.
   """
   median_z = [np.median(np.abs(ndimage.convolve(image_yx, _NOISE_MASK, mode='reflect')))
               for image_yx in volume_zyx]
-  # 36 is the sum of the squared mask, 0.6745 the median of |N(0, 1)|.
+  # The mask multiplies the variance by 36, the sum of its squares; the median of
+  # |N(0, 1)| is 0.6745.
   return float(np.mean(median_z)) / (0.6745 * 36 ** 0.5)

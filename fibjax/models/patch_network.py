@@ -90,6 +90,11 @@ def _rules(config) -> Iterable[Rule]:
   yield Rule('train.weights', train.weights,
              not train.weights or (padded and not config.model.standardise),
              "'' unless model.padding='same' and model.standardise=False")
+  sizes = config.sweep.sizes
+  known = [f'{n_xy}x{n_z}' for n_z in SIZES_Z for n_xy in patch_cnn.SIZES_XY]
+  yield Rule('sweep.sizes', sizes,
+             set(sizes) <= set(known) and len(set(sizes)) == len(sizes),
+             f'different ones of {", ".join(known)}')
 
 
 FACTS = MethodFacts(title='sliding-window CNN', describe=_describe, summary=_summary,

@@ -1,8 +1,9 @@
-"""The physical quantities of segmented volumes, beside those of the truth if known.
+"""Physical quantities of a run's segmentations, and of the truth where it is known.
 
-A volume is measured in one central box of at most config.analyse.mvoxel million voxels
-(analysis/physics.py says what is measured): all three axes are cut to the same length
-in nm, where the volume is longer than that. The result is the run's analysis.json.
+A volume is measured in a central box of at most config.analyse.mvoxel million voxels,
+of the same length in nm along all axes where the volume is long enough
+(`physics.central_box`; analysis/physics.py has the quantities). The result is the run's
+analysis.json.
 """
 from pathlib import Path
 
@@ -17,14 +18,15 @@ def analyse_volume(labels: Volume, mvoxel: float, truth: Volume | None = None) -
   """Measures the central box of a volume.
 
   Args:
-    labels: 0 pore, 1 solid.
+    labels: volume of labels, 0 pore and 1 solid.
     mvoxel: largest box, million voxels.
-    truth: the true labels, where they are known; measured in the same box.
+    truth: true labels, measured in the same box; None where they are unknown.
 
   Returns:
-    JSON-able: start_zyx and stop_zyx of the box, found (of `physics.analyse`), and
-    with a truth truth and comparison (of `physics.compare`). Where the voxel size is
-    unknown or the box holds one phase alone: undefined, the reason.
+    JSON-able dict: start_zyx and stop_zyx of the box; found, the quantities of labels
+    (`physics.analyse`); with a truth also truth, its quantities, and comparison
+    (`physics.compare`). Instead, `undefined` with the reason, for an unknown voxel
+    size, or a box that is too thin or contains one phase only.
   """
   size = labels.voxel_size_zyx_nm
   if size is None:
@@ -46,16 +48,16 @@ def analyse_volume(labels: Volume, mvoxel: float, truth: Volume | None = None) -
 
 def analyse_run(mvoxel: float, segmentations: dict[str, Volume],
                 truths: dict[str, Volume | None], out: Path) -> dict:
-  """Measures all volumes of a run, or resumes doing so.
+  """Measures all volumes of a run, resuming from those in analysis.json.
 
   Args:
     mvoxel: largest box, million voxels.
-    segmentations: by name.
-    truths: by name, None where only regions are known.
-    out: the run's analysis.json.
+    segmentations: volumes of labels by name.
+    truths: true labels by name, None where only regions are known.
+    out: the run's analysis.json, written after each volume.
 
   Returns:
-    The content of analysis.json: name -> as `analyse_volume`.
+    The content of analysis.json: name -> result of `analyse_volume`.
   """
   quantities = files.read_json(out) if out.exists() else {}
   for name, labels in segmentations.items():

@@ -32,6 +32,12 @@ class Segmenter:
     scorer: what scores; None for a classical method.
     postprocessing: how scores become labels, as tuned on the validation regions.
     trained: weights and metrics of each member that was trained in memory.
+
+  Example:
+    >>> import fibjax
+    >>> segmenter = fibjax.load('workdirs/film')
+    >>> segmenter.method.facts.title, segmenter.scorer.window_zyx[1:]
+    ('random forest', (1, 1))
   """
 
   def __init__(self, method: Method, scorer: Scorer | None, prepare,
@@ -154,6 +160,14 @@ def load(folder, *, mode: str = 'auto', memory_gb: float = 1.5) -> Segmenter:
 
   Raises:
     InputError: when folder is no workdir, or nothing was trained there.
+
+  Example:
+    >>> import fibjax
+    >>> segmenter = fibjax.load('workdirs/film')
+    >>> film = fibjax.read_stack('film.tif')
+    >>> labels_zyx = segmenter.segment(film.image_zyx)
+    >>> labels_zyx.shape, str(labels_zyx.dtype)
+    ((36, 64, 64), 'uint8')
   """
   config, workdir = open_run(folder)
   method = make_method(config)

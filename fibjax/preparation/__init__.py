@@ -1,1 +1,1 @@
-"""Alignment and cleaning of raw stacks; recorded and replayable."""
+"""Correction of raw stacks (recorded and replayable) and scaling of grey values."""

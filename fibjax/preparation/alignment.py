@@ -1,26 +1,27 @@
-"""Rigid alignment of a series of slices, each to the one before.
+"""Rigid alignment of a series of slices, each to the one before (§6.1).
 
-A slice's rigid transform is (angle_deg, y_px, x_px). It tells where the aligned pixel
-p = (y, x) lies in the slice as acquired, about the image centre c = (size - 1) / 2:
+A slice's rigid transform is (angle_deg, y_px, x_px). It maps the aligned pixel
+p = (y, x) to its place q in the slice as acquired, about the image centre
+c = (size - 1) / 2:
 
   q = R(angle) (p - c) + c + (y_px, x_px),  R = [[cos, -sin], [sin, cos]] on (y, x).
 
 A stack's transforms are an array [z, 3]. Pairs are registered by StackReg (Thevenaz,
 Ruttimann and Unser, IEEE Trans. Image Process. 7, 1998, 27), then concatenated, and
-each slice is resampled once, from the raw data (§6.1).
+each slice is resampled once, from the raw data.
 
-What registration cannot know:
+Limits of registration:
 * Walls seen through open pores move from slice to slice by (slice step) tan(tilt), and
   registration follows them in part: the stack is sheared, more at higher porosity.
-  `clip_pores` hides most of what pores show, and `detrend` removes what is left, a slow
-  drift; neither alone removes the bias.
-* The structure itself moves from slice to slice. On simulated films of 50 nm slices
+  `clip_pores` hides most of what is seen through pores, and `detrend` removes the slow
+  drift that remains; neither alone removes the bias.
+* The structure itself changes from slice to slice. On simulated films of 50 nm slices
   and 10 nm pixels registration errs by 0.2 to 0.4 px and 0.06 to 0.1 degrees per pair
   on 512 x 512 px, 0.1 to 0.2 px and 0.011 to 0.017 degrees on 1024 x 1024; on slices of
   10 nm by 0.02 to 0.04 px and 0.005 to 0.007 degrees on 768 x 768. These errors add up
   along the stack.
-  `detrend` with 'highpass' keeps them from growing, at the price of leaving slow drift
-  of the microscope in.
+  `detrend` with 'highpass' keeps them from growing, but then slow drift of the
+  microscope remains.
 
 This is the only module that knows pystackreg.
 """
@@ -39,25 +40,27 @@ TRENDS = ('keep', 'linear', 'highpass')
 # clipped. Measured on simulated films (tilt 35 degrees, 50 nm slices): at 0.75 a third
 # to a half of the shear remains, at 0.5 half; from 0.9 on, noise grows.
 _CLIP_SHARE = 0.75
-_CLIP_WINDOW_PX = 151   # side of what is local
-_GREY_SCALE = 1000.0    # of the images compared
+_CLIP_WINDOW_PX = 151   # side of the window for local levels
+_GREY_SCALE = 1000.0    # standard deviation of the images given to StackReg
 
 
 class Pairs(NamedTuple):
-  """Transforms of each slice to the one before; the first row is 0.
+  """Transforms of each slice to the one before.
 
-  rigid_z3: float64 [z, 3]; limited: slices whose rotation was beyond the limit and
-  which were registered by a translation instead.
+  Attributes:
+    rigid_z3: float64 [z, 3], the first row 0.
+    limited: slices whose rotation exceeded the limit, so that they were registered by
+      a translation instead.
   """
   rigid_z3: np.ndarray
   limited: list[int]
 
 
 def clip_pores(image_yx: np.ndarray) -> np.ndarray:
-  """Raises pixels below a local threshold to it, so that pores look alike.
+  """Raises pixels below a local threshold to it, so that all pores look alike.
 
-  What is seen through a pore (its back) moves against the section and misleads the
-  registration; the outline of the pore remains. The threshold lies at 0.75 of the way
+  The back of a pore moves against the section and misleads the registration; after
+  clipping only the outline of the pore remains. The threshold lies at 0.75 of the way
   from the local level of the dark phase to that of the bright one.
 
   Args:
@@ -73,7 +76,7 @@ def clip_pores(image_yx: np.ndarray) -> np.ndarray:
   bright_yx = bright_yx.astype(np.float32)
 
   def level(weight_yx):
-    """Mean around each pixel with weights; that of the slice adds a trace."""
+    """Weighted mean around each pixel; a trace of the slice's mean avoids 0 / 0."""
     trace = np.float32(1e-3)
     mean = np.average(smooth_yx, weights=weight_yx)
     total_yx = _around(smooth_yx * weight_yx) + trace * np.float32(mean)
@@ -90,21 +93,21 @@ def _around(image_yx):
 def register(reference_yx: np.ndarray, moving_yx: np.ndarray,
              max_angle_deg: float = 0.2, name: str = 'slice'
              ) -> tuple[np.ndarray, bool]:
-  """Finds the rigid transform that maps places of one slice to those of another.
+  """Registers a slice to another one: the rigid transform between them.
 
-  Brightness is standardised first, so that gain and offset do not matter.
+  Grey values are standardised first, so that gain and offset do not matter.
 
   Args:
     reference_yx, moving_yx: grey values of one shape.
-    max_angle_deg: a larger rotation is taken for an error and a translation found
-      instead; 0 for translations only.
-    name: of the moving slice in an error.
+    max_angle_deg: a larger rotation is regarded as an error and replaced by a
+      translation; 0 for translations only.
+    name: of the moving slice, for messages.
 
   Returns:
-    [3] transform of the moving slice, and whether the limit came to bear.
+    [3] transform of the moving slice, and whether the limit was exceeded.
 
   Raises:
-    InputError: when there is no contrast to register.
+    InputError: for a slice without contrast.
   """
   pair = [_standardise(reference_yx, 'slice'), _standardise(moving_yx, name)]
   limited = False
@@ -127,7 +130,7 @@ def _standardise(image_yx, name):
 
 
 def _stackreg(reference_yx, moving_yx, model):
-  """StackReg's matrix on (x, y) about pixel (0, 0) as a transform about the centre."""
+  """Converts StackReg's matrix on (x, y) about pixel (0, 0) to our transform."""
   matrix = StackReg(model).register(reference_yx, moving_yx)
   rotation, offset = matrix[1::-1, 1::-1], matrix[1::-1, 2]
   centre = _centre(reference_yx.shape)
@@ -157,7 +160,7 @@ def register_pairs(slices: Iterable[np.ndarray], max_angle_deg: float = 0.2) -> 
 
 
 def accumulate(pairs_z3: np.ndarray) -> np.ndarray:
-  """Concatenates transforms of neighbours to those from the first slice: [z, 3]."""
+  """Concatenates transforms of neighbours to those from the first slice, [z, 3]."""
   pairs_z3 = np.asarray(pairs_z3, np.float64)
   rigid_z3 = np.zeros_like(pairs_z3)
   for z in range(1, len(pairs_z3)):
@@ -169,13 +172,13 @@ def accumulate(pairs_z3: np.ndarray) -> np.ndarray:
 def detrend(rigid_z3: np.ndarray, trend: str, sigma_z: float = 15.0) -> np.ndarray:
   """Removes slow drift from accumulated transforms, shifts and angles.
 
-  Pore-backs shift a stack and do not turn it, but the errors of the pairs' angles add
-  up: to a degree in 36 slices of 250 x 250 px that were not turned at all.
+  Pore-backs shift a stack and do not rotate it, but the errors of the pairs' angles add
+  up: to one degree in 36 slices of 250 x 250 px that were not rotated at all.
 
   Args:
     rigid_z3: from `accumulate`.
     trend: 'keep' changes nothing; 'linear' subtracts a least-squares line;
-      'highpass' subtracts that line and the Gaussian mean along z of the rest.
+      'highpass' subtracts that line and then a Gaussian mean along z.
     sigma_z: of that Gaussian, in slices.
 
   Raises:
@@ -197,8 +200,8 @@ def common_box(rigid_z3: np.ndarray, shape_yx: tuple[int, int]
                ) -> tuple[tuple[int, int], tuple[int, int]]:
   """Finds a rectangle of aligned pixels that lies inside every acquired slice.
 
-  It shrinks the full image until the corners of all slices are inside; for shifts
-  alone it is the largest, for small rotations within pixels of that.
+  The full image is shrunk until its corners lie inside all slices. For shifts alone
+  the result is the largest rectangle, for small rotations within pixels of it.
 
   Returns:
     (start_yx, stop_yx), half-open.

@@ -1,4 +1,4 @@
-"""Brightness: one scale for all slices, and one for all places of a slice.
+"""Brightness correction between slices and within a slice (§6.3).
 
 Two separate corrections of grey values [y, x]:
 * From slice to slice, detectors drift in gain and offset. Each slice is mapped so that
@@ -6,9 +6,9 @@ Two separate corrections of grey values [y, x]:
   mean of all pixels would not do: it follows the porosity, which may change with depth.
 * Within a slice, charging and shadows change brightness over many pores. The local
   normalisation (I - mean) / (sd + epsilon) over a window larger than the pores removes
-  that, and with it what is real at that scale (§6.3).
+  that, together with real differences at that scale.
 
-This is the only module of prep that knows scikit-image.
+This is the only module of the package that knows scikit-image.
 """
 from typing import NamedTuple
 
@@ -49,9 +49,9 @@ def smooth_and_split(image_yx: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def solid_level(image_yx: np.ndarray) -> SolidLevel:
   """Measures the grey values inside the solid, away from its edges.
 
-  Edges mix both phases and there are more of them where there are more pores; without
-  them the level does not follow the porosity. Pore-backs that are as bright as the
-  solid are few there, and medians and quartiles stand them.
+  Pixels at edges mix both phases, and there are more of them where there are more
+  pores; without them the level does not follow the porosity. Pore-backs as bright as
+  the solid are few there, and medians and quartiles are robust against them.
 
   Args:
     image_yx: grey values, solid brighter than pores.
@@ -75,7 +75,7 @@ def solid_level(image_yx: np.ndarray) -> SolidLevel:
 
 
 def reference_level(levels_z: list[SolidLevel]) -> SolidLevel:
-  """The volume's level: the medians over its slices."""
+  """Computes the volume's level: the medians over its slices."""
   return SolidLevel(*(float(v) for v in np.median(np.asarray(levels_z), axis=0)))
 
 
@@ -100,12 +100,12 @@ def normalise_locally(image_yx: np.ndarray, window_px: int, epsilon: float
   Args:
     image_yx: grey values.
     window_px: side of the window, odd; 101 to 201, several pores wide.
-    epsilon: grey values, > 0; keeps noise of featureless places small.
+    epsilon: grey values, > 0; keeps the noise in featureless places small.
 
   Returns:
     float32 [y, x], about 0 on average.
   """
-  # Squares of values around 0 lose no digits.
+  # Squares of values around 0 lose the fewest digits in the difference below.
   centred_yx = image_yx - np.mean(image_yx, dtype=np.float64)
   mean_yx = ndimage.uniform_filter(centred_yx, window_px, mode='mirror')
   square_yx = ndimage.uniform_filter(centred_yx ** 2, window_px, mode='mirror')

@@ -27,6 +27,7 @@ import numpy as np
 from fibjax.errors import InputError
 from fibjax.preparation.records import (
   ATTRIBUTE,
+  READ_DEPTH,
   Source,
   array_source,
   check_dtype,
@@ -47,8 +48,6 @@ from fibjax.volumes.volume import (
   write_attributes,
   write_box,
 )
-
-_DEPTH = 8  # slices read at a time while estimating
 
 
 class Corrected(NamedTuple):
@@ -137,6 +136,13 @@ def apply_steps_to_array(image_zyx: np.ndarray, steps: str | Sequence[Step]
   Raises:
     InputError: for bad steps, an array of another rank or dtype, values that are not
       finite, or slices that a step cannot work on.
+
+  Example:
+    >>> import fibjax
+    >>> film = fibjax.simulate_film('HPC45', (6, 64, 64), seed=0, artefacts='real')
+    >>> flat = fibjax.correct_stack(film.image_zyx, 'gradient,brightness')
+    >>> flat.image_zyx.shape, [step['name'] for step in flat.record['steps']]
+    ((6, 64, 64), ['gradient', 'brightness'])
   """
   source = array_source(image_zyx)
   steps = steps_from(steps) if isinstance(steps, str) else complete(steps)
@@ -167,7 +173,8 @@ def _estimate(source: Source, steps) -> list[dict]:
     shape_yx = _shape_after(applied, shape_yx)
 
     def mapped(function, step=step, applied=tuple(applied)):
-      return _map_slices(source, applied, function, f'estimate {step.name}')
+      return _map_slices(source, applied, function, f'estimate {step.name}',
+                         READ_DEPTH)
 
     # The estimates go through JSON, so that a replay applies the same digits.
     estimated = json.loads(json.dumps(estimate(step, mapped, shape_yx),
@@ -188,7 +195,7 @@ def _correct(source: Source, record: dict) -> Corrected:
   shape = (source.shape[0], *_shape_after(record['steps'], source.shape[1:]))
   image_zyx, clipped = np.empty(shape, source.dtype), 0
   for z, (image_yx, outside) in enumerate(
-      _corrected_slices(source, record['steps'], _DEPTH)):
+      _corrected_slices(source, record['steps'], READ_DEPTH)):
     image_zyx[z] = image_yx
     clipped += outside
   digest = new_hash(shape, source.dtype)
@@ -252,7 +259,7 @@ def _finish_killed_call(source: Source, out, applied) -> dict | None:
 
 
 def _map_slices(source: Source, applied, function: Callable, description: str,
-                depth: int = _DEPTH) -> Iterator:
+                depth: int) -> Iterator:
   """Yields function(slice) of all slices after some steps, in order.
 
   Args:

@@ -1,17 +1,17 @@
 """Removal of curtains: stripes that the ion beam leaves along the image's vertical.
 
 The wavelet-FFT filter of Munch, Trtik, Marone and Stampanoni (Optics Express 17, 2009,
-8567; §6.2). A wavelet transform sorts what changes from column to column by
-width; in each of these bands a stripe is what hardly changes down the rows, so that a
-Fourier transform down the rows gathers it around frequency 0, where it is damped.
+8567; §6.2). A wavelet transform separates changes from column to column by their width.
+In each of these bands a stripe hardly changes down the rows, so that a Fourier
+transform down the rows concentrates it around frequency 0, where it is damped.
 
-Pores stand in the filter's way: a column that crosses more of them is darker, and is
-taken for a stripe. The stripes are therefore estimated in a slice whose pores are
-filled with the solid above and below them, and subtracted from the slice. On simulated
-films this halves what is lost of the clean image, so that wide stripes can be treated
-as well. Of stripes of 5 % of the solid's brightness, 3 to 30 px wide, on 512 x 1024 px,
-9 levels then remove 78 to 87 % (variance of the column means), 5 levels half; two
-thirds of the rest is noise and structure. Stripes as wide as the image remain.
+Pores disturb the filter: a column that crosses more of them is darker and is mistaken
+for a stripe. The stripes are therefore estimated in a slice whose pores are filled with
+the solid above and below them, and then subtracted from the slice. On simulated films
+this halves the loss of the clean image, so that wide stripes can be treated as well. Of
+stripes of 5 % of the solid's brightness, 3 to 30 px wide, on 512 x 1024 px, 9 levels
+then remove 78 to 87 % (variance of the column means), 5 levels half; two thirds of the
+remainder is noise and structure. Stripes as wide as the image remain.
 
 This is the only module that knows PyWavelets.
 """
@@ -25,7 +25,7 @@ from fibjax.preparation import brightness
 WAVELETS = tuple(pywt.wavelist(kind='discrete'))
 _EDGE_PX = 2      # of the solid, where pixels are mixed
 _FILL_PX = 201    # rows from which a pore is filled
-_TRACE = 1e-3     # weight of the whole solid's level, for columns without any
+_TRACE = 1e-3     # weight of the mean of all solid, for columns without any solid
 
 
 def remove_stripes(image_yx: np.ndarray, wavelet: str = 'db15', levels: int = 9,
@@ -54,7 +54,7 @@ def damp_stripes(image_yx: np.ndarray, wavelet: str, levels: int, sigma: float
 
   Args:
     image_yx: any values.
-    wavelet: a discrete wavelet of PyWavelets; long ones separate widths better.
+    wavelet: a discrete wavelet of PyWavelets; longer ones separate widths better.
     levels: octaves of stripe widths to treat, >= 1: from 1 to about 2**levels px.
     sigma: width of the damped frequencies, in cycles per image height, > 0.
 
@@ -74,7 +74,7 @@ def damp_stripes(image_yx: np.ndarray, wavelet: str, levels: int, sigma: float
 
 
 def _fill_pores(image_yx):
-  """The slice with the mean of the solid above and below in place of its pores."""
+  """Replaces pores by the mean of the solid above and below; the solid's mean is 0."""
   _, bright_yx = brightness.smooth_and_split(image_yx)
   solid_yx = ndimage.binary_erosion(bright_yx, iterations=_EDGE_PX, border_value=1)
   weight_yx = solid_yx.astype(np.float64)
@@ -88,12 +88,12 @@ def _down_rows(image_yx):
 
 
 def _filter(image_yx, wavelet, levels, sigma):
-  """One level of the transform; the next works on what is smooth in this one."""
+  """One level of the transform; the next one works on its smooth band."""
   smooth_yx, (flat_yx, upright_yx, diagonal_yx) = pywt.dwt2(image_yx, wavelet)
   if levels > 1:
     smooth_yx = _filter(smooth_yx, wavelet, levels - 1, sigma)
   bands = flat_yx, _damp(upright_yx, sigma), diagonal_yx
-  # The inverse is one longer than an odd length.
+  # The inverse transform makes an odd length one longer.
   return pywt.idwt2((smooth_yx, bands), wavelet)[:image_yx.shape[0], :image_yx.shape[1]]
 
 

@@ -16,7 +16,7 @@ from fibjax.volumes.volume import Volume, read_box
 
 ATTRIBUTE = 'preparation'  # of a corrected volume: its record
 _DTYPES = ('uint8', 'uint16', 'float32')
-_DEPTH = 8  # slices read at a time
+READ_DEPTH = 8  # slices read at a time
 
 
 class Source(NamedTuple):
@@ -66,8 +66,9 @@ def describe(source: Source) -> dict:
     InputError: for values that are not finite; names the slice.
   """
   digest, n_z = new_hash(source.shape, source.dtype), source.shape[0]
-  for start in range(0, n_z, _DEPTH):
-    for z, image_yx in enumerate(source.read(start, min(start + _DEPTH, n_z)), start):
+  for start in range(0, n_z, READ_DEPTH):
+    slab_zyx = source.read(start, min(start + READ_DEPTH, n_z))
+    for z, image_yx in enumerate(slab_zyx, start):
       if source.dtype.kind == 'f' and not np.isfinite(image_yx).all():
         raise InputError(f'{source.name} slice z={z}', got='NaN or infinite values',
                          expected='finite grey values',

@@ -111,6 +111,12 @@ def scale_image(image_zyx: np.ndarray, *, scale: str = 'dtype',
 
   Raises:
     InputError: as `prepare_volume`; for an array of another rank.
+
+  Example:
+    >>> import fibjax
+    >>> image_zyx = fibjax.scale_image(fibjax.read_stack('film.tif').image_zyx)
+    >>> str(image_zyx.dtype), 0 < float(image_zyx.mean()) < 1
+    ('float32', True)
   """
   image_zyx = np.asarray(image_zyx)
   if image_zyx.ndim != 3 or 0 in image_zyx.shape:

@@ -1,15 +1,16 @@
-"""The steps that prepare a raw slice: their parameters, estimates and application.
+"""Steps that correct a raw slice: their parameters, estimates and application.
 
-  align       rigid transform per slice, crop to what all slices show (alignment.py)
-  gradient    linear gradient along image rows (intensity.py)
+  align       rigid transform per slice, crop to the area that all slices show
+              (alignment.py)
+  gradient    linear gradient along image rows (scaling.py)
   brightness  gain and offset per slice, from the solid (brightness.py)
   destripe    curtains (destripe.py)
-  normalise   local contrast, back on the volume's scale (brightness.py)
+  normalise   local contrast, mapped back to the volume's scale (brightness.py)
 
-A step is a pure function of a slice, its place z, the step's parameters and what was
-estimated for the stack. Parameters and estimates are JSON. Names of estimates that have
-one entry per slice end with _z (numbers) or _z2, _z3 (rows of numbers). Grey values are
-float32 on the raw scale, solid brighter than pores.
+A step is a pure function of a slice, its index z, the step's parameters and the
+estimates for the stack. Parameters and estimates are JSON. Names of estimates with one
+entry per slice end in _z (numbers) or _z2, _z3 (rows of numbers). Grey values are
+float32 on the raw scale, solid brighter than pores. A new step is one entry of KINDS.
 """
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
@@ -20,30 +21,37 @@ from fibjax.errors import InputError, unknown
 from fibjax.preparation import alignment, brightness, destripe, scaling
 from fibjax.preparation.brightness import SolidLevel
 
-# Share of the volume's sd that keeps flat places from being blown up.
+# Epsilon of the local normalisation, in standard deviations of the volume: without it
+# noise in featureless places would be amplified to full contrast.
 _EPSILON = 0.01
 _KIND_NAMES = {bool: 'a bool', str: 'a text', int: 'a whole number',
                float: 'a number'}
-# Calls a function with each slice, in order; in threads, so it must be pure.
+# Calls a function with each slice, in order, in threads, so that it must be pure.
 Mapped = Callable[[Callable[[np.ndarray], object]], Iterator]
 
 
 class Step(NamedTuple):
-  """A step by name, with the parameters that differ from the defaults, or all."""
+  """A step by name; parameters that are left out have their defaults."""
   name: str
   parameters: dict
 
 
 class Parameter(NamedTuple):
-  """A parameter: its default, whose type it has, and what it may be."""
+  """A parameter: its default, which sets its type; its minimum; its choices, if any."""
   default: bool | int | float | str
   low: float = 0.0
   choices: tuple[str, ...] = ()
 
 
 class _Kind(NamedTuple):
-  """parameters by name; names of estimates; estimate(mapped, parameters, shape_yx);
-  apply(image_yx, z, parameters, estimated)."""
+  """A kind of step.
+
+  Attributes:
+    parameters: by name.
+    estimates: names of what `estimate` returns.
+    estimate: (mapped, parameters, shape_yx) -> estimates.
+    apply: (image_yx, z, parameters, estimated) -> float32 [y, x].
+  """
   parameters: dict[str, Parameter]
   estimates: tuple[str, ...]
   estimate: Callable[[Mapped, dict, tuple[int, int]], dict]
@@ -51,16 +59,16 @@ class _Kind(NamedTuple):
 
 
 def steps_from(text: str) -> tuple[Step, ...]:
-  """Reads a chain from one line, e.g. 'align:trend=linear:mask=false,gradient'.
+  """Parses a chain of steps, e.g. 'align:trend=linear:mask=false,gradient'.
 
   Args:
-    text: steps with commas between, each followed by its parameters, ':name=value'.
+    text: steps separated by commas, each followed by its parameters, ':name=value'.
 
   Returns:
     Steps with all parameters, checked by `complete`.
 
   Raises:
-    InputError: for an unknown name or a bad value; says what is known.
+    InputError: for an unknown name or a bad value; lists the known ones.
   """
   steps = []
   for part in text.split(','):
@@ -93,15 +101,15 @@ def complete(steps: Sequence[Step]) -> tuple[Step, ...]:
 
 
 def estimate(step: Step, mapped: Mapped, shape_yx: tuple[int, int]) -> dict:
-  """Estimates what a step needs to know of the stack, as JSON.
+  """Estimates the values that a step derives from the whole stack, as JSON.
 
   Args:
     step: with all parameters.
-    mapped: calls a function with each slice as the steps before left it.
+    mapped: calls a function with each slice, corrected by the steps before.
     shape_yx: of these slices.
 
   Raises:
-    InputError: where a slice does not allow it.
+    InputError: for a slice that does not allow it.
   """
   return KINDS[step.name].estimate(mapped, step.parameters, shape_yx)
 
@@ -112,8 +120,8 @@ def apply(step: Step, estimated: dict, image_yx: np.ndarray, z: int) -> np.ndarr
   Args:
     step: with all parameters.
     estimated: from `estimate`.
-    image_yx: as the steps before left it; for 'align', as acquired.
-    z: its place in the stack.
+    image_yx: corrected by the steps before; for 'align', as acquired.
+    z: its index in the stack.
 
   Returns:
     float32 [y, x].
@@ -122,10 +130,10 @@ def apply(step: Step, estimated: dict, image_yx: np.ndarray, z: int) -> np.ndarr
 
 
 def check_estimated(step: Step, estimated, slices: int) -> None:
-  """Raises InputError unless estimates read from a file have all entries."""
+  """Raises InputError unless the estimates of a record are complete."""
   names = KINDS[step.name].estimates
   if not isinstance(estimated, dict) or set(estimated) != set(names):
-    raise InputError(f'record of step {step.name}', remedy='prepare the stack again',
+    raise InputError(f'record of step {step.name}', remedy='run fibjax prep again',
                      got=f'estimates {sorted(estimated) if estimated else "none"}',
                      expected=', '.join(names) or 'none')
   for name, values in estimated.items():
@@ -152,7 +160,7 @@ def _known(name, key) -> Parameter:
 
 
 def _parse(name, key, text):
-  """A parameter's value from text, of the type of its default."""
+  """Parses the value of a parameter; it has the type of the default."""
   wanted = type(_known(name, key).default)
   try:
     if wanted is bool:

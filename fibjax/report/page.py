@@ -271,7 +271,7 @@ def _curves(run, notes):
 
 
 def _porosities(run):
-  columns = csv_files.read_columns(run.porosities)
+  columns = csv_files.read_columns(run.porosities, ('volume', 'split'))
   if not {'volume', 'manual', 'automatic'} <= columns.keys():
     return None
   volume = columns['volume']

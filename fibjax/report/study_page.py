@@ -53,7 +53,7 @@ def write_study_report(folder, facts: MethodFacts) -> Path:
   label_kinds = list(dict.fromkeys(row['against'] for row in rows))
   trials = list(dict.fromkeys((row['count'], row['placement']) for row in rows))
   trial_runs = {'{} {}'.format(*trial): run.trial(*trial) for trial in trials}
-  columns = {name: csv_files.read_columns(trial.slices)
+  columns = {name: csv_files.read_columns(trial.slices, ('seed', 'against'))
              for name, trial in trial_runs.items()}
   page_figures = [_bars(rows, trials, label_kinds[0])]
   page_figures += [_curves(columns, kind) for kind in label_kinds]

@@ -34,7 +34,7 @@ from fibjax.metrics.labels import UNLABELLED
 from fibjax.pipeline import stages
 from fibjax.pipeline.run import open_run, write_report
 from fibjax.preparation import scaling
-from fibjax.studies import coverage, sweep
+from fibjax.studies import coverage, sweep, sweep_plan
 from fibjax.system import files, progress
 from fibjax.system.cluster import HERE, Resources
 from fibjax.system.run_folder import RunFolder, lock, undo_on_mistake
@@ -63,7 +63,7 @@ def run_ensemble(config, folder, resources: Resources = HERE) -> dict:
   with undo_on_mistake(workdir), lock(workdir):
     sweep.train_all(config, workdir, resources)
     choose_members(config, workdir)
-    widest = sweep.largest(config)
+    widest = sweep_plan.largest(config)
     method = make_method(widest)
     inputs = stages.collect_inputs(widest, method, workdir)
     scores = stages.score_volumes(method.open(workdir, config.segment.mode),
@@ -93,7 +93,7 @@ def choose_members(config, workdir: RunFolder) -> None:
     model, weights = sweep.load_member(config, workdir.sweep, row, settings.weights)
     for params in weights:
       checkpoint.replace_weights(workdir.ensemble_weights / str(len(chosen)), params)
-      chosen.append({'size': sweep.size_name(row['n_xy'], row['n_z']),
+      chosen.append({'size': sweep_plan.size_name(row['n_xy'], row['n_z']),
                      'member': row['member'], 'seed': row['seed'],
                      'val_bce': row['val_bce'], 'model': model.settings})
   files.write_json(workdir.ensemble, {'weights': settings.weights,

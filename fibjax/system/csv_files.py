@@ -9,9 +9,6 @@ import numpy as np
 from fibjax.errors import InputError
 from fibjax.system import files
 
-# Columns that are read as text. A seed is one, so that it keeps all its digits.
-_TEXT_COLUMNS = ('volume', 'split', 'loss', 'seed', 'state', 'against')
-
 
 def to_csv(rows: list[dict], columns) -> str:
   """Text of a CSV table with a header; every row has every column."""
@@ -27,10 +24,13 @@ def write_csv(path, rows: list[dict], columns) -> None:
   files.write_text(path, to_csv(rows, columns))
 
 
-def read_columns(path) -> dict[str, np.ndarray]:
-  """Reads a CSV table: columns of numbers as float64, known names and seeds as text.
+def read_columns(path, text_columns=()) -> dict[str, np.ndarray]:
+  """Reads a CSV table as columns of float64, NaN where a cell is empty.
 
-  Empty cells of a column of numbers are NaN. A missing or empty file gives {}.
+  Args:
+    path: file; a missing or empty one gives {}.
+    text_columns: names of columns to read as text, such as seeds, which have more
+      digits than a float64 keeps.
 
   Raises:
     InputError: for a file that is not text, a row whose length differs from the
@@ -51,7 +51,7 @@ def read_columns(path) -> dict[str, np.ndarray]:
     raise InputError(str(path), got='rows of different lengths',
                      expected=f'{len(rows[0])} columns',
                      remedy='delete it and run the stage again')
-  return {name: _column(f'{path}: {name}', cells, is_text=name in _TEXT_COLUMNS)
+  return {name: _column(f'{path}: {name}', cells, is_text=name in text_columns)
           for name, *cells in zip(*rows, strict=True)}
 
 

@@ -103,7 +103,15 @@ class _Setup(NamedTuple):
 
 
 def make_member(settings, seed: int) -> Member:
-  """A member with the values of config.train."""
+  """A member with the values of config.train.
+
+  Example:
+    >>> import fibjax
+    >>> settings = fibjax.train_settings(l2=1e-5)
+    >>> members = [fibjax.make_member(settings, seed) for seed in (0, 1)]
+    >>> members[1].seed, members[0].settings == members[1].settings
+    (1, True)
+  """
   return Member(seed, {name: settings[name] for name in MEMBER_SETTINGS})
 
 

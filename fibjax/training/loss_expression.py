@@ -68,6 +68,15 @@ def make_loss(expression: str) -> Loss:
 
   Raises:
     InputError: for anything else, named config.train.loss.
+
+  Example:
+    >>> import fibjax, jax.numpy as jnp
+    >>> loss = fibjax.make_loss('bce + 0.5*ramp(0.6, 1)*jaccard')
+    >>> logits, targets, weights = (jnp.full((1, 4, 4), v) for v in (2.0, 1.0, 1.0))
+    >>> value, terms = loss.apply(logits, targets, weights, jnp.array(loss.factors),
+    ...                           progress=0.5)
+    >>> round(float(value), 4), sorted(terms)
+    (0.1269, ['bce', 'jaccard'])
   """
   products = [_read_product(expression, node)
               for node in _operands(_parse(expression), ast.Add)]

@@ -111,7 +111,7 @@ def read_members(path) -> dict[str, np.ndarray]:
   if not path.is_file():
     raise InputError(str(path), got='no such file', expected='the members of a sweep',
                      remedy='check --workdir, or run the sweep first')
-  columns = csv_files.read_columns(path)
+  columns = csv_files.read_columns(path, _TEXT_COLUMNS)
   if not columns:
     raise InputError(str(path), got='no rows', expected='one row per member',
                      remedy='run the sweep first')

@@ -90,6 +90,22 @@ def put_regions(context_ryxc, masks_ryx, balanced: bool, *, targets_ryx=None,
 
   Raises:
     InputError: when a class is missing from the masks.
+
+  Example:
+    >>> import fibjax
+    >>> film = fibjax.simulate_film('HPC30', (9, 96, 96), seed=0)
+    >>> model = fibjax.make_model(n_xy=33, n_z=1)
+    >>> image_zyx = fibjax.scale_image(film.image_zyx)
+    >>> splits = []
+    >>> for z in (3, 6):
+    ...   mask_yx = film.truth_zyx[z, 16:64, 16:64]
+    ...   regions = fibjax.make_regions('film', [(z, 16, 16)], [mask_yx])
+    ...   context_ryxc = fibjax.cut_contexts(image_zyx, regions, model)
+    ...   splits.append(fibjax.put_regions(context_ryxc, regions.masks_ryx,
+    ...                                    balanced=True))
+    >>> train, val = splits
+    >>> train.targets_ryx.shape, train.context_ryxc.shape[3]
+    ((1, 48, 48), 1)
   """
   counts = np.array([(masks_ryx == k).sum() for k in (PORE, SOLID)], float)
   for name, count in zip(('pore', 'solid'), counts, strict=True):

@@ -54,6 +54,24 @@ def train_network(model: Model, train: DeviceRegions, val: DeviceRegions, *, set
   Raises:
     InputError: when a class is missing, a window does not fit the regions, or a loss
       is not finite.
+
+  Example:
+    >>> import fibjax
+    >>> film = fibjax.simulate_film('HPC30', (9, 96, 96), seed=0)
+    >>> model = fibjax.make_model(n_xy=33, n_z=1)
+    >>> image_zyx = fibjax.scale_image(film.image_zyx)
+    >>> splits = []
+    >>> for z in (3, 6):
+    ...   mask_yx = film.truth_zyx[z, 16:64, 16:64]
+    ...   regions = fibjax.make_regions('film', [(z, 16, 16)], [mask_yx])
+    ...   context_ryxc = fibjax.cut_contexts(image_zyx, regions, model)
+    ...   splits.append(fibjax.put_regions(context_ryxc, regions.masks_ryx,
+    ...                                    balanced=True))
+    >>> settings = fibjax.train_settings(epochs=1, steps_per_epoch=2, val_windows=2,
+    ...                                  crop_px=32)
+    >>> trained = fibjax.train_network(model, *splits, settings=settings)
+    >>> len(trained.rows), 0 < trained.rows[0]['val_bce'] < 2
+    (1, True)
   """
   return _train([loop.make_member(settings, seed)], model, train, val, folder,
                 settings=settings, data_seed=data_seed, standardise=standardise,
@@ -79,6 +97,25 @@ def train_networks(model: Model, train: DeviceRegions, val: DeviceRegions,
 
   Raises:
     InputError: when a class is missing or a window does not fit the regions.
+
+  Example:
+    >>> import fibjax
+    >>> film = fibjax.simulate_film('HPC30', (9, 96, 96), seed=0)
+    >>> model = fibjax.make_model(n_xy=33, n_z=1)
+    >>> image_zyx = fibjax.scale_image(film.image_zyx)
+    >>> splits = []
+    >>> for z in (3, 6):
+    ...   mask_yx = film.truth_zyx[z, 16:64, 16:64]
+    ...   regions = fibjax.make_regions('film', [(z, 16, 16)], [mask_yx])
+    ...   context_ryxc = fibjax.cut_contexts(image_zyx, regions, model)
+    ...   splits.append(fibjax.put_regions(context_ryxc, regions.masks_ryx,
+    ...                                    balanced=True))
+    >>> settings = fibjax.train_settings(epochs=1, steps_per_epoch=2, val_windows=2,
+    ...                                  crop_px=32)
+    >>> members = [fibjax.make_member(settings, seed) for seed in (0, 1)]
+    >>> trained = fibjax.train_networks(model, *splits, members, settings=settings)
+    >>> len(trained), trained[0].rows[0]['val_bce'] != trained[1].rows[0]['val_bce']
+    (2, True)
   """
   return _train(members, model, train, val, folder, settings=settings,
                 data_seed=data_seed, standardise=standardise, halving=halving)

@@ -23,7 +23,6 @@ No other module uses tensorstore.
 """
 import contextlib
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
@@ -33,14 +32,20 @@ from fibjax.errors import InputError
 from fibjax.system import files, geometry
 from fibjax.system.run_folder import volume_name
 from fibjax.volumes import ome_zarr
-from fibjax.volumes.voxel_size import UNITS_NM, check_voxel_size
+from fibjax.volumes.metadata import (
+  LEVEL,
+  UNKNOWN_SIZE,
+  check_dtype,
+  check_volume_shape,
+  not_a_volume,
+  read_group,
+  read_json_group,
+  size_from_ome,
+)
+from fibjax.volumes.voxel_size import check_voxel_size
 
-_LEVEL = '0'
-_DTYPES = ('uint8', 'uint16', 'uint32', 'int32', 'float32', 'float64')
 # No cache: it gave no speed-up where it was tried, and its memory grows (2026-11).
 _CONTEXT = ts.Context({'cache_pool': {'total_bytes_limit': 0}})
-# Keys of attributes.fibjax that this module sets; all others are the caller's.
-_UNKNOWN_SIZE = 'voxel_size_unknown'
 _ALL_STORED = 'every_shard_stored'
 
 
@@ -71,9 +76,15 @@ def open_volume(path) -> Volume:
 
   Raises:
     InputError: when path is not an OME-Zarr 0.5 image with axes z, y, x, or is damaged.
+
+  Example:
+    >>> import fibjax
+    >>> volume = fibjax.open_volume('film.ome.zarr')
+    >>> volume.shape, str(volume.dtype)
+    ((36, 64, 64), 'uint16')
   """
   path = Path(path)
-  ome, fibjax_attributes = _read_group(path)
+  ome, fibjax_attributes = read_group(path)
   try:
     multiscale = ome['multiscales'][0]
     axes = multiscale['axes']
@@ -87,19 +98,19 @@ def open_volume(path) -> Volume:
     if names[:1] == ('c',):
       channels = tuple(channel['label'] for channel in ome['omero']['channels'])
   except (KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
-    raise _not_a_volume(path, f'incomplete OME metadata ({error!r})') from None
+    raise not_a_volume(path, f'incomplete OME metadata ({error!r})') from None
   if channels:
     names, units, scale = names[1:], units[1:], scale[1:]
   if names != ome_zarr.AXES:
-    raise _not_a_volume(path, f'axes {names}')
+    raise not_a_volume(path, f'axes {names}')
   all_stored = fibjax_attributes.get(_ALL_STORED, False)
   with store_errors(path / level):
     store = open_array(path / level, 'zarr3', {
         'fill_missing_data_reads': not all_stored,
         'store_data_equal_to_fill_value': all_stored}, open=True)
   if store.rank != 3 + bool(channels) or len(scale) != 3:
-    raise _not_a_volume(path, f'an array of {store.rank} axes, scale {scale}')
-  size = _size_from_ome(path, scale, units, fibjax_attributes)
+    raise not_a_volume(path, f'an array of {store.rank} axes, scale {scale}')
+  size = size_from_ome(path, scale, units, fibjax_attributes)
   return _volume(path, store, size, fibjax_attributes, channels)
 
 
@@ -144,13 +155,13 @@ def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
   """
   path = Path(path)
   files.check_absent(path)
-  shape, dtype = _check_shape(path, shape), _check_dtype(path, dtype)
+  shape, dtype = check_volume_shape(path, shape), check_dtype(path, dtype)
   size = check_voxel_size(str(path), voxel_size_zyx_nm)
   chunk, shard = ome_zarr.choose_grid(
-      shape, None if shard_zyx is None else _check_shape(path, shard_zyx))
+      shape, None if shard_zyx is None else check_volume_shape(path, shard_zyx))
   fibjax_attributes = dict(attributes or {})
   if size is None:
-    fibjax_attributes[_UNKNOWN_SIZE] = True
+    fibjax_attributes[UNKNOWN_SIZE] = True
   if fill_value is None:
     fibjax_attributes[_ALL_STORED] = True
   settings = {
@@ -159,9 +170,9 @@ def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
       'store_data_equal_to_fill_value': fill_value is None,
       'fill_missing_data_reads': fill_value is not None}
   ome = ome_zarr.image_attributes(
-      volume_name(files.final_name(path)), size, _LEVEL, channels)
+      volume_name(files.final_name(path)), size, LEVEL, channels)
   with store_errors(path, 'choose a folder that can be written'):
-    store = open_array(path / _LEVEL, 'zarr3', settings, create=True)
+    store = open_array(path / LEVEL, 'zarr3', settings, create=True)
     files.write_json(path / 'zarr.json',
                      ome_zarr.group(ome=ome, fibjax=fibjax_attributes))
   return _volume(path, store, size, fibjax_attributes, channels)
@@ -191,8 +202,8 @@ def write_attributes(volume: Volume, attributes: dict) -> None:
   Raises:
     InputError: when the volume is damaged or cannot be written.
   """
-  ome, own = _read_group(volume.path)
-  kept = {key: own[key] for key in (_UNKNOWN_SIZE, _ALL_STORED) if key in own}
+  ome, own = read_group(volume.path)
+  kept = {key: own[key] for key in (UNKNOWN_SIZE, _ALL_STORED) if key in own}
   with store_errors(volume.path, 'check free space and permissions'):
     files.write_json(volume.path / 'zarr.json',
                      ome_zarr.group(ome=ome, fibjax={**attributes, **kept}))
@@ -210,7 +221,7 @@ def create_group(path) -> Path:
   path = Path(path)
   content = list(path.iterdir()) if path.is_dir() else []
   if any(not files.is_temporary(entry, path / 'zarr.json') for entry in content):
-    if 'ome' in _read_json_group(path):
+    if 'ome' in read_json_group(path):
       raise InputError(str(path), got='a volume', expected='a group of volumes',
                        remedy='choose another path')
     return path
@@ -299,7 +310,7 @@ def discard_shard(volume: Volume, start_zyx) -> None:
   """Deletes the file of the shard that starts at a voxel, even a damaged one."""
   index = (str(a // n) for a, n in zip(start_zyx, shard_shape(volume), strict=True))
   all_channels = ('0',) if volume.channels else ()
-  volume.path.joinpath(_LEVEL, 'c', *all_channels, *index).unlink(missing_ok=True)
+  volume.path.joinpath(LEVEL, 'c', *all_channels, *index).unlink(missing_ok=True)
 
 
 def slab_boxes(volume: Volume):
@@ -310,58 +321,9 @@ def slab_boxes(volume: Volume):
 
 def _volume(path, store, size, fibjax_attributes, channels) -> Volume:
   free = {k: v for k, v in fibjax_attributes.items()
-          if k not in (_UNKNOWN_SIZE, _ALL_STORED)}
+          if k not in (UNKNOWN_SIZE, _ALL_STORED)}
   return Volume(path, store, tuple(int(n) for n in store.shape[-3:]),
                 np.dtype(store.dtype.numpy_dtype), size, free, tuple(channels))
-
-
-def _size_from_ome(path, scale, units, fibjax_attributes):
-  """Voxel size in nm; None where the volume is flagged or an axis has no known unit."""
-  has_units = all(unit in UNITS_NM for unit in units)
-  if fibjax_attributes.get(_UNKNOWN_SIZE, False) or not has_units:
-    return None
-  return check_voxel_size(
-      str(path), [s * UNITS_NM[u] for s, u in zip(scale, units, strict=True)])
-
-
-def _not_a_volume(path, got) -> InputError:
-  return InputError(str(path), got=got,
-                    expected='an OME-Zarr 0.5 image with axes z, y, x',
-                    remedy='import the stack again, or check the path')
-
-
-def _read_json_group(path) -> dict:
-  """Attributes of the zarr group at path."""
-  file = path / 'zarr.json'
-  try:
-    content = json.loads(file.read_text(encoding='utf-8'))
-  except OSError:
-    raise _not_a_volume(path, 'no readable zarr.json') from None
-  except ValueError as error:
-    raise _not_a_volume(file, f'damaged JSON ({error})') from None
-  if not isinstance(content, dict) or content.get('node_type') != 'group':
-    raise _not_a_volume(file, 'not a zarr v3 group')
-  attributes = content.get('attributes', {})
-  return attributes if isinstance(attributes, dict) else {}
-
-
-def _read_group(path) -> tuple[dict, dict]:
-  """The attributes 'ome' and 'fibjax' of the group at path."""
-  attributes = _read_json_group(path)
-  ome, fibjax_attributes = attributes.get('ome'), attributes.get('fibjax', {})
-  # Only an array two levels down is a volume of a group; one level down it would be the
-  # array of a volume whose metadata are damaged.
-  members = sorted(array.parents[1].name for array in path.glob(f'*/{_LEVEL}/zarr.json')
-                   if not files.is_partial(array.parents[1]))
-  if ome is None and members:
-    raise InputError(str(path), got=f'a group with {", ".join(members)}',
-                     expected='a volume',
-                     remedy=f'open one of them, e.g. {path / members[0]}')
-  if not isinstance(ome, dict) or not isinstance(fibjax_attributes, dict):
-    raise _not_a_volume(path, 'a zarr group without OME metadata')
-  if ome.get('version') != ome_zarr.VERSION:
-    raise _not_a_volume(path, f'OME-Zarr version {ome.get("version")}')
-  return ome, fibjax_attributes
 
 
 def open_array(path, driver: str, settings: dict, **mode):
@@ -397,23 +359,6 @@ def _check_box(volume, start_zyx, stop_zyx):
                      expected=f'a box inside the volume of shape {volume.shape}',
                      remedy='correct the position or the size')
   return start, stop
-
-
-def _check_shape(path, shape) -> list[int]:
-  shape = list(shape)
-  if len(shape) != 3 or any(int(n) != n or n < 1 for n in shape):
-    raise InputError(str(path), got=f'shape {shape}',
-                     expected='three positive whole numbers, z, y, x',
-                     remedy='correct the shape')
-  return [int(n) for n in shape]
-
-
-def _check_dtype(path, dtype) -> np.dtype:
-  dtype = np.dtype(dtype)
-  if dtype.name not in _DTYPES:
-    raise InputError(str(path), got=f'dtype {dtype}',
-                     expected=f'one of {", ".join(_DTYPES)}', remedy='convert it first')
-  return dtype
 
 
 @contextlib.contextmanager

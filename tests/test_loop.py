@@ -9,21 +9,20 @@ import numpy as np
 import pytest
 
 from fibjax.models import empty_params, make_model
-from fibjax.training import checkpoint, members_table, sampling
-from fibjax.training import step as train
+from fibjax.training import checkpoint, members_table, sampling, step
 from fibjax.training.loop import Member, train_members
 from fibjax.training.stored import load_states
 from tests.helpers import bright_is_solid, tiny_config
 
 MEMBERS = [Member(5, {'intensity_mean_sd': 0.03, 'intensity_deviation_sd': 0.05,
-                   'l2': 1e-6, 'dropout_dense': 0.1, 'dropout_spatial': 0.3,
-                   'log10_learning_rate': -3., 'decay_epochs': 4}),
-        Member(6, {'intensity_mean_sd': 0.1, 'intensity_deviation_sd': 0.02,
-                   'l2': 1e-4, 'dropout_dense': 0.5, 'dropout_spatial': 0.,
-                   'log10_learning_rate': -2.5, 'decay_epochs': 1}),
-        Member(7, {'intensity_mean_sd': 0., 'intensity_deviation_sd': 0.,
-                   'l2': 0., 'dropout_dense': 0., 'dropout_spatial': 0.,
-                   'log10_learning_rate': -2.5, 'decay_epochs': 2})]
+                      'l2': 1e-6, 'dropout_dense': 0.1, 'dropout_spatial': 0.3,
+                      'log10_learning_rate': -3., 'decay_epochs': 4}),
+           Member(6, {'intensity_mean_sd': 0.1, 'intensity_deviation_sd': 0.02,
+                      'l2': 1e-4, 'dropout_dense': 0.5, 'dropout_spatial': 0.,
+                      'log10_learning_rate': -2.5, 'decay_epochs': 1}),
+           Member(7, {'intensity_mean_sd': 0., 'intensity_deviation_sd': 0.,
+                      'l2': 0., 'dropout_dense': 0., 'dropout_spatial': 0.,
+                      'log10_learning_rate': -2.5, 'decay_epochs': 2})]
 
 
 def regions_of(model):
@@ -61,13 +60,13 @@ def alone(tmp_path_factory):
 
 def test_a_member_is_bit_by_bit_what_it_is_alone(tmp_path, one_device, alone,
                                                  monkeypatch):
-  traced, step = [], train.train_step
+  traced, train_step = [], step.train_step
 
   def counted(*arguments, **options):
     traced.append(1)
-    return step(*arguments, **options)
+    return train_step(*arguments, **options)
 
-  monkeypatch.setattr(train, 'train_step', counted)
+  monkeypatch.setattr(step, 'train_step', counted)
   reached, states = run(tmp_path, MEMBERS)
   for k, (rows, state) in enumerate(alone):
     assert scores(reached.rows[k]) == scores(rows)
@@ -95,7 +94,7 @@ SCRIPT = '''
 import sys
 import jax
 from pathlib import Path
-from tests.test_members import MEMBERS, run
+from tests.test_loop import MEMBERS, run
 assert len(jax.local_devices()) == 8
 run(Path(sys.argv[1]), MEMBERS, epochs=int(sys.argv[2]))
 '''

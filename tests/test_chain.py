@@ -20,7 +20,7 @@ from fibjax.preparation.steps import Step, steps_from
 from fibjax.simulation.fields import smooth_noise
 from fibjax.system import files
 from fibjax.volumes import ome_zarr
-from fibjax.volumes import volume as volumes
+from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 
 ALL = 'align,gradient,brightness,destripe:levels=4,normalise:window_px=31'
 SHAPE = 11, 70, 80
@@ -47,10 +47,10 @@ def stack(dtype=np.uint16, shape=SHAPE, seed=0):
 
 
 def make(path, array_zyx, **options):
-  with volumes.new_volume(path, array_zyx.shape, array_zyx.dtype, (50, 10, 10),
+  with new_volume(path, array_zyx.shape, array_zyx.dtype, (50, 10, 10),
                           **options) as new:
-    volumes.write_box(new, (0, 0, 0), array_zyx)
-  return volumes.open_volume(path)
+    write_box(new, (0, 0, 0), array_zyx)
+  return open_volume(path)
 
 
 def values(path):
@@ -92,7 +92,7 @@ def test_the_chain_is_its_steps_one_after_the_other(tmp_path, dtype):
     assert abs(made - np.clip(whole, 0, top)).max() <= 1  # last digits, then rounding
     assert np.mean(made != np.clip(whole, 0, top)) < 5e-3
     assert record['result']['clipped_voxels'] == ((whole < 0) | (whole > top)).sum()
-  new = volumes.open_volume(tmp_path / 'out.ome.zarr')
+  new = open_volume(tmp_path / 'out.ome.zarr')
   assert new.voxel_size_zyx_nm == (50, 10, 10)
 
 
@@ -108,7 +108,7 @@ def test_replay_gives_the_same_bytes(tmp_path, text, monkeypatch):
   again = chain.replay(raw, files.read_json(file), tmp_path / 'b' / 'x.ome.zarr')
   assert again == record
   assert files.hash_files(tmp_path / 'a') == files.hash_files(tmp_path / 'b')
-  attributes = volumes.open_volume(tmp_path / 'b' / 'x.ome.zarr').attributes
+  attributes = open_volume(tmp_path / 'b' / 'x.ome.zarr').attributes
   assert attributes == {'preparation': record}
 
 
@@ -161,7 +161,7 @@ def test_memory_holds_a_few_slices(tmp_path, monkeypatch):
 
   def watched(volume, start, stop):
     reads.append((start[0], stop[0]))
-    return volumes.read_box(volume, start, stop)
+    return read_box(volume, start, stop)
 
   monkeypatch.setattr(records, 'read_box', watched)
   chain.apply_steps(raw, tmp_path / 'out.ome.zarr', steps_from('gradient,brightness'))
@@ -213,8 +213,9 @@ def test_steps_from_text():
     ('align:trend', "step align: got 'trend', expected NAME=VALUE"),
     ('align:trend=keep:trend=keep', 'each name once'),
     ('align:trend=cubic', "align:trend: got 'cubic', expected one of keep, linear"),
-    ('align:speed=3', "got parameter 'speed', expected one of mask, trend"),
-    ('gradient:x=3', "step gradient: got parameter 'x', expected none"),
+    ('align:speed=3', "align: parameter: got 'speed', expected one of mask, trend"),
+    ('alline', "did you mean 'align'"), ('align:trnd=keep', "did you mean 'trend'"),
+    ('gradient:x=3', "step gradient: got parameter 'x', expected no parameter"),
     ('align:mask=yes', "align:mask: got 'yes', expected true or false"),
     ('align:sigma_z=long', "sigma_z: got 'long', expected a value like 15.0"),
     ('align:sigma_z=0', 'sigma_z: got 0.0, expected a number >= 1'),
@@ -289,7 +290,7 @@ def test_bad_volumes_are_named_and_nothing_is_left(tmp_path):
   refused('i', np.zeros((2, 20, 20), np.int32), 'i: got dtype int32')
   raw = make(tmp_path / 'raw', grey_zyx)
   (tmp_path / 'x.preparation.json').write_text('{}')
-  with pytest.raises(InputError, match='x.preparation.json: got something there'):
+  with pytest.raises(InputError, match='x.preparation.json: got a path that already'):
     chain.apply_steps(raw, tmp_path / 'x.ome.zarr', steps_from('gradient'))
 
 
@@ -319,13 +320,13 @@ def test_a_kill_before_the_copy_of_the_record_loses_nothing(tmp_path, monkeypatc
     patch.setattr(chain.files, 'write_json', lambda path, content, write=(
         files.write_json): kill() if path == copy else write(path, content))
     chain.apply_steps(raw, out, chain_steps)
-  assert volumes.open_volume(out).attributes == {'preparation': expected}
+  assert open_volume(out).attributes == {'preparation': expected}
   assert not copy.exists()
   stamp = files.stamp_files(out)
-  with pytest.raises(InputError, match='out.ome.zarr: got something there'):
+  with pytest.raises(InputError, match='out.ome.zarr: got a path that already exists'):
     chain.apply_steps(raw, out, steps_from('gradient'))  # another call
   other = make(tmp_path / 'other', stack(seed=1))
-  with pytest.raises(InputError, match='out.ome.zarr: got something there'):
+  with pytest.raises(InputError, match='out.ome.zarr: got a path that already exists'):
     chain.apply_steps(other, out, chain_steps)
   assert not copy.exists()
   made = (chain.apply_steps(raw, out, chain_steps) if again == 'apply_steps' else

@@ -303,7 +303,7 @@ def test_an_image_that_was_saved_over_is_reported(film, exported, tmp_path):
 @pytest.mark.parametrize('change, said', [
     ({'z': 12}, 'place 0: got z, y, x'), ({'y': -1}, 'place 0'),
     ({'x': 145}, 'place 0'),
-    ({'volume': 'other'}, 'volume other')])
+    ({'volume': 'other'}, "place 0: volume: got 'other'")])
 def test_places_outside_are_refused(volume, tmp_path, change, said):
   place = {'volume': 'film', 'z': 5, 'y': 50, 'x': 50} | change
   with pytest.raises(InputError, match=said):

@@ -7,6 +7,7 @@ from fibjax.pipeline import measure
 from fibjax.report import figures, page
 from fibjax.report.physics import physics_figure, physics_table
 from fibjax.system import files
+from fibjax.system.run_folder import RunFolder
 from fibjax.volumes.volume import create_volume, open_volume, write_box
 from tests.helpers import NETWORK_FACTS, film, make_run, visible_text
 
@@ -60,14 +61,15 @@ def test_a_run_is_analysed_once_and_shown(tmp_path):
                    for name in ('HPC22', 'HPC30')}
   truth = store(tmp_path / 'truth', film(0)[1])
   truths = {'HPC22': truth, 'HPC30': None}
-  found = measure.analyse_run(1., segmentations, truths, folder)
+  path = RunFolder(folder).analysis
+  found = measure.analyse_run(1., segmentations, truths, path)
   marked = found | {'HPC22': found['HPC22'] | {'start_zyx': [1, 1, 1]}}
-  files.write_json(folder / 'analysis.json', marked)
-  again = measure.analyse_run(1., segmentations, dict.fromkeys(segmentations), folder)
+  files.write_json(path, marked)
+  again = measure.analyse_run(1., segmentations, dict.fromkeys(segmentations), path)
   assert again['HPC22']['start_zyx'] == [1, 1, 1]  # a finished volume is kept
-  files.write_json(folder / 'analysis.json', found)
-  path = page.write_report(folder, NETWORK_FACTS)
-  text = visible_text(path.read_text(encoding='utf-8'))
+  files.write_json(path, found)
+  report = page.write_report(folder, NETWORK_FACTS)
+  text = visible_text(report.read_text(encoding='utf-8'))
   assert 'Physical quantities of HPC22' in text and 'Pore sizes and S2 of HPC30' in text
   assert (folder / 'figures' / 'physics_2.png').exists()
 

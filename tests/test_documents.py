@@ -23,11 +23,11 @@ DOCUMENTS = [*GUIDES, *RESULTS, METHODS]
 SOURCES = sorted(path for folder in ('fibjax', 'configs', 'tests')
                  for path in (ROOT / folder).rglob('*.py'))
 PAGES = sorted((ROOT / 'fibjax').rglob('*.html'))
-# Citations of sections in another form than §N.M
+# Citations of METHODS.md in another form than §N.M; 'section' alone is that of a paper
 OLD_FORMS = re.compile(
     r'\bspec(?:ification)?,? (?:§ ?)?(?:\d|[A-Z]+\d)|\bmethods,? (?:sections? )?\d'
     r'|\bsections? \d[\d.]*(?: (?:to|and) \d[\d.]*)? of the methods'
-    r'|\((?:[^()]*\W)?sections? \d', re.I)
+    r'|\(sections? \d', re.I)
 TAG = re.compile(r'(?<![\w.])(?:PP|[ABGILPRS])\d(?!\w)')
 
 

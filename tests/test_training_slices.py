@@ -1,133 +1,187 @@
-"""Pieces of the training-set study against formulas and brute force."""
+"""The training-set study on a tiny membrane: trials, correction by hand, the page."""
+import csv
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from fibjax.annotation import choose_slices
+from fibjax.annotation.regions import load_regions
+from fibjax.cli import main
+from fibjax.config import load
 from fibjax.errors import InputError
-from fibjax.metrics import confusion
+from fibjax.report import study_page
+from fibjax.studies import sweep, training_slices
+from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 
-TEST = (47, 434, 598)
-
-
-def test_the_four_trials_are_the_documents():
-  assert choose_slices.choose_slices(600, 5, 'initial', TEST) == [0, 1, 2, 3, 4]
-  assert choose_slices.choose_slices(600, 20, 'initial', TEST) == list(range(20))
-  assert choose_slices.choose_slices(600, 5, 'distributed', TEST) == [
-      0, 120, 240, 360, 480]
-  twenty = choose_slices.choose_slices(600, 20, 'distributed', TEST)
-  assert twenty == list(range(0, 600, 30)) and len(twenty) == 20
-  # Distances to the tested slices as in §3.2.
-  assert [min(abs(z - t) for z in twenty) for t in TEST] == [13, 14, 28]
+ROOT = Path(__file__).parents[1]
+CONFIG = f'{ROOT}/configs/membrane.py'
 
 
-@pytest.mark.parametrize('count, placement, tested, message', [
-    (5, 'initial', (3,), r'slices \[3\] in training'),
-    (5, 'distributed', (240,), r'slices \[240\] in training'),
-    (5, 'initial', (600,), 'indices from 0 to 599'), (0, 'initial', (), '1 to 600'),
-    (601, 'initial', (), '1 to 600'), (5, 'random', (), 'one of')])
-def test_bad_choices_are_named(count, placement, tested, message):
+def read(path):
+  volume = open_volume(path)
+  return read_box(volume, (0, 0, 0), volume.shape)
+
+
+def rows_of(home):
+  with open(home / 'slices.csv', encoding='utf-8', newline='') as file:
+    return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope='module')
+def done(tmp_path_factory):
+  folder = tmp_path_factory.mktemp('study') / 'w'
+  settings = load(f'{CONFIG}:tiny', ('study.counts=2', 'train.epochs=1'))
+  return settings, folder, training_slices.run_study(settings, folder)
+
+
+@pytest.mark.long
+def test_tested_slices_are_in_no_training_set(done):
+  settings, folder, result = done
+  assert {(row['count'], row['placement'], row['z'], row['against'])
+          for row in result['table']} == {
+      (2, placement, z, kind) for placement in ('initial', 'distributed')
+      for z in (5, 25, 38) for kind in ('corrected', 'truth')}
+  for placement, chosen in (('initial', {0, 1}), ('distributed', {0, 20})):
+    home = folder / 'trials' / f'2-{placement}'
+    regions = load_regions(home / 'slices')
+    trained = {int(z) for z, split in zip(regions.z, regions.split, strict=True)
+               if split != 'test'}
+    assert trained == chosen
+    rows = rows_of(home)
+    assert len(rows) == 40 * 2 * 2  # slices, seeds, kinds of labels
+    assert {int(row['z']) for row in rows if row['trained_on'] == '1'} == chosen
+
+
+@pytest.mark.long
+def test_the_table_is_what_the_members_say(done):
+  settings, folder, result = done
+  truth = read(folder / 'film' / 'truth.ome.zarr')
+  home = folder / 'trials' / '2-initial'
+  scores = {seed: read(home / 'scores' / str(seed)) for seed in (0, 1)}
+  accuracy = [((scores[seed][25] > 0.5) == (truth[25] == 1)).mean() for seed in (0, 1)]
+  (row,) = [row for row in result['table'] if (
+      row['placement'], row['z'], row['against']) == ('initial', 25, 'truth')]
+  assert row['accuracy'] == pytest.approx([np.mean(accuracy),
+                                           np.std(accuracy, ddof=1)])
+  assert row['all_pore'] == pytest.approx((truth[25] == 0).mean())
+  labels = read(folder / 'labels.ome.zarr')
+  segmented = read(folder / 'forest' / 'segmentation.ome.zarr' / 'raw')
+  assert ((labels == 1) <= (segmented == 1)).all()  # correction only takes solid away
+  text = (folder / 'report.html').read_text(encoding='utf-8')
+  assert 'against the truth' in text and 'Slice 38' in text
+
+
+@pytest.mark.long
+def test_a_second_call_trains_nothing_again(done, monkeypatch):
+  settings, folder, result = done
+  monkeypatch.setattr(sweep, 'run_sweep', None)
+  assert training_slices.run_study(settings, folder) == result
+
+
+@pytest.mark.long
+def test_labels_corrected_by_hand_are_used_and_checked(done, tmp_path):
+  settings, folder, _ = done
+  exported, corrected = tmp_path / 'first.tif', tmp_path / 'corrected.ome.zarr'
+  assert main.main(['export', str(folder / 'forest' / 'segmentation.ome.zarr' / 'raw'),
+                    f'--out={exported}']) == 0
+  assert main.main(['import', str(exported), f'--out={corrected}',
+                    '--voxel_size_nm=30,10,10']) == 0
+  segmentation = open_volume(folder / 'forest' / 'segmentation.ome.zarr'
+                             / 'raw')
+  labels = training_slices._correct(load(f'{CONFIG}:tiny', (
+      f'study.labels={corrected}',)), segmentation, None, tmp_path / 'none')
+  np.testing.assert_array_equal(
+      read_box(labels, (0, 0, 0), labels.shape),
+      read_box(segmentation, (0, 0, 0), segmentation.shape))
+  for name, array, size in (('cut', np.zeros((39, 96, 96), np.uint8), (30., 10., 10.)),
+                            ('scaled', np.zeros((40, 96, 96), np.uint8), (30., 5., 5.)),
+                            ('codes', np.full((40, 96, 96), 7, np.uint8),
+                             (30., 10., 10.))):
+    with new_volume(tmp_path / name, array.shape, np.uint8, size) as made:
+      write_box(made, (0, 0, 0), array)
+    with pytest.raises(InputError, match='config.study.labels'):
+      training_slices._correct(load(f'{CONFIG}:tiny', (
+          f'study.labels={tmp_path / name}',)), segmentation, None, tmp_path / 'none')
+
+
+@pytest.mark.long
+def test_the_chain_without_a_person_ends_with_a_report(done, tmp_path):
+  _, folder, _ = done
+  shutil.copytree(folder / 'film', tmp_path / 'w' / 'film')
+  settings = load(f'{CONFIG}:auto_tiny', ('train.epochs=1',))
+  result = training_slices.run_study(settings, tmp_path / 'w')
+  assert {row['placement'] for row in result['table']} == {'uncertain'}
+  np.testing.assert_array_equal(
+      read(tmp_path / 'w' / 'labels.ome.zarr'),
+      read(tmp_path / 'w' / 'forest' / 'segmentation.ome.zarr' / 'raw'))
+  assert (tmp_path / 'w' / 'report.html').exists()
+
+
+@pytest.mark.parametrize('override, message', [
+    ('study.test_slices=1,25,38', r'slices \[1\] in training'),
+    ('study.test_slices=5,25,40', 'indices from 0 to 39'),
+    ('study.counts=2,50', '1 to 40')])
+def test_bad_slices_are_named_before_any_work(override, message, tmp_path):
   with pytest.raises(InputError, match=message):
-    choose_slices.choose_slices(600, count, placement, tested)
+    training_slices.run_study(load(f'{CONFIG}:tiny', (override,)), tmp_path / 'w')
+  assert not (tmp_path / 'w').exists()
 
 
-def test_uncertain_slices_are_uncertain_apart_and_not_tested():
-  uncertainty = np.zeros(100)
-  uncertainty[[10, 11, 50, 80]] = 5, 4, 3, 2
-  chosen = choose_slices.choose_slices(100, 4, 'uncertain', (50,), uncertainty)
-  assert 10 in chosen and 80 in chosen and 11 not in chosen and 50 not in chosen
-  assert min(np.diff(chosen)) >= 100 / 4 / 2
-  with pytest.raises(InputError, match='so far apart'):
-    choose_slices.choose_slices(4, 4, 'uncertain', (1, 2), np.ones(4))
+def made_tables(gains):
+  """Rows whose distributed slices are better by gains[count] at seed 0 and 1."""
+  tables = {}
+  for count, by_seed in gains.items():
+    for placement in ('initial', 'distributed'):
+      tables[count, placement] = [
+          {'seed': str(seed), 'z': str(z), 'against': 'truth',
+           'accuracy': str(0.8 + (gain if placement == 'distributed' and z else 0))}
+          for seed, gain in enumerate(by_seed) for z in (0, 10, 20)]
+  return tables
 
 
-def test_entropy_is_that_of_a_coin():
-  scores = np.stack([np.full((3, 3), p) for p in (0., .5, .9)])
-  expected = [0, np.log(2), -.9 * np.log(.9) - .1 * np.log(.1)]
-  assert choose_slices.mean_entropy(scores) == pytest.approx(expected, abs=1e-5)
+def test_the_interaction_is_a_difference_of_differences():
+  tables = made_tables({5: (-.02, .0, .02), 20: (.05, .06, .07)})
+  found = training_slices.contrasts(tables, 'truth', (0, 10, 20))
+  assert list(found) == ['distributed - initial, 5 slices',
+                         'distributed - initial, 20 slices',
+                         'distributed - initial, 20 - 5 slices']
+  few, many, interaction = found.values()
+  assert few['mean'] == pytest.approx(0, abs=1e-12)
+  assert many['mean'] == pytest.approx(0.06)
+  assert interaction['mean'] == pytest.approx(0.06)
+  # Differences .07, .06, .05: sd .01, standard error .01 / sqrt(3), t of 2 df 4.3027.
+  reach = 4.302653 * 0.01 / 3 ** 0.5
+  assert interaction['low'] == pytest.approx(0.06 - reach, abs=1e-6)
+  assert interaction['high'] == pytest.approx(0.06 + reach, abs=1e-6)
+  tables = made_tables({5: (0., 0.)})
+  assert list(training_slices.contrasts(tables, 'truth', (0, 10))) == [
+      'distributed - initial, 5 slices']
+  tables = made_tables({5: (0.,), 20: (0.,)})
+  assert training_slices.contrasts(tables, 'truth', (0, 10)) == {}
 
 
-def blobs(seed, shape=(4, 96, 96)):
-  from scipy import ndimage
-  noise = np.random.default_rng(seed).normal(size=shape)
-  return (ndimage.gaussian_filter(noise, (0, 4, 4)) > 0.05).astype(np.uint8)
+def test_every_placement_is_compared_with_every_other():
+  tables = made_tables({20: (.1, .1)})
+  tables[20, 'uncertain'] = [dict(row, accuracy=str(float(row['accuracy']) - 0.04))
+                             for row in tables[20, 'distributed']]
+  found = training_slices.contrasts(tables, 'truth', (0, 10, 20))
+  assert {name: pytest.approx(part['mean']) for name, part in found.items()} == {
+      'distributed - initial, 20 slices': 0.1, 'uncertain - initial, 20 slices': 0.06,
+      'uncertain - distributed, 20 slices': -0.04}
 
 
-def test_painted_squares_are_nearly_the_truth_and_as_many_as_asked():
-  truth = blobs(0)
-  masks = choose_slices.paint(truth, [0, 2], 1 / 3, seed=1)
-  assert masks.shape == (2, 96, 96)
-  painted = masks != 255
-  assert painted.mean((1, 2)) == pytest.approx(1 / 3)
-  squares = painted.reshape(2, 3, 32, 3, 32).mean((2, 4))
-  assert set(squares.ravel()) == {0, 1}
-  assert (masks == truth[[0, 2]])[painted].mean() > 0.75
-  with pytest.raises(InputError, match='no voxel of class solid'):
-    choose_slices.paint(np.zeros_like(truth), [0], 0.5, 0)
-
-
-def test_correction_takes_the_largest_islands_and_leaves_boundaries():
-  truth = np.zeros((1, 20, 20), np.uint8)
-  truth[0, :, :5] = 1
-  labels = truth.copy()
-  labels[0, :, 5:7] = 1        # boundary errors, at most 2 px from the solid
-  labels[0, 2, 7:10] = 1       # the largest island hangs on them
-  labels[0, 2:6, 10:14] = 1    # island of 16, 19 with its bridge
-  labels[0, 10:12, 10:12] = 1  # island of 4
-  labels[0, 15, 15] = 1        # island of 1
-  labels[0, 8, 2] = 0          # pore in the solid
-
-  def errors_after(share):
-    return int((choose_slices.correct_pore_backs(labels, truth, share) != truth).sum())
-  sizes = {share: errors_after(share) for share in (0, 0.5, 0.9, 1)}
-  boundary = 40 + 1
-  assert sizes == {0: boundary + 24, 0.5: boundary + 5, 0.9: boundary + 1, 1: boundary}
-  nothing = np.zeros_like(truth)  # a slice without solid: all of it is pore-backs
-  assert not choose_slices.correct_pore_backs(labels, nothing, 1).any()
-  assert (labels != truth).sum() == boundary + 24  # its input stays
-  with pytest.raises(InputError, match='study.correction'):
-    choose_slices.correct_pore_backs(labels, truth, 1.5)
-  with pytest.raises(InputError, match='labels'):
-    choose_slices.correct_pore_backs(labels[:, 1:], truth, 1)
-
-
-def test_scores_of_a_slice_are_those_of_its_confusion():
-  truth = blobs(1)
-  scores = np.random.default_rng(2).random(truth.shape)
-  found = choose_slices.score_slices(scores, truth)
-  for z in range(len(truth)):
-    counts = confusion.confusion(truth[z], (scores[z] > 0.5).astype(np.uint8))
-    expected = confusion.summarise(counts)
-    for name in ('accuracy', 'miou', 'iou_solid'):
-      assert found[name][z] == pytest.approx(expected[name]), name
-    assert found['porosity_error'][z] == pytest.approx(
-        expected['porosity_automatic'] - expected['porosity_manual'])
-    both = counts[1, 1]
-    assert found['dice_solid'][z] == pytest.approx(
-        2 * both / (counts[1].sum() + counts[:, 1].sum()))
-    right = np.where(truth[z] == 1, scores[z], 1 - scores[z])
-    assert found['loss'][z] == pytest.approx(-np.log(right).mean())
-  assert found['all_pore'] == pytest.approx(1 - truth.mean((1, 2)))
-
-
-def test_the_published_losses_are_over_confident():
-  # A network of constant confidence 1 - e: loss = -A ln(1 - e) - (1 - A) ln e (§3.2).
-  truth = np.zeros((1, 1, 1000))
-  scores = np.full((1, 1, 1000), 0.012)
-  scores[..., :262] = 1 - 0.012
-  found = choose_slices.score_slices(scores, truth)
-  assert found['accuracy'][0] == pytest.approx(0.738)
-  assert found['loss'][0] == pytest.approx(1.18, abs=0.02)
-
-
-def test_squares_held_out_are_out_of_training():
-  labels = blobs(3, (1, 70, 64))[0]
-  kept, places = choose_slices.hold_out_squares(labels, 0.5, 32, 0)
-  assert len(places) == 2 and all(y % 32 == x % 32 == 0 for y, x in places)
-  out = np.zeros(labels.shape, bool)
-  for y, x in places:
-    out[y:y + 32, x:x + 32] = True
-  assert (kept[out] == 255).all() and (kept[~out] == labels[~out]).all()
-  for seed in range(20):  # the first square has the place of the slice
-    assert (0, 0) not in choose_slices.hold_out_squares(labels, 1., 32, seed)[1]
-  with pytest.raises(InputError, match='two squares'):
-    choose_slices.hold_out_squares(labels, 0.1, 64, 0)
+def test_published_numbers_are_those_of_their_source():
+  path = ROOT / 'third_party' / 'membrane' / 'trials.csv'
+  with open(path, encoding='utf-8', newline='') as file:
+    expected = {(int(r['slices']), r['placement'], int(r['slice'])):
+                (float(r['loss']), float(r['accuracy'])) for r in csv.DictReader(file)}
+  assert expected == study_page.PUBLISHED
+  row = {'count': 20, 'placement': 'distributed', 'against': 'truth', 'z': 434,
+         'seeds': 5, 'all_pore': 0.8,
+         **{name: [0.5, 0.1] for name in training_slices.SCORES}}
+  table = study_page.study_table([row], 'truth')
+  assert table.rows[0][:5] == ('20 distributed', '434', '5', '0.500 ± 0.100',
+                               '0.500 ± 0.100')
+  assert table.rows[0][-3:] == ('0.800', '0.300', '0.945')
+  assert sum(width for _, width in table.groups) == len(table.columns)

@@ -36,5 +36,5 @@ def make_model(config: Mapping) -> Model:
   Raises:
     InputError: for an unknown name, size, padding or norm.
   """
-  check_choice(config, 'name', NAMES)
+  check_choice(config, 'name', tuple(NETWORKS))
   return NETWORKS[config['name']].build(config)

@@ -66,7 +66,8 @@ def write_sweep_report(folder, facts: MethodFacts) -> Path:
   if sweep.losses.is_file():
     losses = files.read_json(sweep.losses)
     page_tables.insert(0, sweep_tables.loss_table(losses, has_neighbourhood))
-    page_figures.insert(0, _losses(losses, has_neighbourhood))
+    if len({row['loss'] for row in losses}) > 1:
+      page_figures.insert(0, _losses(losses, has_neighbourhood))
   settings, versions = (sources.read_json_if_any(path, [])
                         for path in (run.config, run.versions))
   return page.write_page(

@@ -363,7 +363,10 @@ def test_losses_are_compared_with_the_first(tmp_path):
   folder = write(tmp_path / 's', members)
   files.write_json(RunFolder(folder).sweep.losses, rows)
   text = report_text(folder)
-  assert 'Losses compared' in text and '33 × 33 × 3, jaccard' in text
+  assert 'Losses compared with bce' in text and '33 × 33 × 3, jaccard' in text
+  folder = write(tmp_path / 'single', members[:2])
+  files.write_json(RunFolder(folder).sweep.losses, rows[:1])
+  assert 'Losses compared with bce' not in report_text(folder)
 
 
 def test_markup_in_names_is_inert(tmp_path):

@@ -94,7 +94,7 @@ SCRIPT = '''
 import sys
 import jax
 from pathlib import Path
-from tests.test_members import MEMBERS, run
+from tests.test_loop import MEMBERS, run
 assert len(jax.local_devices()) == 8
 run(Path(sys.argv[1]), MEMBERS, epochs=int(sys.argv[2]))
 '''

@@ -160,7 +160,8 @@ def load_forest(path) -> Forest:
     InputError: when the file is missing, damaged or not a forest.
   """
   try:
-    with np.load(path, allow_pickle=False) as file:
+    # Opened here, since numpy leaves a damaged file open.
+    with open(path, 'rb') as stream, np.load(stream, allow_pickle=False) as file:
       arrays = {name: file[name] for name in _DTYPES}
       settings = json.loads(str(file['settings']))
     forest = Forest(**arrays, settings=settings)

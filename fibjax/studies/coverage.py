@@ -117,18 +117,8 @@ def coverage_experiment(segment: Segment, make_film: MakeFilm, porosity: float, 
         np.concatenate([measured[j]['manual_r'] for j in chosen]),
         np.concatenate([measured[j]['automatic_mr'] for j in chosen], 1), film_seed,
         groups_r=np.repeat(chosen, n_regions), n_resamples=n_resamples)
-    between_films = two_point.sampling_between(
-        [measured[j]['members_m'].mean() for j in chosen])
-    interval = uncertainty.porosity_interval(
-        measured[k]['members_m'], bias, measured[k]['sampling'], new_volume=True,
-        confidence=confidence)
-    # The spread between films includes those of their biases and of their members.
-    # These must not be counted twice: only the error of the mean bias is added.
-    interval_between = uncertainty.porosity_interval(
-        [measured[k]['members_m'].mean()],
-        bias._replace(members_m=np.array([bias.mean])), between_films,
-        confidence=confidence)
-    rows.append(_row(film_seed, measured[k]['truth'], interval, interval_between))
+    intervals = _intervals(measured[k], [measured[j] for j in chosen], bias, confidence)
+    rows.append(_row(film_seed, measured[k]['truth'], *intervals))
   return {'porosity': porosity, 'confidence': confidence, 'seed': seed,
           'n_films': n_films, 'n_validation': n_validation, 'n_regions': n_regions,
           'region_px': region_px, 'threshold': threshold,
@@ -174,6 +164,22 @@ def measure_film(segment: Segment, film: Film, seed, *, n_regions: int, region_p
       'manual_r': np.array([np.mean(film.truth_zyx[box] == 0) for box in boxes]),
       'automatic_mr': np.stack([uncertainty.member_porosities(
           scores_mzyx[(slice(None), *box)], threshold) for box in boxes], 1)}
+
+
+def _intervals(film: dict, validation_films: list[dict], bias,
+               confidence: float) -> tuple[dict, dict]:
+  """Intervals of a film with the sampling error by itself and by the other films."""
+  interval = uncertainty.porosity_interval(
+      film['members_m'], bias, film['sampling'], new_volume=True,
+      confidence=confidence)
+  # The spread between films includes those of their biases and of their members. These
+  # must not be counted twice: only the error of the mean bias is added.
+  between_films = two_point.sampling_between(
+      [other['members_m'].mean() for other in validation_films])
+  interval_between = uncertainty.porosity_interval(
+      [film['members_m'].mean()], bias._replace(members_m=np.array([bias.mean])),
+      between_films, confidence=confidence)
+  return interval, interval_between
 
 
 def _row(seed: int, truth: float, interval: dict, interval_between: dict) -> dict:

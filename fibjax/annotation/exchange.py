@@ -130,7 +130,7 @@ def import_annotations(folder, profile: str, out) -> dict:
 
   Args:
     folder: folder that `export_regions` made.
-    profile: key of label_codes.LABEL_CODES, the same for all experts.
+    profile: key of labels.LABEL_CODES, the same for all experts.
     out: folder to make: regions.csv, masks.npy, and annotation.json with the returned
       dict, the expert, file and hash of each row, and the hashes of the volumes.
 

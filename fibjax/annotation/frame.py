@@ -15,8 +15,7 @@ import numpy as np
 
 from fibjax.annotation.sizes import Sizes
 from fibjax.errors import InputError
-from fibjax.formats.label_codes import LABEL_CODES
-from fibjax.metrics.labels import UNLABELLED
+from fibjax.metrics.labels import LABEL_CODES, UNLABELLED
 
 BLANK, FRAME, MARK = 0, 128, 192
 LEAST_MARGIN_PX = 8  # around the core

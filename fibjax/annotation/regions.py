@@ -248,7 +248,7 @@ def import_masks(table, masks, profile: str) -> Regions:
       from 0) and optionally split and mask (file name inside the folder `masks`).
     masks: file (2-D/3-D TIFF, PNG, npy) or folder with one file per region, taken in
       natural order unless the table names them.
-    profile: key of label_codes.LABEL_CODES.
+    profile: key of labels.LABEL_CODES.
 
   Raises:
     InputError: for a bad table, too many or too few masks, or unknown codes.

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from fibjax.annotation.sizes import PAPER_SIZES
 from fibjax.errors import InputError
-from fibjax.formats.label_codes import LABEL_CODES
 from fibjax.formats.registry import describe_readable, describe_writable
+from fibjax.metrics.labels import LABEL_CODES
 
 _PROFILES = ', '.join(LABEL_CODES)
 

@@ -3,26 +3,11 @@
 Labels are 0 pore, 1 solid, 255 unlabelled. Codes are translated only by a named table;
 a code that is not in the table is an error, never guessed. Export is the inverse, and a
 label without a code is an error.
-
-Sources: ImageJ's binary images are 0 and 255; ilastik and napari count labels from 1
-and use 0 for unlabelled; nnU-Net counts from 0, and its ignore label is the highest
-(its documentation, ignore_label.md); PoreSpy's images are True in the pores.
 """
 import numpy as np
 
 from fibjax.errors import InputError, unknown
-from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
-
-# Program -> {code in its files: label}.
-LABEL_CODES = {
-    'fibjax': {0: PORE, 1: SOLID, 255: UNLABELLED},
-    'paper': {0: PORE, 1: SOLID},
-    'fiji': {0: PORE, 255: SOLID},
-    'ilastik': {0: UNLABELLED, 1: PORE, 2: SOLID},
-    'napari': {0: UNLABELLED, 1: PORE, 2: SOLID},
-    'nnunet': {0: PORE, 1: SOLID, 2: UNLABELLED},
-    'porespy': {1: PORE, 0: SOLID},
-}
+from fibjax.metrics.labels import LABEL_CODES
 
 
 def decode_labels(array, program: str, name: str = 'mask') -> np.ndarray:

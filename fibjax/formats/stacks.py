@@ -96,7 +96,7 @@ def read_stack(path, *, axes: str | None = None, dataset: str | None = None,
     dataset: name of the array in an HDF5 or MATLAB file, path of the image in an
       OME-Zarr group; None takes the only one.
     voxel_size_zyx_nm: nm per voxel in z, y, x; overrides that of the file.
-    label_codes: key of `label_codes.LABEL_CODES` for a stack of labels; None keeps grey
+    label_codes: key of `labels.LABEL_CODES` for a stack of labels; None keeps grey
       values.
 
   Returns:
@@ -180,7 +180,7 @@ def import_stack(source, out, *, voxel_size_zyx_nm=None, dataset=None, axes=None
     out: path of the volume; must not exist.
     voxel_size_zyx_nm: nm per voxel; overrides that of the file (both are recorded).
       The size is unknown when neither is given.
-    label_codes: key of `label_codes.LABEL_CODES` for a stack of labels, which become 0
+    label_codes: key of `labels.LABEL_CODES` for a stack of labels, which become 0
       pore, 1 solid, 255 unlabelled; None keeps grey values.
 
   Raises:
@@ -214,7 +214,7 @@ def export_stack(volume: Volume, out, *, label_codes=None, dataset=None,
     volume: to write; of several channels, the first. TIFF and MRC take uint8, uint16
       and float32 (MRC stores uint8 as uint16).
     out: file or folder to make; must not exist.
-    label_codes: key of `label_codes.LABEL_CODES` for a volume of labels, which become
+    label_codes: key of `labels.LABEL_CODES` for a volume of labels, which become
       the codes of that program; None keeps the values.
     dataset: name of the array in an HDF5 or MATLAB file; None: 'volume'.
     ome_version: of an OME-Zarr, '0.4' or '0.5'; None: '0.5'.

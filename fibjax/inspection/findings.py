@@ -16,9 +16,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from fibjax.formats.label_codes import LABEL_CODES
 from fibjax.inspection.statistics import Statistics
-from fibjax.metrics.labels import PORE, SOLID
+from fibjax.metrics.labels import LABEL_CODES, PORE, SOLID
 
 _SIGMAS = 6.0
 _AROUND = 11              # number of slices that a slice is compared with

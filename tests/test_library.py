@@ -117,49 +117,53 @@ def annotated(film, splits=('train', 'train', 'val', 'val')):
   return fibjax.make_regions('film', places, masks, splits)
 
 
+@pytest.fixture(scope='module')
+def wide():
+  """A film that holds the window of a network, 92 x 92 pixels."""
+  return fibjax.simulate_film('HPC45', (36, 104, 100), seed=0)
+
+
 QUICK = {'epochs': 2, 'steps_per_epoch': 2, 'val_windows': 2, 'crop_px': 32}
 
 
 @pytest.fixture(scope='module')
-def ensemble(place):
-  _, film = place
-  return fibjax.train(film.image_zyx, annotated(film), settings=QUICK, seeds=(0, 1),
+def ensemble(wide):
+  return fibjax.train(wide.image_zyx, annotated(wide), settings=QUICK, seeds=(0, 1),
                       model=fibjax.make_model(n_xy=33, n_z=1))
 
 
-def test_members_trained_together_are_those_trained_alone(place, ensemble):
-  _, film = place
-  alone = fibjax.train(film.image_zyx, annotated(film), settings=QUICK, seeds=(1,),
+def test_members_trained_together_are_those_trained_alone(wide, ensemble):
+  alone = fibjax.train(wide.image_zyx, annotated(wide), settings=QUICK, seeds=(1,),
                        model=fibjax.make_model(n_xy=33, n_z=1))
   both, single = ensemble.trained[1], alone.trained[0]
   assert [row['val_bce'] for row in both.rows] == pytest.approx(
       [row['val_bce'] for row in single.rows], abs=1e-5)
-  scores = ensemble.score(film.image_zyx)
-  assert scores.shape == film.image_zyx.shape and scores.dtype == np.float32
+  scores = ensemble.score(wide.image_zyx)
+  assert scores.shape == wide.image_zyx.shape and scores.dtype == np.float32
   assert 0 <= scores.min() < scores.max() <= 1
-  assert (scores != alone.score(film.image_zyx)).any()
+  assert (scores != alone.score(wide.image_zyx)).any()
 
 
-def test_a_trained_segmenter_segments_a_volume_as_the_array(place, ensemble, tmp_path):
-  folder, film = place
-  path = ensemble.segment_volume(folder / 'film.ome.zarr', tmp_path / 'out')
+def test_a_trained_segmenter_segments_a_volume_as_the_array(wide, ensemble, tmp_path):
+  fibjax.write_stack(tmp_path / 'film.ome.zarr', wide.image_zyx, SIZE_NM)
+  path = ensemble.segment_volume(tmp_path / 'film.ome.zarr', tmp_path / 'out')
   volume = open_volume(path)
   np.testing.assert_array_equal(read_box(volume, (0, 0, 0), volume.shape),
-                                ensemble.segment(film.image_zyx))
+                                ensemble.segment(wide.image_zyx))
 
 
 @pytest.mark.parametrize('change, message', [
     ({'settings': {'epoch': 3}}, "did you mean 'epochs'"),
     ({'settings': {'epochs': 'many'}}, 'train.epochs: got'),
     ({'settings': {'epochs': 0}}, 'train.epochs=0'),
-    ({'images': np.zeros((36, 20, 20), np.uint8)}, 'in every voxel'),
+    ({'images': np.zeros((36, 104, 100), np.uint8)}, 'in every voxel'),
+    ({'images': np.arange(18000, dtype=np.uint16).reshape(36, 20, 25)}, 'window'),
     ({'splits': ('train',) * 4}, 'none in split val'),
     ({'settings': {'crop_px': 64}}, 'crop_px')])
-def test_bad_training_is_named(place, change, message):
-  _, film = place
-  regions = annotated(film, change.get('splits', ('train', 'train', 'val', 'val')))
+def test_bad_training_is_named(wide, change, message):
+  regions = annotated(wide, change.get('splits', ('train', 'train', 'val', 'val')))
   with pytest.raises(fibjax.InputError, match=message):
-    fibjax.train(change.get('images', film.image_zyx), regions,
+    fibjax.train(change.get('images', wide.image_zyx), regions,
                  settings=QUICK | change.get('settings', {}),
                  model=fibjax.make_model(n_xy=33, n_z=1))
 

@@ -50,11 +50,10 @@ def run_compare(config, folder) -> dict:
     rows = []
     for strength in strengths:
       films = workdir.films(strength)
-      # The windows of the first method place the regions of all.
-      first = config.compare.methods[0]
-      first_config = _config_of(config, first, strength)
-      volumes, _ = collect.collect(first_config.data, first_config.split,
-                                   methods[first].window_zyx, films)
+      # The windows of config.model place the regions of all methods.
+      own_config = _config_of(config, config.model.name, strength)
+      volumes, _ = collect.collect(own_config.data, own_config.split,
+                                   registry.make_method(own_config).window_zyx, films)
       rows.append({'shine_through': strength, 'method': 'truth',
                    'z_anisotropy': _mean_anisotropy(
                        collect.open_truth(name, films) for name in volumes)})

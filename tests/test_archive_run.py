@@ -7,6 +7,7 @@ from fibjax.annotation.regions import load_regions
 from fibjax.errors import InputError
 from fibjax.pipeline import run
 from fibjax.report import sources
+from fibjax.system.run_folder import RunFolder
 from fibjax.training import stored
 from tests import tiny_archive
 from tests.helpers import ROOT
@@ -59,7 +60,7 @@ def test_the_authors_weights_serve_without_a_training(archive, tmp_path):
   for layer, part in params.items():
     for name, value in part.items():
       np.testing.assert_array_equal(np.squeeze(found[layer][name]), np.squeeze(value))
-  assert sources.open_films(folder)[0].segmentation is not None
+  assert sources.open_films(RunFolder(folder))[0].segmentation is not None
   with pytest.raises(InputError, match='train.weights'):
     run.train_only(settings, tmp_path / 'other', False)
 

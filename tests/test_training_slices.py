@@ -69,7 +69,7 @@ def test_the_table_is_what_the_members_say(done):
   segmented = read(folder / 'forest' / 'segmentation.ome.zarr' / 'raw')
   assert ((labels == 1) <= (segmented == 1)).all()  # correction only takes solid away
   text = (folder / 'report.html').read_text(encoding='utf-8')
-  assert 'against the truth' in text and 'Slice 38' in text
+  assert 'accuracy away from the top, ground truth' in text and 'Slice 38' in text
 
 
 @pytest.mark.long

@@ -12,7 +12,7 @@ import numpy as np
 
 from fibjax.errors import InputError
 from fibjax.preparation.steps import Step, check_estimated, complete
-from fibjax.volumes.volume import Volume, read_box
+from fibjax.volumes.volume import Volume, check_image, read_box
 
 ATTRIBUTE = 'preparation'  # of a corrected volume: its record
 _DTYPES = ('uint8', 'uint16', 'float32')
@@ -46,11 +46,7 @@ def array_source(image_zyx) -> Source:
   Raises:
     InputError: for another rank, no voxel or a dtype of no raw stack.
   """
-  image_zyx = np.asarray(image_zyx)
-  if image_zyx.ndim != 3 or 0 in image_zyx.shape:
-    raise InputError('image_zyx', got=f'an array of shape {image_zyx.shape}',
-                     expected='three axes z, y, x with at least one voxel',
-                     remedy='add an axis of length one for a single slice')
+  image_zyx = check_image('image_zyx', image_zyx)
   # Sums over slices of another memory layout would round differently.
   image_zyx = np.ascontiguousarray(image_zyx, image_zyx.dtype.newbyteorder('='))
   source = Source('image_zyx', image_zyx.shape, image_zyx.dtype,

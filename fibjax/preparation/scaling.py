@@ -19,7 +19,14 @@ import numpy as np
 from fibjax.errors import InputError
 from fibjax.system import geometry
 from fibjax.volumes import ome_zarr
-from fibjax.volumes.volume import Volume, new_volume, read_box, shard_shape, write_box
+from fibjax.volumes.volume import (
+  Volume,
+  check_image,
+  new_volume,
+  read_box,
+  shard_shape,
+  write_box,
+)
 
 SCALES = ('dtype', 'minmax_volume')
 _DTYPE_RANGE = {'uint8': 255.0, 'uint16': 65535.0, 'float32': 1.0, 'float64': 1.0}
@@ -118,11 +125,7 @@ def scale_image(image_zyx: np.ndarray, *, scale: str = 'dtype',
     >>> str(image_zyx.dtype), 0 < float(image_zyx.mean()) < 1
     ('float32', True)
   """
-  image_zyx = np.asarray(image_zyx)
-  if image_zyx.ndim != 3 or 0 in image_zyx.shape:
-    raise InputError('image_zyx', got=f'an array of shape {image_zyx.shape}',
-                     expected='three axes z, y, x with at least one voxel',
-                     remedy='add an axis of length one for a single slice')
+  image_zyx = check_image('image_zyx', image_zyx)
   # Sums over slices of another memory layout would round differently.
   image_zyx = np.ascontiguousarray(image_zyx, image_zyx.dtype.newbyteorder('='))
 

@@ -114,6 +114,16 @@ def open_volume(path) -> Volume:
   return _volume(path, store, size, fibjax_attributes, channels)
 
 
+def check_image(name: str, image_zyx) -> np.ndarray:
+  """Returns an array; raises InputError unless it has axes z, y, x and a voxel."""
+  image_zyx = np.asarray(image_zyx)
+  if image_zyx.ndim != 3 or not image_zyx.size:
+    raise InputError(name, got=f'an array of shape {image_zyx.shape}',
+                     expected='three axes z, y, x with at least one voxel',
+                     remedy='add an axis of length one for a single slice')
+  return image_zyx
+
+
 def array_volume(image_zyx: np.ndarray, voxel_size_zyx_nm=None, *,
                  name: str = 'array') -> Volume:
   """Wraps an array in memory as a volume, for functions that read volumes.
@@ -126,11 +136,7 @@ def array_volume(image_zyx: np.ndarray, voxel_size_zyx_nm=None, *,
   Raises:
     InputError: for an array of another rank, or without a voxel.
   """
-  image_zyx = np.asarray(image_zyx)
-  if image_zyx.ndim != 3 or not image_zyx.size:
-    raise InputError(name, got=f'an array of shape {image_zyx.shape}',
-                     expected='three axes z, y, x with at least one voxel',
-                     remedy='add an axis of length one for a single slice')
+  image_zyx = check_image(name, image_zyx)
   return Volume(Path(name), ts.array(image_zyx), image_zyx.shape, image_zyx.dtype,
                 voxel_size_zyx_nm, {}, ())
 

@@ -5,6 +5,7 @@ import pytest
 from fibjax import config, models
 from fibjax.annotation.regions import load_regions
 from fibjax.errors import InputError
+from fibjax.methods.registry import make_method
 from fibjax.pipeline import run
 from fibjax.report import sources
 from fibjax.system.run_folder import RunFolder
@@ -70,4 +71,4 @@ def test_the_authors_weights_serve_without_a_training(archive, tmp_path):
     ('data.volumes=a.ome.zarr', 'data.volumes')])
 def test_settings_that_contradict_the_archive_are_named(archive, override, match):
   with pytest.raises(InputError, match=match):
-    load(archive, 'train.weights=archive', override)
+    make_method(load(archive, 'train.weights=archive', override))

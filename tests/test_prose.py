@@ -74,7 +74,7 @@ def test_what_is_cited_depends_on_the_method():
 
 
 def test_inputs_are_volumes_and_their_hashes():
-  pairs = dict(prose.inputs(settings(), {'/a/film.ome.zarr': 'abc'}, {'film': {
+  pairs = dict(prose.inputs({'/a/film.ome.zarr': 'abc'}, {'film': {
       'shape': [2, 3, 4], 'dtype': 'uint8', 'minimum': 1, 'maximum': 250.}}))
   assert pairs['volume film'] == '2 × 3 × 4 voxels, uint8, grey values 1 to 250'
   assert pairs['fingerprint of /a/film.ome.zarr'] == 'abc'

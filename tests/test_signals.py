@@ -8,7 +8,7 @@ import pytest
 # A shell's background jobs inherit an ignored SIGINT; a terminal's do not.
 RAISING = '''
 import os, signal, sys, time
-from fibjax import signals
+from fibjax.system import signals
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signals._GRACE_S = 0.5
 def send(*_): os.kill(os.getpid(), signal.{name})

@@ -12,6 +12,7 @@ from fibjax.config import load, validate
 from fibjax.errors import InputError
 from fibjax.inference.network_scorer import network_scorer
 from fibjax.inference.score import score_volume
+from fibjax.methods.registry import make_method
 from fibjax.models import Dropout, conv, layers
 from fibjax.models.model import STATISTICS
 from fibjax.training import members_table, sampling, single, step, stored
@@ -241,7 +242,7 @@ def test_settings_that_are_none_are_named(override, message, tmp_path):
                   'def get_config():\n  c = base()\n  c.model.name = "resunet"\n'
                   '  return c\n')
   with pytest.raises(InputError, match=message):
-    models.make_model(load(str(path), (override,)).model)
+    make_method(load(str(path), (override,)))
 
 
 def smooth_blobs(seed, side, inner):

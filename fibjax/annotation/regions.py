@@ -148,7 +148,6 @@ def save_regions(folder, regions: Regions) -> None:
     ('train',)
   """
   folder = Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
   with files.whole_file(folder / 'masks.npy') as partial:
     np.save(partial, regions.masks_ryx)
   rows = zip(regions.volume, regions.z, regions.y, regions.x, regions.heights,

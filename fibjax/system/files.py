@@ -34,7 +34,7 @@ def whole_file(path, *, checked: bool = False):
       `checksums.check`; not for files that users may edit.
   """
   path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  make_folders(path.parent)
   # The suffix is kept, since some libraries choose the format by it; the process number
   # keeps two processes that write the same file apart.
   partial = path.with_name(f'{_temporary_prefix(path)}{os.getpid()}{path.suffix}')
@@ -101,6 +101,15 @@ def read_json(path):
                      remedy='repair it, or let fibjax write it again') from None
 
 
+def make_folders(path) -> None:
+  """Creates a folder and missing parents, and brings their names to the disk."""
+  path = Path(path).absolute()
+  missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+  for folder in reversed(missing):
+    folder.mkdir(exist_ok=True)
+    checksums.sync_folder(folder.parent)
+
+
 def partial_path(path) -> Path:
   """Name of a folder while it is written."""
   path = Path(path)
@@ -129,6 +138,7 @@ def new_folder(path):
     InputError: when path exists.
   """
   check_absent(path)
+  make_folders(Path(path).parent)
   partial = partial_path(path)
   shutil.rmtree(partial, ignore_errors=True)
   try:

@@ -186,7 +186,7 @@ def lock(workdir):
       raise InputError(str(workdir), got='a folder with other files',
                        expected='a new folder, an empty one, or a workdir',
                        remedy='choose another path')
-    workdir.mkdir(parents=True, exist_ok=True)
+    files.make_folders(workdir)
     acquired = filelock.FileLock(workdir / _LOCK, timeout=0).acquire()
   except filelock.Timeout:
     raise InputError(str(workdir), got='a workdir in use by another process',

@@ -183,6 +183,7 @@ def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
   ome = ome_zarr.image_attributes(
       volume_name(files.final_name(path)), size, LEVEL, channels)
   with store_errors(path, 'choose a folder that can be written'):
+    files.make_folders(path.parent)
     store = open_array(path / LEVEL, 'zarr3', settings, create=True)
     _write_metadata(path, ome, fibjax_attributes)
   return _volume(path, store, size, fibjax_attributes, channels)

@@ -22,6 +22,8 @@ _DIGEST_BYTES = 16
 def record(path, digest: str) -> None:
   """Lists the content that a file is about to get; on the disk when this returns."""
   path = Path(path)
+  if digest in _listed(path):
+    return
   with open(path.parent / LIST, 'a', encoding='utf-8') as file:
     file.write(f'{digest}  {path.name}\n')
     file.flush()
@@ -30,7 +32,7 @@ def record(path, digest: str) -> None:
 
 
 def seal(folder) -> None:
-  """Lists all files of a folder that are finished, as they are."""
+  """Lists all files of a folder, as they are."""
   for path in sorted(Path(folder).iterdir()):
     if path.is_file() and path.name != LIST:
       record(path, hash_file(path))
@@ -47,22 +49,25 @@ def check(path, content: bytes | None = None) -> None:
     InputError: when the content has changed since.
   """
   path = Path(path)
-  try:
-    lines = (path.parent / LIST).read_text('utf-8', errors='replace').splitlines()
-  except FileNotFoundError:
-    return
-  if content is None and not path.is_file():
-    return  # whoever reads it reports it
-  listed = {line.partition('  ')[0] for line in lines
-            if line.partition('  ')[2] == path.name}
-  if not listed:
-    return
+  listed = _listed(path)
+  if not listed or (content is None and not path.is_file()):
+    return  # not fibjax's, or missing, which whoever reads it reports
   digest = hash_file(path) if content is None else hash_bytes(content)
   if digest not in listed:
     raise InputError(str(path), got='a content that fibjax did not write',
                      expected=f'the content that {LIST} in its folder lists',
                      remedy='the file was damaged or edited: restore it, or delete it '
                      'and run the same command again to make it anew')
+
+
+def _listed(path: Path) -> set[str]:
+  """Hashes of all contents that were written under a name."""
+  try:
+    lines = (path.parent / LIST).read_text('utf-8', errors='replace').splitlines()
+  except FileNotFoundError:
+    return set()
+  entries = (line.partition('  ') for line in lines)
+  return {digest for digest, _, name in entries if name == path.name}
 
 
 def hash_bytes(content: bytes) -> str:

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 
 from fibjax.errors import InputError
+from fibjax.system import json_files
 
 
 @contextlib.contextmanager
@@ -68,16 +69,9 @@ def read_json(path):
   """Reads a JSON file.
 
   Raises:
-    InputError: when the file is missing or is not JSON.
+    InputError: when the file is missing or is not JSON, see `json_files.parse_json`.
   """
-  try:
-    return json.loads(Path(path).read_text(encoding='utf-8'))
-  except FileNotFoundError:
-    raise InputError(str(path), got='no such file', expected='a JSON file',
-                     remedy='check the path') from None
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise InputError(str(path), got=f'damaged JSON ({error})', expected='a JSON file',
-                     remedy='repair it, or let fibjax write it again') from None
+  return json_files.read_json(path)
 
 
 def partial_path(path) -> Path:

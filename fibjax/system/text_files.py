@@ -51,7 +51,7 @@ def decode(name: str, data: bytes, expected: str, *,
   try:
     text = data.decode('utf-8-sig')
   except UnicodeDecodeError as error:
-    raise InputError(name, got=f'bytes that are no text ({error})', expected=expected,
+    raise InputError(name, got=f'damaged text ({error})', expected=expected,
                      remedy=remedy) from None
   control = _CONTROL.search(text)
   if control:

@@ -72,9 +72,9 @@ def read_rows(path, remedy: str = 'correct the table') -> list[dict[str, str]]:
                      expected='columns of different names', remedy=remedy)
   for number, row in enumerate(rows[1:]):
     if len(row) != len(header):
-      raise InputError(f'{name} row {number}', got=f'{len(row)} cells; rows of different lengths',
-                       expected=f'{len(header)} as in the header',
-                       remedy=remedy)
+      raise InputError(f'{name} row {number}', remedy=remedy,
+                       got=f'{len(row)} cells; rows of different lengths',
+                       expected=f'{len(header)} as in the header')
   return [dict(zip(header, row, strict=True)) for row in rows[1:]]
 
 

@@ -33,11 +33,15 @@ def read_text(path, expected: str, *, max_bytes: int = MAX_BYTES,
   if not stat.S_ISREG(status.st_mode):
     raise InputError(str(path), got='a folder, pipe or device', expected=expected,
                      remedy='check the path')
-  with open(path, 'rb') as file:  # a file may grow while it is read
-    data = file.read(max_bytes + 1)
-  if len(data) > max_bytes:
-    raise InputError(str(path), got=f'more than {max_bytes} bytes',
+  n_bytes = status.st_size
+  if n_bytes > max_bytes:
+    raise InputError(str(path), got=f'{n_bytes} bytes',
                      expected=f'{expected} of at most {max_bytes} bytes', remedy=remedy)
+  with open(path, 'rb') as file:
+    data = file.read(n_bytes + 1)
+  if len(data) > n_bytes:
+    raise InputError(str(path), got='a file that grows while it is read',
+                     expected=expected, remedy='wait until it is written')
   return decode(str(path), data, expected, remedy=remedy)
 
 

@@ -13,6 +13,7 @@ from fibjax.volumes import ome_zarr
 from fibjax.volumes.voxel_size import UNITS_NM, check_voxel_size
 
 LEVEL = '0'
+_EXPECTED = 'an OME-Zarr 0.5 image with axes z, y, x'
 
 _MAX_LENGTH = 2**31 - 1  # of an axis
 _MAX_CHUNK_BYTES, _INDEX_BYTES = 2**30, 16
@@ -35,8 +36,7 @@ def size_from_ome(path, scale, units, fibjax_attributes):
 
 def not_a_volume(path, got) -> InputError:
   """The error for a path that holds no volume of fibjax."""
-  return InputError(str(path), got=got,
-                    expected='an OME-Zarr 0.5 image with axes z, y, x',
+  return InputError(str(path), got=got, expected=_EXPECTED,
                     remedy='import the stack again, or check the path')
 
 
@@ -45,7 +45,7 @@ def read_json_group(path) -> dict:
   file = path / 'zarr.json'
   if not file.is_file():
     raise not_a_volume(path, 'no readable zarr.json')
-  content = json_files.read_json(file, 'JSON of a zarr group')
+  content = json_files.read_json(file, _EXPECTED)
   if not isinstance(content, dict) or content.get('node_type') != 'group':
     raise not_a_volume(file, 'not a zarr v3 group')
   attributes = content.get('attributes', {})
@@ -75,7 +75,7 @@ def level_folder(group: Path, level) -> Path:
   is_inside = isinstance(level, str) and level.isprintable() and folder.resolve(
       ).is_relative_to(group.resolve())
   if not is_inside or folder.resolve() == group.resolve():
-    raise InputError(str(group), got=f'an array at {level!r}',
+    raise InputError(str(group), got=f'an array at {level!r}, outside the group',
                      expected='a folder in the group',
                      remedy='do not trust this volume: import or export it again')
   return folder

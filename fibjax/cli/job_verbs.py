@@ -54,8 +54,8 @@ def add_verbs(verb) -> None:
   sub.add_argument('--preset', default='HPC30')
   sub.add_argument('--shape', type=data_verbs.numbers(int, 3), default=(16, 160, 160),
                    metavar='Z,Y,X')
-  sub.add_argument('--films', type=int, default=60)
-  sub.add_argument('--seed', type=int, default=1000)
+  sub.add_argument('--films', type=data_verbs.number(int), default=60)
+  sub.add_argument('--seed', type=data_verbs.natural, default=1000)
   sub.add_argument('--out', required=True, type=Path, help='JSON file')
   sub = verb('bench', 'speed figures as JSON', _bench)
   sub.add_argument('--out', type=Path, help='file that keeps every finished group; '
@@ -90,15 +90,14 @@ def _add_resources(sub):
                      help='PEM file for a tls:// scheduler')
 
 
-def _positive(text: str) -> float:
-  return data_verbs.numbers(float, 1)(text)[0]
+_positive = data_verbs.number(float)
 
 
 def _resources(args):
   from fibjax.system.cluster import Resources
-  if args.workers < 0 or (args.workers and args.scheduler):
+  if not 0 <= args.workers <= 4096 or (args.workers and args.scheduler):
     raise InputError('--workers', got=f'{args.workers} with --scheduler='
-                     f'{args.scheduler!r}', expected='at least 0, and only one of both',
+                     f'{args.scheduler!r}', expected='0 to 4096, and only one of both',
                      remedy='leave one of them out')
   return Resources(*(getattr(args, name) for name in Resources._fields))
 

@@ -8,7 +8,6 @@ fill value, but an array without any chunk is an error. Volumes written by fibja
 read by volume.py, which also detects a lost shard.
 """
 import contextlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from fibjax.formats.stack_reader import (
   UNKNOWN,
   StackReader,
   array_reader,
+  block_bytes,
   check_claim,
   choose_axes,
   choose_dataset,
@@ -27,8 +27,9 @@ from fibjax.formats.stack_reader import (
   read_by_blocks,
   slice_names,
 )
-from fibjax.system import files
+from fibjax.system import files, json_files
 from fibjax.volumes import ome_zarr
+from fibjax.volumes.metadata import level_folder, read_layout
 from fibjax.volumes.volume import (
   new_volume,
   open_array,
@@ -80,6 +81,7 @@ def open_ome_zarr(path: Path, *, dataset=None, axes=None):
     yield _fibjax_reader(group, dataset)
     return
   level, driver, letters, size = _describe(group)
+  layout = read_layout(level, is_v3=driver == 'zarr3')
   array = _open_array(level, driver)
   shape = tuple(array.shape)
   dropped = {n for a, n in zip(letters, shape, strict=False) if a not in AXES}
@@ -92,7 +94,8 @@ def open_ome_zarr(path: Path, *, dataset=None, axes=None):
   choose_axes(str(group), axes, ''.join(a for a in letters if a in AXES))
   yield array_reader(str(group), array, letters, dtype=dtype, voxel_size_zyx_nm=size,
                      origin='OME-Zarr metadata' if any(size) else None,
-                     chunks=array.chunk_layout.read_chunk.shape, dataset=dataset)
+                     chunks=array.chunk_layout.read_chunk.shape, dataset=dataset,
+                     decoded_bytes=2 * layout.chunk_bytes)
 
 
 def write_ome_zarr(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm, *,
@@ -147,9 +150,9 @@ def _attributes(group) -> dict:
   for name in ('zarr.json', '.zattrs'):
     file = group / name
     if file.exists():
-      with decoding(file, 'JSON of a zarr group'):
-        content = json.loads(file.read_text(encoding='utf-8'))
-        return content.get('attributes', {}) if name == 'zarr.json' else dict(content)
+      content = json_files.read_json(file, 'JSON of a zarr group')
+      with decoding(file, 'attributes of a zarr group'):
+        return dict(content.get('attributes', {}) if name == 'zarr.json' else content)
   return {}
 
 
@@ -176,9 +179,7 @@ def _describe(group):
     names = [axis['name'] for axis in image['axes']]
     units = [axis.get('unit') for axis in image['axes']]
     scale = _scale(level, len(names)) * _scale(image, len(names))
-    folder = group / level['path']
-    if not folder.resolve().is_relative_to(group.resolve()):
-      raise ValueError(f'level {level["path"]!r} outside the group')
+    folder = level_folder(group, level['path'])
     letters = ''.join(n if n in tuple(AXES) else _DROPPED for n in names)
     size = tuple(to_nm(scale[letters.index(a)], units[letters.index(a)]) for a in AXES)
   return folder, 'zarr' if image['version'] == _V04 else 'zarr3', letters, size
@@ -189,7 +190,10 @@ def _scale(metadata, n: int) -> np.ndarray:
   scale = np.ones(n)
   for transformation in metadata.get('coordinateTransformations', ()):
     if transformation['type'] == 'scale':
-      scale = scale * np.asarray(transformation['scale'], float)
+      factors = transformation['scale']
+      if len(factors) != n or any(type(f) not in (int, float) for f in factors):
+        raise ValueError(f'scale {factors} for {n} axes')
+      scale = scale * np.array(factors, float)
   return scale
 
 
@@ -218,9 +222,10 @@ def _fibjax_reader(path, dataset) -> StackReader:
   size = volume.voxel_size_zyx_nm
   read = read_by_blocks(read_block, volume.shape, volume.dtype,
                         shard_shape(volume)[0])
+  needed = block_bytes(volume.shape, volume.dtype, shard_shape(volume)[0])
   return StackReader(slice_names(str(path), volume.shape[0]), volume.shape,
                      volume.dtype, size or UNKNOWN,
-                     'OME-Zarr metadata' if size else None, read, AXES, dataset)
+                     'OME-Zarr metadata' if size else None, needed, read, AXES, dataset)
 
 
 def _store_errors(path, expected):

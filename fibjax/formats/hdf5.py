@@ -15,7 +15,6 @@ would read as zeros, and virtual or external data may be missing.
 Besides keras_weights.py this is the only module that knows h5py.
 """
 import contextlib
-import json
 import math
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from fibjax.formats.stack_reader import (
   new_file,
   place_slabs,
 )
+from fibjax.system import json_files
 from fibjax.volumes.voxel_size import to_nm
 
 _DEFAULT_NAME = 'volume'  # of the dataset to write
@@ -68,7 +68,8 @@ def open_hdf5(path: Path, *, dataset=None, axes=None):
     size = tuple(size[letters.index(axis)] for axis in AXES) if size else UNKNOWN
     yield array_reader(name, data, letters, voxel_size_zyx_nm=size,
                        origin=f'HDF5 {_SIZE}' if any(size) else None,
-                       chunks=data.chunks, dataset=data.name.strip('/'))
+                       chunks=data.chunks, dataset=data.name.strip('/'),
+                       decoded_bytes=_chunk_bytes(data))
 
 
 @contextlib.contextmanager
@@ -95,7 +96,8 @@ def open_matlab73(path: Path, *, dataset=None, axes=None, read_notes):
     # HDF5's order is the reverse of MATLAB's.
     stack = array_reader(name, file[key], chosen[::-1], voxel_size_zyx_nm=size,
                          origin='MATLAB variable' if any(size) else None,
-                         chunks=file[key].chunks, dataset=key)
+                         chunks=file[key].chunks, dataset=key,
+                         decoded_bytes=_chunk_bytes(file[key]))
     yield stack._replace(axes=chosen)
 
 
@@ -157,7 +159,8 @@ def _axes_in_file(data) -> str | None:
   """A letter per axis by ilastik's axistags (JSON); None without them."""
   if _TAGS not in data.attrs:
     return None
-  letters = ''.join(axis['key'] for axis in json.loads(data.attrs[_TAGS])['axes'])
+  tags = json_files.parse_json(f'{data.name}: {_TAGS}', data.attrs[_TAGS])
+  letters = ''.join(axis['key'] for axis in tags['axes'])
   if len(letters) != len(data.shape):
     raise ValueError(f'{_TAGS} name {letters!r} for shape {data.shape}')
   return letters
@@ -180,6 +183,11 @@ def _size_in_file(data) -> list[float | None] | None:
   if len(sizes) != len(data.shape):
     return None
   return [to_nm(s, 'micrometer') for s in sizes]
+
+
+def _chunk_bytes(data) -> int:
+  """Memory to decode a chunk, which is decoded whole, from one buffer to another."""
+  return 2 * math.prod(data.chunks) * data.dtype.itemsize if data.chunks else 0
 
 
 def _check_stored(name, path, data) -> None:

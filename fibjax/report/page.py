@@ -89,6 +89,7 @@ def write_report(folder, facts: MethodFacts | None, *, source_inputs=(),
     _add_physics(files.read_json(run.analysis), page_tables, page_figures, notes)
   return write_page(
       run, 'report.html', page_tables, page_figures, notes=notes,
+      warnings=sources.overlap_warnings(run),
       highlights=_highlights(settings, postprocess, facts), settings=settings,
       versions=versions, inputs=[*prose.inputs(hashes, records), *source_inputs],
       methods=prose.methods_paragraph(settings, versions, metrics, postprocess,
@@ -98,7 +99,7 @@ def write_report(folder, facts: MethodFacts | None, *, source_inputs=(),
 
 def write_page(folder, template: str, page_tables, page_figures, *, notes, highlights,
                settings: dict, versions: dict, citations, inputs=(), methods: str = '',
-               workdir: str | None = None) -> Path:
+               workdir: str | None = None, warnings=()) -> Path:
   """Writes a page, its figures and its tables into a folder.
 
   Args:
@@ -114,6 +115,7 @@ def write_page(folder, template: str, page_tables, page_figures, *, notes, highl
     inputs: (name, value) pairs of text about what was read.
     methods: a paragraph for a paper.
     workdir: name of the workdir where it is not the folder.
+    warnings: sentences about results that must not be taken as they are.
 
   Returns:
     path of report.html.
@@ -127,7 +129,8 @@ def write_page(folder, template: str, page_tables, page_figures, *, notes, highl
                    '\n'.join(tables.to_markdown(table) for table in page_tables))
   html = _template(template).render(
       name=settings.get('name') or workdir, folder=workdir, notes=notes,
-      tables=page_tables, combined=tables.COMBINED, figures=page_figures,
+      warnings=warnings, tables=page_tables, combined=tables.COMBINED,
+      figures=page_figures,
       highlights=highlights, settings=_flatten(settings), versions=versions,
       inputs=inputs, methods=methods, citations=citations)
   files.write_text(written.report, html)

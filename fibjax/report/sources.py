@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.annotation.regions import Regions, load_regions, region_mask
+from fibjax.annotation import splits
+from fibjax.annotation.regions import SPLITS, Regions, load_regions, region_mask
 from fibjax.metrics import confusion
 from fibjax.report.figures import RegionPanel
 from fibjax.report.published import SIZES_XY
@@ -72,6 +73,17 @@ def load_regions_if_any(run: RunFolder, notes: list[str]) -> Regions | None:
     notes.append('There are no annotated regions, so nothing was compared with labels.')
     return None
   return load_regions(run.regions)
+
+
+def overlap_warnings(run: RunFolder) -> list[str]:
+  """A sentence for each split whose regions overlap those of another one."""
+  regions = load_regions_if_any(run, [])
+  rows = splits.overlapping_rows(regions) if regions else []
+  counts = {name: [regions.split[r] for r in rows].count(name) for name in SPLITS}
+  return [f'{count} of {regions.split.count(name)} {_SPLIT_NAMES[name]} regions share '
+          f'labelled voxels with regions of another split: the scores of the '
+          f'{_SPLIT_NAMES[name]} split are too good.'
+          for name, count in counts.items() if count and name != 'train']
 
 
 def voxel_size_yx_nm(volume) -> tuple[float, float] | None:

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from fibjax.errors import InputError
-from fibjax.system import checksums
+from fibjax.system import checksums, json_files
 
 # A file that was changed this recently can change again within the same time stamp.
 _SETTLED_NS = 2 * 10 ** 9
@@ -86,19 +86,10 @@ def read_json(path):
   """Reads a JSON file.
 
   Raises:
-    InputError: when the file is missing, is not JSON, or has changed since fibjax
-      wrote it.
+    InputError: when the file is missing, is not JSON (see `json_files.parse_json`), or
+      has changed since fibjax wrote it.
   """
-  try:
-    content = Path(path).read_bytes()
-    checksums.check(path, content)
-    return json.loads(content)
-  except FileNotFoundError:
-    raise InputError(str(path), got='no such file', expected='a JSON file',
-                     remedy='check the path') from None
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise InputError(str(path), got=f'damaged JSON ({error})', expected='a JSON file',
-                     remedy='repair it, or let fibjax write it again') from None
+  return json_files.read_json(path)
 
 
 def make_folders(path) -> None:

@@ -7,12 +7,26 @@ from collections.abc import Callable, Iterator
 
 import psutil
 
+try:
+  import resource
+except ImportError:  # Windows has no such limits
+  resource = None
+
 _SAMPLING_S = 0.02
 
 
 def total_bytes() -> int:
   """Main memory of the machine."""
   return psutil.virtual_memory().total
+
+
+def limit_bytes() -> int:
+  """Memory that this process can have at most: the machine's, or its own limit."""
+  limits = [total_bytes()]
+  if resource is not None:
+    limits += [resource.getrlimit(kind)[0]
+               for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+  return min(limit for limit in limits if limit >= 0)  # -1: no limit
 
 
 def trim() -> None:

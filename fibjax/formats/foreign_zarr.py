@@ -8,6 +8,7 @@ fill value, but an array without any chunk is an error. Volumes written by fibja
 read by volume.py, which also detects a lost shard.
 """
 import contextlib
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from fibjax.errors import InputError
 from fibjax.formats.stack_reader import (
   AXES,
+  HARMLESS_BYTES,
   UNKNOWN,
   StackReader,
   array_reader,
@@ -45,6 +47,7 @@ _V04, _V05 = '0.4', ome_zarr.VERSION
 _CHUNK_ZYX = (4, 512, 512)
 _LEVEL = '0'
 _DROPPED = '1'  # letter of an axis other than z, y and x
+_MAX_DEFLATE, _GZIP_OR_ZLIB, _PIECE_BYTES = 1032, 32, 2**20
 
 
 def is_zarr(path: Path) -> bool:
@@ -90,7 +93,7 @@ def open_ome_zarr(path: Path, *, dataset=None, axes=None):
                      expected='z, y, x and no other axis longer than one',
                      remedy='save the wanted channel and frame as an image')
   dtype = array.dtype.numpy_dtype
-  _check_stored(level, shape, dtype.itemsize)
+  _check_stored(level, shape, dtype.itemsize, layout.chunk_bytes)
   choose_axes(str(group), axes, ''.join(a for a in letters if a in AXES))
   yield array_reader(str(group), array, letters, dtype=dtype, voxel_size_zyx_nm=size,
                      origin='OME-Zarr metadata' if any(size) else None,
@@ -202,15 +205,36 @@ def _open_array(path, driver):
     return open_array(path, driver, {}, open=True, read=True)
 
 
-def _check_stored(level: Path, shape, itemsize: int) -> None:
-  """Raises InputError for an array without chunks, or with far too few."""
-  stored = sum(file.stat().st_size for file in level.rglob('*') if file.is_file()
-               and not file.name.startswith('.z') and file.name != 'zarr.json')
+def _check_stored(level: Path, shape, itemsize: int, chunk_bytes: int) -> None:
+  """Raises InputError for an array without chunks, with far too few or false ones."""
+  chunks = {file: file.stat().st_size for file in level.rglob('*') if file.is_file()
+            and not file.name.startswith('.z') and file.name != 'zarr.json'}
+  stored = sum(chunks.values())
+  for file, n_bytes in chunks.items():
+    if n_bytes * _MAX_DEFLATE > HARMLESS_BYTES:
+      _check_deflated(file, chunk_bytes)
   if stored == 0:
     raise InputError(str(level), got='no stored chunk', expected='the data',
                      remedy='the chunks were lost or never written: copy or export the '
                      'image again')
   check_claim(str(level), shape, itemsize, stored)
+
+
+def _check_deflated(file: Path, chunk_bytes: int) -> None:
+  """Raises InputError for a chunk of gzip or zlib that holds more than a chunk.
+
+  TensorStore decompresses all of it, and aborts the process where memory is short.
+  """
+  decompressor, total = zlib.decompressobj(zlib.MAX_WBITS | _GZIP_OR_ZLIB), 0
+  with open(file, 'rb') as chunk, contextlib.suppress(zlib.error):  # of another codec
+    while compressed := chunk.read(_PIECE_BYTES):
+      while compressed and total <= chunk_bytes:
+        total += len(decompressor.decompress(compressed, _PIECE_BYTES))
+        compressed = decompressor.unconsumed_tail
+  if total > chunk_bytes:
+    raise InputError(str(file), got='more data than a chunk holds',
+                     expected=f'{chunk_bytes} bytes', remedy='the chunk is damaged: '
+                     'copy or export the image again')
 
 
 def _fibjax_reader(path, dataset) -> StackReader:

@@ -21,7 +21,8 @@ _TRIPLES = {
 _NOT_TRIPLES = ('nan,1,1', '1,inf,1', '1,2', '1,2,3,4', '0,1,1', '-1,1,1', 'a,b,c', '',
                 '1e300,1,1', '1;2;3')
 _WORDS = {
-    'no verb': (), 'unknown verb': ('rnu',), 'verb of control characters': ('\x1b[2Jrun',),
+    'no verb': (), 'unknown verb': ('rnu',),
+    'verb of control characters': ('\x1b[2Jrun',),
     'verb of 100000 letters': ('r' * 100000,), 'verb of no Unicode': ('run\udcff',),
     'no workdir': ('run', '--config=c.py'), 'unknown flag': ('report', '--workdir=w',
                                                              '--fast'),
@@ -37,8 +38,6 @@ _WORDS = {
                           '--artefacts=wild'),
     'film larger than memory': ('simulate', '--preset=HPC30', '--out=o',
                                 '--shape=100000,100000,100000'),
-    'film smaller than its structure': ('simulate', '--preset=HPC30', '--out=o',
-                                        '--shape=1,1,1'),
     'unknown mode': ('segment', '--workdir=w', '--volume=v', '--out=o', '--mode=fast'),
     'unknown peer': ('bench', '--peer=tf'),
     'unknown group of figures': ('bench', '--only=everything'),
@@ -70,8 +69,9 @@ _STEPS = ('', 'algin', 'gradient,align', 'gradient,gradient', 'align:trend=cubic
           'align:trend', 'align:trend=linear:trend=linear', 'destripe:levels=nan',
           'align:nothing=1', 'brightness:window=inf', ',', 'align:\x1b[2J=1',
           'gradient:x=' + '9' * 5000)
-_EXPORTS = {'existing file': 'there.tif', 'no suffix': 'film', 'unknown suffix': 'a.doc',
-            'suffix of control characters': 'a.\x1b[2J', 'folder of a file': 'there.tif/a.tif',
+_EXPORTS = {'existing file': 'there.tif', 'no suffix': 'film',
+            'unknown suffix': 'a.doc', 'suffix of control characters': 'a.\x1b[2J',
+            'folder of a file': 'there.tif/a.tif',
             'name longer than any': 'a' * 300 + '.tif'}
 
 
@@ -132,7 +132,8 @@ def cases():
                _on_film('prep', '{film}', '--out=o.ome.zarr', f'--steps={steps}'))
   for name, out in _EXPORTS.items():
     yield Case(f'export to {name}', _export(out))
-  yield Case('export of a named array to TIFF', _export_with('--out=a.tif', '--dataset=v'))
+  yield Case('export of a named array to TIFF',
+             _export_with('--out=a.tif', '--dataset=v'))
   yield Case('export under a name that MATLAB lacks',
              _export_with('--out=a.mat', '--dataset=1 2'))
   yield Case('export in unknown codes', _export_with('--out=a.tif', '--profile=word'))

@@ -161,7 +161,8 @@ _RECORDS = {
     'has no steps': b'{"input": {"shape": [1], "dtype": "u", "hash": "0"}}',
     'has steps of text': _record('align'), 'has a step that is a number': _record([3]),
     'has an unknown step': _record([_step('magic')]),
-    'has a step of a list': _record([_step([])]), 'has no estimates': _record([_step()]),
+    'has a step of a list': _record([_step([])]),
+    'has no estimates': _record([_step()]),
     'has estimates of text': _record([_step(estimated='x')]),
     'has an estimate of text': _record([_step(estimated={'beta_per_px': 'x'})]),
     'has an estimate of the wrong shape': _record([_step(estimated={

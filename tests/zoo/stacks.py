@@ -135,10 +135,13 @@ def _mat_bomb(folder):
   head = struct.pack('<4I', 6, 8, 9, 0) + struct.pack('<2I3iI', 5, 12, *n, 0)
   head += struct.pack('<HH', 1, 1) + b'V\0\0\0'
   size = n[0] * n[1] * n[2]
-  packer = zlib.compressobj(1)
-  body = packer.compress(struct.pack('<2I', 14, len(head) + 8 + size) + head
-                         + struct.pack('<2I', 2, size))
-  body += packer.flush(zlib.Z_SYNC_FLUSH) + _STORED
+  packer = zlib.compressobj(9)
+
+  def packed(data):
+    return packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH)
+  body = packed(struct.pack('<2I', 14, len(head) + 8 + size) + head
+                + struct.pack('<2I', 2, size))
+  body += packed(bytes(2**24)) + packed(bytes(2**24)) * (size // 2**24)
   path = folder / 'a.mat'
   path.write_bytes(b'MATLAB 5.0'.ljust(124) + b'\x00\x01IM'
                    + struct.pack('<2I', 15, len(body)) + body)
@@ -151,7 +154,7 @@ def _tif(change=None, array=None, **options):
   def make(folder):
     path = folder / 'a.tif'
     tifffile.imwrite(path, noise(np.uint16, _SHAPE) if array is None else array,
-                     **options)
+                     **{'photometric': 'minisblack', **options})
     if change:
       with tifffile.TiffFile(path, mode='r+b') as tif:
         change(tif)

@@ -103,6 +103,13 @@ def _chunk(shape):
   return change
 
 
+def _both(first, second):
+  def change(content):
+    first(content)
+    second(content)
+  return change
+
+
 def _inner(**changes):
   def change(content):
     content['codecs'][0]['configuration'].update(changes)
@@ -122,9 +129,9 @@ _ARRAYS = {
     'chunks of 0': _chunk([0, 0, 0]), 'negative chunks': _chunk([-8, 96, 96]),
     'chunks of 1e9': _chunk([10**9] * 3), 'chunks of text': _chunk('abc'),
     'inner chunks of 0': _inner(chunk_shape=[0, 1, 1]), 'inner chunks of 1e5 x 1e5':
-    lambda c: (_chunk([4, 10**5, 10**5])(c), _inner(chunk_shape=[4, 10**5, 10**5])(c)),
-    'a billion inner chunks': lambda c: (_chunk([1000] * 3)(c), _inner(
-        chunk_shape=[1, 1, 1])(c)), 'inner chunks of another rank': _inner(
+    _both(_chunk([4, 10**5, 10**5]), _inner(chunk_shape=[4, 10**5, 10**5])),
+    'a billion inner chunks': _both(_chunk([1000] * 3), _inner(chunk_shape=[1, 1, 1])),
+    'inner chunks of another rank': _inner(
             chunk_shape=[4, 96]), 'no codecs': _v3(codecs=[]), 'codecs of text': _v3(
                 codecs='abc'), 'an unknown codec': _v3(codecs=[{'name': 'magic'}]),
     'inner codecs of text': _inner(codecs='abc'),

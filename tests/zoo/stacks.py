@@ -16,6 +16,7 @@ _SHAPE = (3, 20, 30)
 _FILES = {suffix: write for suffix, write in foreign_files.WRITERS.items()
           if not suffix.endswith('.zarr')}
 _SIDE = 40000  # pixels: a slice of 1.5 GB
+_START = -1
 _STORED = os.urandom(2**19)  # what passes for a well compressed slice
 
 
@@ -71,20 +72,50 @@ def _not_finite(suffix, value):
 
 # Compressed data that take gigabytes to decode.
 
+def _tif_of_tags(tags, data):
+  """A TIFF of one page: (code, type, count, value or the text itself) and its data.
+
+  The value START stands for the place of the data.
+  """
+  def make(folder):
+    start, more, fields = 8 + 2 + 12 * len(tags) + 4, data, b''
+    for code, kind, count, value in tags:
+      if isinstance(value, bytes):
+        value, more = start + len(more), more + value
+      fields += struct.pack('<HHII', code, kind, count,
+                            start if value == _START else value)
+    path = folder / 'a.tif'
+    path.write_bytes(struct.pack('<2sHIH', b'II', 42, 8, len(tags)) + fields + bytes(4)
+                     + more)
+    return importing(path)
+  return make
+
+
+def _page(side, codec=1):
+  return [(256, 4, 1, side), (257, 4, 1, side), (258, 3, 1, 8), (259, 3, 1, codec),
+          (262, 3, 1, 1)]
+
+
+def _strips(side, n_bytes):
+  return [(273, 4, 1, _START), (277, 3, 1, 1), (278, 4, 1, side), (279, 4, 1, n_bytes)]
+
+
 def _tif_bomb(folder, tile=None, codec=8, compressed=_STORED):
   """A TIFF with a large page, or a large tile for a small page."""
-  side = 100 if tile else _SIDE
-  tags = [(256, 4, side), (257, 4, side), (258, 3, 8), (259, 3, codec), (262, 3, 1)]
-  start = 8 + 2 + 12 * 9 + 4
-  if tile:
-    tags += [(322, 4, tile), (323, 4, tile), (324, 4, start), (325, 4, len(compressed))]
+  if tile is None:
+    tags = _page(_SIDE, codec) + _strips(_SIDE, len(compressed))
   else:
-    tags += [(273, 4, start), (277, 3, 1), (278, 4, side), (279, 4, len(compressed))]
-  path = folder / 'a.tif'
-  path.write_bytes(struct.pack('<2sHIH', b'II', 42, 8, len(tags)) + b''.join(
-      struct.pack('<HHII', code, kind, 1, value) for code, kind, value in tags)
-      + bytes(4) + compressed)
-  return importing(path)
+    tags = _page(100, codec) + [(322, 4, 1, tile), (323, 4, 1, tile),
+                                (324, 4, 1, _START), (325, 4, 1, len(compressed))]
+  return _tif_of_tags(tags, compressed)(folder)
+
+
+def _tif_with(*changes, without=()):
+  """A TIFF of 10 x 10 bytes with some other tags, or without some."""
+  tags = {tag[0]: tag for tag in _page(10) + _strips(10, 100)}
+  tags.update({tag[0]: tag for tag in changes})
+  return _tif_of_tags([tags[code] for code in sorted(tags) if code not in without],
+                      bytes(100))
 
 
 def _tif_jpeg(folder):
@@ -431,6 +462,11 @@ def _faults():
       ('77 bits', 'BitsPerSample', 77), ('an unknown compression', 'Compression', 999)):
     yield Case(f'TIFF with {name}', _tif(
         lambda tif, tag=tag, value=value: tif.pages[0].tags[tag].overwrite(value)))
+  text = b'ImageJ=1.53\nimages=3\nslices=3\n\0'
+  yield Case('TIFF of ImageJ without offsets', _tif_with(
+      (270, 2, len(text), text), without=(273,)))
+  yield Case('TIFF with bits for two channels in one', _tif_with(
+      (258, 3, 2, 8 | 16 << 16)))
   yield Case('TIFF with a negative spacing', _imagej(spacing=-50))
   yield Case('TIFF with a spacing of nan', _imagej(spacing='nan'))
   yield Case('TIFF with a spacing of inf', _imagej(spacing='inf'))

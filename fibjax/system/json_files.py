@@ -111,9 +111,11 @@ def _refuse(text: str):
 def _check(content) -> None:
   """Raises ValueError for too deep a nesting, or strings that cannot be written."""
   level = [content]
-  for _ in range(_MAX_DEPTH + 1):
+  for depth in range(_MAX_DEPTH + 1):
     inner = []
     for value in level:
+      if depth == _MAX_DEPTH and isinstance(value, dict | list):
+        raise ValueError(f'nested more than {_MAX_DEPTH} deep')
       if isinstance(value, dict):
         for key in value:
           _check_string(key)
@@ -123,9 +125,6 @@ def _check(content) -> None:
       elif isinstance(value, str):
         _check_string(value)
     level = inner
-    if not level:
-      return
-  raise ValueError(f'nested more than {_MAX_DEPTH} deep')
 
 
 def _check_string(text: str) -> None:

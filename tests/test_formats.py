@@ -6,7 +6,6 @@ import struct
 import subprocess
 import sys
 import tracemalloc
-import zlib
 
 import h5py
 import imagecodecs
@@ -22,7 +21,7 @@ from hypothesis import strategies as st
 
 from fibjax.errors import InputError
 from fibjax.formats import (
-  foreign_zarr,
+  hdf5,
   label_images,
   mat,
   registry,
@@ -1113,14 +1112,25 @@ def test_a_voxel_size_is_three_numbers_not_a_text():
     assert voxel_size.check_voxel_size('a', right) == tuple(map(float, right))
 
 
-def test_gzip_that_holds_more_than_its_chunk_is_refused(tmp_path, monkeypatch):
-  monkeypatch.setattr(foreign_zarr, 'HARMLESS_BYTES', 2**20)
-  array = np.ones((2, 300, 400), np.uint16)
-  foreign_files.write_zarr(tmp_path / 'a.zarr', array,
-                           compressors=numcodecs.Zlib(level=1))
-  np.testing.assert_array_equal(values(stacks.import_stack(
-      tmp_path / 'a.zarr', tmp_path / 'v')), array)
-  chunk = next(file for file in (tmp_path / 'a.zarr' / 's0').rglob('*')
-               if file.is_file() and file.name[0] != '.')
-  chunk.write_bytes(zlib.compress(bytes(2 * array.nbytes)) + bytes(2000))
-  check_refused(tmp_path, tmp_path / 'a.zarr', 'got more data than a chunk holds')
+@pytest.mark.parametrize('version', ['0.4', '0.5'])
+def test_blosc_that_claims_more_than_its_chunk_is_refused(tmp_path, version):
+  path, array = tmp_path / 'a.zarr', np.ones((2, 30, 40), np.uint16)
+  blosc = numcodecs.Blosc() if version == '0.4' else zarr.codecs.BloscCodec()
+  foreign_files.write_zarr(path, array, version, compressors=blosc)
+  np.testing.assert_array_equal(values(stacks.import_stack(path, tmp_path / 'v')),
+                                array)
+  chunk = path / 's0' / ('0/0/0' if version == '0.4' else 'c/0/0/0')
+  data = bytearray(chunk.read_bytes())
+  assert struct.unpack_from('<I', data, 4) == (array.nbytes,)
+  struct.pack_into('<I', data, 4, 2**31 - 2**20)
+  chunk.write_bytes(data)
+  check_refused(tmp_path, path, r'0: got 2146435072 bytes in a chunk, .* most 4816')
+
+
+@pytest.mark.parametrize('options', [
+    {'compression': 'gzip'}, {'compression': 'gzip', 'shuffle': True,
+                              'fletcher32': True}, {'compression': 'lzf'}])
+def test_large_chunks_of_gzip_are_measured_and_read(tmp_path, monkeypatch, options):
+  monkeypatch.setattr(hdf5, 'HARMLESS_BYTES', 2**10)
+  foreign_files.write_h5(tmp_path / 'a.h5', noise(), chunks=SHAPE, **options)
+  np.testing.assert_array_equal(read_all(tmp_path / 'a.h5')[1], noise())

@@ -59,10 +59,12 @@ class ArrayLayout(NamedTuple):
     shape: of the array.
     chunk_bytes: memory to decode a chunk, with the index of its shard.
     n_shards: files that a complete array has.
+    is_blosc: whether a file is one chunk that blosc compressed.
   """
   shape: tuple[int, ...]
   chunk_bytes: int
   n_shards: int
+  is_blosc: bool
 
 
 def level_folder(group: Path, level) -> Path:
@@ -98,13 +100,16 @@ def read_layout(folder: Path, is_v3: bool) -> ArrayLayout:
     if is_v3:
       chunk = shard = _lengths(content['chunk_grid']['configuration']['chunk_shape'], 1)
       dtype, codecs = content['data_type'], content['codecs']
+      is_blosc = 'blosc' in [codec['name'] for codec in codecs]
       for inner in _shardings(codecs):
         chunk = _lengths(inner['chunk_shape'], 1)
         if len(codecs) > 1 or _shardings(inner['codecs']):
           raise ValueError('shards within shards or other codecs')
     else:
       chunk = shard = _lengths(content['chunks'], 1)
-      dtype = content['dtype']
+      dtype, is_blosc = content['dtype'], False
+      if isinstance(content['compressor'], dict):
+        is_blosc = content['compressor'].get('id') == 'blosc'
     if not isinstance(dtype, str) or not len(shape) == len(chunk) == len(shard):
       raise ValueError(f'dtype {dtype}, shape {shape}, chunks {chunk} in {shard}')
     size = int(re.search('[0-9]+', dtype)[0]) if re.search('[0-9]', dtype) else 1
@@ -117,7 +122,7 @@ def read_layout(folder: Path, is_v3: bool) -> ArrayLayout:
   n_chunks = math.prod(-(-s // c) for s, c in zip(shard, chunk, strict=True))
   chunk_bytes = math.prod(chunk) * itemsize + _INDEX_BYTES * n_chunks
   n_shards = math.prod(-(-n // s) for n, s in zip(shape, shard, strict=True))
-  return ArrayLayout(shape, chunk_bytes, n_shards)
+  return ArrayLayout(shape, chunk_bytes, n_shards, is_blosc)
 
 
 def _shardings(codecs) -> list[dict]:

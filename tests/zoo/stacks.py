@@ -141,12 +141,45 @@ def _png(*args, **options):
   return make
 
 
+def deflated_zeros(n_bytes, before=b''):
+  """A stream of zlib of some bytes and as many zeros, without its end."""
+  packer = zlib.compressobj(9)
+
+  def packed(data):
+    return packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH)
+  return packed(before) + packed(bytes(2**24)) + packed(bytes(2**24)) * (
+      n_bytes // 2**24)
+
+
 def _h5_bomb(folder):
   path = folder / 'a.h5'
   with h5py.File(path, 'w') as file:
     data = file.create_dataset('d', (1, _SIDE, _SIDE), 'u1', chunks=(1, _SIDE, _SIDE),
                                compression='gzip')
-    data.id.write_direct_chunk((0, 0, 0), _STORED)
+    data.id.write_direct_chunk((0, 0, 0), deflated_zeros(5 * 10**8))
+  return importing(path)
+
+
+def _h5_deflate(folder):
+  """A small chunk whose stream holds gigabytes."""
+  path = folder / 'a.h5'
+  with h5py.File(path, 'w') as file:
+    data = file.create_dataset('d', _SHAPE, 'u1', chunks=_SHAPE, compression='gzip')
+    data.id.write_direct_chunk((0, 0, 0), deflated_zeros(3 * 10**9))
+  return importing(path)
+
+
+def _h5_twice(folder):
+  """Chunks that are compressed twice: a thousand times a thousand."""
+  path = folder / 'a.h5'
+  with h5py.File(path, 'w') as file:
+    plist = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plist.set_chunk(_SHAPE)
+    plist.set_deflate(9)
+    plist.set_deflate(9)
+    data = h5py.h5d.create(file.id, b'd', h5py.h5t.NATIVE_UINT8,
+                           h5py.h5s.create_simple(_SHAPE), plist)
+    data.write(h5py.h5s.ALL, h5py.h5s.ALL, noise(shape=_SHAPE))
   return importing(path)
 
 
@@ -156,7 +189,7 @@ def _h5_chunk(folder):
   with h5py.File(path, 'w') as file:
     data = file.create_dataset('d', (20000, 400, 400), 'u1', chunks=(20000, 400, 400),
                                compression='gzip')
-    data.id.write_direct_chunk((0, 0, 0), _STORED * 4)
+    data.id.write_direct_chunk((0, 0, 0), deflated_zeros(10**9))
   return importing(path)
 
 
@@ -166,13 +199,8 @@ def _mat_bomb(folder):
   head = struct.pack('<4I', 6, 8, 9, 0) + struct.pack('<2I3iI', 5, 12, *n, 0)
   head += struct.pack('<HH', 1, 1) + b'V\0\0\0'
   size = n[0] * n[1] * n[2]
-  packer = zlib.compressobj(9)
-
-  def packed(data):
-    return packer.compress(data) + packer.flush(zlib.Z_FULL_FLUSH)
-  body = packed(struct.pack('<2I', 14, len(head) + 8 + size) + head
-                + struct.pack('<2I', 2, size))
-  body += packed(bytes(2**24)) + packed(bytes(2**24)) * (size // 2**24)
+  body = deflated_zeros(size, struct.pack('<2I', 14, len(head) + 8 + size) + head
+                        + struct.pack('<2I', 2, size))
   path = folder / 'a.mat'
   path.write_bytes(b'MATLAB 5.0'.ljust(124) + b'\x00\x01IM'
                    + struct.pack('<2I', 15, len(body)) + body)
@@ -440,6 +468,8 @@ def _bombs():
                                                          data=_STORED))
   yield Case('HDF5 that takes gigabytes', _h5_bomb)
   yield Case('HDF5 whose chunk takes gigabytes', _h5_chunk)
+  yield Case('HDF5 whose gzip takes gigabytes', _h5_deflate)
+  yield Case('HDF5 compressed twice', _h5_twice)
   yield Case('MAT that takes gigabytes', _mat_bomb)
 
 

@@ -1,12 +1,13 @@
 """Bad volumes: fibjax's own and those of other programs, their metadata and chunks."""
 import json
 import os
-import zlib
+import struct
 
 import numpy as np
 
 from tests import foreign_files
 from tests.zoo.case import Case, film, importing, noise
+from tests.zoo.stacks import deflated_zeros
 
 
 def _edit(file, change):
@@ -260,13 +261,22 @@ def _gzip_bomb(folder):
   """A zarr v2 chunk of gzip that holds far more than the chunk."""
   path, _, array = _paths('0.4', folder)
   _edit(array, _set(compressor={'id': 'zlib', 'level': 1}))
-  packer = zlib.compressobj(9)
-  zeros = bytes(2**24)
-  first = packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)
-  data = first + (packer.compress(zeros) + packer.flush(zlib.Z_FULL_FLUSH)) * 160
+  data = deflated_zeros(3 * 10**9)
   for file in (path / 's0').rglob('*'):
     if file.is_file() and not file.name.startswith('.'):
       file.write_bytes(data)
+  return importing(path)
+
+
+def _blosc_bomb(folder):
+  """A zarr v2 chunk of blosc that claims 2 GB."""
+  path, _, array = _paths('0.4', folder)
+  _edit(array, _set(compressor={'id': 'blosc', 'cname': 'lz4', 'clevel': 5,
+                                'shuffle': 1, 'blocksize': 0}))
+  head = struct.pack('<4B3I', 2, 1, 0x21, 2, 2**31 - 2**20, 2**18, 4000)
+  for file in (path / 's0').rglob('*'):
+    if file.is_file() and not file.name.startswith('.'):
+      file.write_bytes(head + bytes(4000))
   return importing(path)
 
 
@@ -302,6 +312,7 @@ def cases():
     yield Case(f'own with channels of {name}',
                _group('own', _channels(labels), 'export'))
   yield Case('0.4 whose chunk of gzip takes gigabytes', _gzip_bomb)
+  yield Case('0.4 whose chunk of blosc takes gigabytes', _blosc_bomb)
   for version in ('0.6', '0.1', 5, None, 'x\x1b[2J'):
     yield Case(f'own of version {version!r}', _group('own', lambda c, v=version: c[
         'attributes']['ome'].update(version=v)))

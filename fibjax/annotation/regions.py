@@ -274,7 +274,7 @@ def import_masks(table, masks, profile: str) -> Regions:
 
 def _mask_file(name: str, folder: Path, mask) -> Path:
   """Path of the mask that a table names; it must be a file of the folder."""
-  if not mask or Path(mask).name != mask:
+  if not mask or mask in ('.', '..') or Path(mask).name != mask:
     raise InputError(name, got=f'mask {mask!r}', expected='the name of a file in '
                      f'{folder}, in every row or in none', remedy='correct the table')
   return folder / mask

@@ -157,12 +157,15 @@ def _add_sizes(sub, default):
 
 def _inspect(args, _):
   from fibjax.bench.speed import measure_us_per_voxel
+  from fibjax.formats import stacks
   from fibjax.inspection import inspect
   from fibjax.report import figures, inspect_figure
   from fibjax.system import progress
   if args.png:
     args.png.parent.mkdir(parents=True, exist_ok=True)
   speed = None
+  with stacks.open_stack(args.source, max_slice_gb=args.max_slice_gb):
+    pass  # mistakes are reported before the minute that the speed takes
   if not args.quick:
     progress.say('measuring the speed of segmentation (--quick skips this)')
     speed = measure_us_per_voxel()
@@ -199,11 +202,11 @@ def _export(args, _):
 
 def _prep(args, _):
   from fibjax.preparation import chain, steps
-  from fibjax.system import files
+  from fibjax.system import json_files
   from fibjax.volumes.volume import open_volume
   raw = open_volume(args.volume.resolve())
   if args.replay:
-    chain.replay(raw, files.read_json(args.replay), args.out)
+    chain.replay(raw, json_files.read_object(args.replay), args.out)
   else:
     chain.apply_steps(raw, args.out, steps.steps_from(args.steps))
   print(f'record: {chain.record_path(args.out)}', file=sys.stderr)
@@ -253,6 +256,8 @@ def _import_regions(args, _):
 
 def _simulate(args, _):
   from fibjax.datasets import simulated
+  from fibjax.volumes.metadata import check_room
+  check_room('--shape', args.shape, 4)
   simulated.simulate(args.preset, args.shape, args.seed, args.artefacts, args.out,
                      geometry=simulated.read_geometry(args.geometry, args.solid_code),
                      geometry_scale=args.geometry_scale, annotator=args.annotator)

@@ -209,7 +209,7 @@ def _read_file(path: Path, variant: str) -> ConfigDict:
     config = module.get_config(variant) if variant else module.get_config()
   except InputError:
     raise
-  except Exception as error:  # whatever the user's own code raises is named
+  except (Exception, SystemExit) as error:  # whatever the user's own code raises
     raise InputError(str(path), got=f'{type(error).__name__}: {error}',
                      expected='a file with get_config(variant)',
                      remedy='compare with configs/demo.py') from None

@@ -29,7 +29,7 @@ from fibjax.formats.stack_reader import (
 )
 from fibjax.system import files, json_files
 from fibjax.volumes import ome_zarr
-from fibjax.volumes.metadata import level_folder, read_layout
+from fibjax.volumes.metadata import ArrayLayout, level_folder, read_layout
 from fibjax.volumes.volume import (
   new_volume,
   open_array,
@@ -45,6 +45,7 @@ _V04, _V05 = '0.4', ome_zarr.VERSION
 _CHUNK_ZYX = (4, 512, 512)
 _LEVEL = '0'
 _DROPPED = '1'  # letter of an axis other than z, y and x
+_BLOSC_HEAD_BYTES, _BLOSC_SIZE = 16, slice(4, 8)  # of its header
 
 
 def is_zarr(path: Path) -> bool:
@@ -90,7 +91,7 @@ def open_ome_zarr(path: Path, *, dataset=None, axes=None):
                      expected='z, y, x and no other axis longer than one',
                      remedy='save the wanted channel and frame as an image')
   dtype = array.dtype.numpy_dtype
-  _check_stored(level, shape, dtype.itemsize)
+  _check_stored(level, layout, dtype.itemsize)
   choose_axes(str(group), axes, ''.join(a for a in letters if a in AXES))
   yield array_reader(str(group), array, letters, dtype=dtype, voxel_size_zyx_nm=size,
                      origin='OME-Zarr metadata' if any(size) else None,
@@ -202,16 +203,33 @@ def _open_array(path, driver):
     return open_array(path, driver, {}, open=True, read=True)
 
 
-def _check_stored(level: Path, shape, itemsize: int) -> None:
-  """Raises InputError for an array without chunks, or with far too few."""
-  stored = sum(file.stat().st_size for file in level.rglob('*') if file.is_file()
-               and not file.name.startswith('.z') and file.name != 'zarr.json')
+def _check_stored(level: Path, layout: ArrayLayout, itemsize: int) -> None:
+  """Raises InputError for an array without chunks, with far too few or false ones."""
+  chunks = {file: file.stat().st_size for file in level.rglob('*') if file.is_file()
+            and not file.name.startswith('.z') and file.name != 'zarr.json'}
+  stored = sum(chunks.values())
+  for file in chunks if layout.is_blosc else ():
+    _check_blosc(file, layout.chunk_bytes)
   if stored == 0:
     raise InputError(str(level), got='no stored chunk', expected='the data',
                      remedy='the chunks were lost or never written: copy or export the '
                      'image again')
-  check_claim(str(level), shape, itemsize, stored)
+  check_claim(str(level), layout.shape, itemsize, stored)
 
+
+
+def _check_blosc(file: Path, chunk_bytes: int) -> None:
+  """Raises InputError for a chunk of blosc that claims more than a chunk holds.
+
+  TensorStore stops other codecs at the end of a chunk; blosc decodes all at once, up to
+  2 GB, and the process is aborted where memory is short.
+  """
+  with open(file, 'rb') as chunk:
+    claimed = int.from_bytes(chunk.read(_BLOSC_HEAD_BYTES)[_BLOSC_SIZE], 'little')
+  if claimed > chunk_bytes:
+    raise InputError(str(file), got=f'{claimed} bytes in a chunk',
+                     expected=f'at most {chunk_bytes}', remedy='the chunk is damaged: '
+                     'copy or export the image again')
 
 def _fibjax_reader(path, dataset) -> StackReader:
   """The StackReader of a volume that fibjax wrote."""

@@ -16,6 +16,7 @@ Besides keras_weights.py this is the only module that knows h5py.
 """
 import contextlib
 import math
+import zlib
 from pathlib import Path
 
 import h5py
@@ -24,6 +25,7 @@ import numpy as np
 from fibjax.errors import InputError
 from fibjax.formats.stack_reader import (
   AXES,
+  HARMLESS_BYTES,
   UNKNOWN,
   array_reader,
   check_claim,
@@ -39,6 +41,8 @@ from fibjax.volumes.voxel_size import to_nm
 _DEFAULT_NAME = 'volume'  # of the dataset to write
 _SIZE, _TAGS = 'element_size_um', 'axistags'
 _DROPPED = '1'  # letter of an axis of length one without a name
+_LZF, _MAX_DEFLATE, _CHECKSUM_BYTES = 32000, 1032, 4
+_COMPRESSIONS = (h5py.h5z.FILTER_DEFLATE, _LZF)
 
 
 @contextlib.contextmanager
@@ -208,6 +212,37 @@ def _check_stored(name, path, data) -> None:
                      expected=f'all of shape {data.shape} stored',
                      remedy='writing was interrupted: write the dataset again')
   check_claim(name, data.shape, data.dtype.itemsize, Path(path).stat().st_size)
+  if data.chunks is not None:
+    _check_deflated(name, data)
+
+
+def _check_deflated(name, data) -> None:
+  """Raises InputError for a chunk of gzip that holds more than a chunk.
+
+  HDF5 decompresses all of it: 3 MB can take 3 GB. A chunk that cannot is not looked at.
+  """
+  plist = data.id.get_create_plist()
+  filters = [plist.get_filter(k)[0] for k in range(plist.get_nfilters())]
+  if sum(code in _COMPRESSIONS for code in filters) > 1:
+    raise InputError(name, got='chunks compressed several times',
+                     expected='one compression', remedy='write the dataset again')
+  chunk_bytes, large = math.prod(data.chunks) * data.dtype.itemsize, []
+
+  def visit(chunk):
+    if chunk.size * _MAX_DEFLATE > HARMLESS_BYTES:
+      large.append(chunk.chunk_offset)
+  if h5py.h5z.FILTER_DEFLATE in filters:
+    data.id.chunk_iter(visit)
+  for offset in large:
+    decompressor, total = zlib.decompressobj(), 0
+    compressed = data.id.read_direct_chunk(offset)[1]
+    while compressed and total <= chunk_bytes + _CHECKSUM_BYTES:
+      total += len(decompressor.decompress(compressed, 2**20))
+      compressed = decompressor.unconsumed_tail
+    if total > chunk_bytes + _CHECKSUM_BYTES:
+      raise InputError(name, got=f'more data than the chunk at {offset} holds',
+                       expected=f'{chunk_bytes} bytes', remedy='the file is damaged: '
+                       'copy or export it again')
 
 
 def _matlab_variable(file, name):

@@ -65,7 +65,8 @@ def open_mat(path: Path, *, dataset=None, axes=None):
   variable, name = variables[key], f'{path}: {key}'
   check_numbers(name, variable.shape, variable.dtype)
   chosen = choose_axes(name, axes, in_file, default=None)
-  whole_bytes = math.prod(variable.shape) * variable.stored.itemsize
+  # A bytearray that grows has an eighth to spare.
+  whole_bytes = math.prod(variable.shape) * variable.stored.itemsize * 9 // 8 + 2**21
   yield array_reader(name, variable, chosen, voxel_size_zyx_nm=size,
                      origin='MATLAB variable' if any(size) else None,
                      chunks=(*variable.shape[:2], 1), dataset=key,

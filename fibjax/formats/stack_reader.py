@@ -307,16 +307,25 @@ def decoding(name, expected='a readable image'):
   """Turns any error of a decoder into an InputError that names the file.
 
   All exceptions are caught, because damaged input makes decoders raise nearly anything
-  (struct.error, IndexError, errors of each codec).
+  (struct.error, IndexError, errors of each codec). What the system refuses, such as
+  permission, names its file already and stays as it is.
   """
   try:
     yield
   except (InputError, MemoryError):
     raise
+  except OSError as error:
+    if error.filename is not None:
+      raise
+    raise _damaged(name, error, expected) from error
   except Exception as error:
-    raise InputError(str(name), got=f'{type(error).__name__}: {error}',
-                     expected=expected,
-                     remedy='the file is damaged: copy or export it again') from error
+    raise _damaged(name, error, expected) from error
+
+
+def _damaged(name, error: Exception, expected: str) -> InputError:
+  return InputError(str(name), got=f'{type(error).__name__}: {error}',
+                    expected=expected,
+                    remedy='the file is damaged: copy or export it again')
 
 
 @contextlib.contextmanager

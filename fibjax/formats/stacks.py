@@ -36,6 +36,7 @@ from fibjax.formats.stack_reader import (
   StackReader,
   check_budget,
   check_numbers,
+  decoding,
   native,
 )
 from fibjax.volumes.metadata import check_room
@@ -92,7 +93,9 @@ def open_stack(source, *, dataset=None, axes=None, voxel_size_zyx_nm=None,
   form = registry.find_format(source)
   if form.open is None:
     raise registry.not_a_stack(source, f'a {form.title} file')
-  with form.open(source, dataset=dataset, axes=axes) as stack:
+  with contextlib.ExitStack() as opened:
+    with decoding(source):  # of damaged headers, whatever a format does not foresee
+      stack = opened.enter_context(form.open(source, dataset=dataset, axes=axes))
     check_budget(stack, max_slice_gb)
     if voxel_size_zyx_nm is None:
       check_stated(str(source), stack.voxel_size_zyx_nm)

@@ -14,7 +14,7 @@ from fibjax.errors import InputError
 from fibjax.system import files, text_files
 
 # The largest sweep that settings allow has 99999 members of about 30 columns, 30 MB.
-_MAX_BYTES, _MAX_CELLS, _MAX_FIELD = 2**26, 5 * 10**6, 4096
+_MAX_BYTES, _MAX_ROWS, _MAX_CELLS, _MAX_FIELD = 2**26, 2 * 10**5, 5 * 10**6, 4096
 _EXPECTED = 'a CSV table'
 _WHOLE = re.compile('[0-9]{1,10}')
 MAX_WHOLE = 2**31 - 1
@@ -54,11 +54,14 @@ def read_rows(path, remedy: str = 'correct the table') -> list[dict[str, str]]:
   Raises:
     InputError: for a missing file, one that is not text, has control characters, a
       column without a name or two of one name, or a row whose length differs from the
-      header's; for a cell of more than 4096 characters or too many cells.
+      header's; for a cell of more than 4096 characters, or too many cells or rows.
   """
   name = str(path)
   text = text_files.read_text(path, _EXPECTED, max_bytes=_MAX_BYTES, remedy=remedy)
   rows, cells = [], 0
+  if text.count('\n') > _MAX_ROWS:
+    raise InputError(name, got='too many rows', expected=f'at most {_MAX_ROWS}',
+                     remedy=remedy)
   try:
     for row in csv.reader(io.StringIO(text, newline=''), skipinitialspace=True,
                           strict=True):

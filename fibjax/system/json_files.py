@@ -12,7 +12,7 @@ from fibjax.system import text_files
 
 # Far above what fibjax or other programs write: a sidecar has a depth of 2, the
 # metadata of a zarr array about 8, the record of a preparation 6.
-_MAX_DEPTH, _MAX_DIGITS = 64, 64
+_MAX_DEPTH, _MAX_DIGITS, _MAX_NODES = 64, 64, 10**6
 _REMEDY = 'repair it, or let the program that wrote it write it again'
 
 
@@ -30,6 +30,15 @@ def read_json(path, expected: str = 'a JSON file'):
                     expected)
 
 
+def read_object(path) -> dict:
+  """Reads a JSON file whose content is an object, as `read_json`."""
+  content = read_json(path)
+  if not isinstance(content, dict):
+    raise InputError(str(path), got=f'JSON of a {type(content).__name__}',
+                     expected='an object, {...}', remedy=_REMEDY)
+  return content
+
+
 def parse_json(name: str, data: bytes | str, expected: str = 'a JSON file'):
   """Content of JSON.
 
@@ -40,14 +49,17 @@ def parse_json(name: str, data: bytes | str, expected: str = 'a JSON file'):
 
   Raises:
     InputError: for text that is not JSON, NaN, Infinity or a number beyond float64, a
-      key that stands twice in an object, more than 32 MiB, a depth above 64, a number
-      of more than 64 characters, or strings that are no Unicode.
+      key that stands twice in an object, more than 32 MiB or 1000000 lists and objects,
+      a depth above 64, a number of more than 64 characters, or strings that are no
+      Unicode.
   """
   try:
     text = text_files.decode(name, data, expected, remedy=_REMEDY) if isinstance(
         data, bytes) else data
     if len(text) > text_files.MAX_BYTES:
       raise ValueError(f'more than {text_files.MAX_BYTES} characters')
+    if text.count('[') + text.count('{') > _MAX_NODES:
+      raise ValueError(f'more than {_MAX_NODES} lists and objects')
     content = json.loads(text, object_pairs_hook=_object, parse_int=_integer,
                          parse_float=_number, parse_constant=_refuse)
     _check(content)
@@ -99,9 +111,11 @@ def _refuse(text: str):
 def _check(content) -> None:
   """Raises ValueError for too deep a nesting, or strings that cannot be written."""
   level = [content]
-  for _ in range(_MAX_DEPTH + 1):
+  for depth in range(_MAX_DEPTH + 1):
     inner = []
     for value in level:
+      if depth == _MAX_DEPTH and isinstance(value, dict | list):
+        raise ValueError(f'nested more than {_MAX_DEPTH} deep')
       if isinstance(value, dict):
         for key in value:
           _check_string(key)
@@ -111,9 +125,6 @@ def _check(content) -> None:
       elif isinstance(value, str):
         _check_string(value)
     level = inner
-    if not level:
-      return
-  raise ValueError(f'nested more than {_MAX_DEPTH} deep')
 
 
 def _check_string(text: str) -> None:

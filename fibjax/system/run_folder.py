@@ -87,6 +87,8 @@ class RunFolder(os.PathLike):
   def __fspath__(self) -> str:
     return str(self.path)
 
+  __str__ = __fspath__
+
   def raw(self, name: str) -> Path:
     """Raw volume that was made for the run."""
     return film_path(self.data / name, 'raw')

@@ -87,7 +87,11 @@ def write_rows(folder, rows) -> None:
 
 def read_rows(folder) -> list[dict]:
   """Rows of metrics.csv of a workdir, all values as floats."""
-  columns = csv_files.read_columns(RunFolder(folder).epochs)
+  path = RunFolder(folder).epochs
+  if not path.is_file():
+    raise InputError(str(path), got='no such file', expected='a row per epoch',
+                     remedy='check --workdir, or train again')
+  columns = csv_files.read_columns(path)
   return [dict(zip(columns, row, strict=True))
           for row in zip(*(column.tolist() for column in columns.values()),
                          strict=True)]

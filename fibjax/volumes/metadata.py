@@ -59,10 +59,12 @@ class ArrayLayout(NamedTuple):
     shape: of the array.
     chunk_bytes: memory to decode a chunk, with the index of its shard.
     n_shards: files that a complete array has.
+    is_blosc: whether a file is one chunk that blosc compressed.
   """
   shape: tuple[int, ...]
   chunk_bytes: int
   n_shards: int
+  is_blosc: bool
 
 
 def level_folder(group: Path, level) -> Path:
@@ -96,15 +98,18 @@ def read_layout(folder: Path, is_v3: bool) -> ArrayLayout:
   try:
     shape = _lengths(content['shape'])
     if is_v3:
-      chunk = shard = _lengths(content['chunk_grid']['configuration']['chunk_shape'])
+      chunk = shard = _lengths(content['chunk_grid']['configuration']['chunk_shape'], 1)
       dtype, codecs = content['data_type'], content['codecs']
+      is_blosc = 'blosc' in [codec['name'] for codec in codecs]
       for inner in _shardings(codecs):
-        chunk = _lengths(inner['chunk_shape'])
+        chunk = _lengths(inner['chunk_shape'], 1)
         if len(codecs) > 1 or _shardings(inner['codecs']):
           raise ValueError('shards within shards or other codecs')
     else:
-      chunk = shard = _lengths(content['chunks'])
-      dtype = content['dtype']
+      chunk = shard = _lengths(content['chunks'], 1)
+      dtype, is_blosc = content['dtype'], False
+      if isinstance(content['compressor'], dict):
+        is_blosc = content['compressor'].get('id') == 'blosc'
     if not isinstance(dtype, str) or not len(shape) == len(chunk) == len(shard):
       raise ValueError(f'dtype {dtype}, shape {shape}, chunks {chunk} in {shard}')
     size = int(re.search('[0-9]+', dtype)[0]) if re.search('[0-9]', dtype) else 1
@@ -117,7 +122,7 @@ def read_layout(folder: Path, is_v3: bool) -> ArrayLayout:
   n_chunks = math.prod(-(-s // c) for s, c in zip(shard, chunk, strict=True))
   chunk_bytes = math.prod(chunk) * itemsize + _INDEX_BYTES * n_chunks
   n_shards = math.prod(-(-n // s) for n, s in zip(shape, shard, strict=True))
-  return ArrayLayout(shape, chunk_bytes, n_shards)
+  return ArrayLayout(shape, chunk_bytes, n_shards, is_blosc)
 
 
 def _shardings(codecs) -> list[dict]:
@@ -153,18 +158,18 @@ def check_layout(folder: Path, is_complete: bool) -> None:
 
 
 def check_room(path, shape, itemsize: int) -> None:
-  """Raises InputError for a box that this process has no memory for."""
+  """Raises InputError for an array that this process has no memory for."""
   n_bytes, limit = math.prod(shape) * itemsize, memory.limit_bytes()
   if n_bytes > limit:
-    raise InputError(str(path), got=f'a box of {n_bytes / 2**30:.3g} GB to read',
+    raise InputError(str(path), got=f'an array of {n_bytes / 2**30:.3g} GB',
                      expected=f'at most the {limit / 2**30:.3g} GB of memory',
                      remedy='check the shape of the volume, or take a machine with '
                      'more memory')
 
 
-def _lengths(values) -> tuple[int, ...]:
+def _lengths(values, least: int = 0) -> tuple[int, ...]:
   if not isinstance(values, list) or not all(
-      type(n) is int and 0 <= n <= _MAX_LENGTH for n in values):
+      type(n) is int and least <= n <= _MAX_LENGTH for n in values):
     raise ValueError(f'lengths {values}')
   return tuple(values)
 

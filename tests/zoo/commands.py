@@ -13,7 +13,7 @@ _NUMBERS = {  # flag -> the words before it
     '--region_px': ('regions', 'export', 'p.csv', 'v', '--out=o'),
     '--seed': ('simulate', '--preset=HPC30', '--shape=9,64,64', '--out=o'),
     '--films': ('coverage', '--workdir=w', '--out=o'),
-    '--workers': ('run', '--config=c.py', '--workdir=w'),
+    '--workers': ('segment', '--workdir=w', '--volume=v', '--out=o'),
     '--geometry_scale': ('simulate', '--preset=HPC30', '--shape=9,64,64', '--out=o')}
 _TRIPLES = {
     '--voxel_size_nm': ('import', 'a.tif', '--out=o'),
@@ -21,7 +21,8 @@ _TRIPLES = {
 _NOT_TRIPLES = ('nan,1,1', '1,inf,1', '1,2', '1,2,3,4', '0,1,1', '-1,1,1', 'a,b,c', '',
                 '1e300,1,1', '1;2;3')
 _WORDS = {
-    'no verb': (), 'unknown verb': ('rnu',), 'verb of control characters': ('\x1b[2Jrun',),
+    'no verb': (), 'unknown verb': ('rnu',),
+    'verb of control characters': ('\x1b[2Jrun',),
     'verb of 100000 letters': ('r' * 100000,), 'verb of no Unicode': ('run\udcff',),
     'no workdir': ('run', '--config=c.py'), 'unknown flag': ('report', '--workdir=w',
                                                              '--fast'),
@@ -37,14 +38,13 @@ _WORDS = {
                           '--artefacts=wild'),
     'film larger than memory': ('simulate', '--preset=HPC30', '--out=o',
                                 '--shape=100000,100000,100000'),
-    'film smaller than its structure': ('simulate', '--preset=HPC30', '--out=o',
-                                        '--shape=1,1,1'),
     'unknown mode': ('segment', '--workdir=w', '--volume=v', '--out=o', '--mode=fast'),
     'unknown peer': ('bench', '--peer=tf'),
     'unknown group of figures': ('bench', '--only=everything'),
     'workers and a scheduler': ('segment', '--workdir=w', '--volume=v', '--out=o',
                                 '--workers=2', '--scheduler=tls://127.0.0.1:1'),
-    'a million workers': ('run', '--config=c.py', '--workdir=w', '--workers=1000000'),
+    'a million workers': ('segment', '--workdir=w', '--volume=v', '--out=o',
+                          '--workers=1000000'),
     'no such path': ('inspect', 'nothing'),
     'path longer than any': ('inspect', 'a' * 5000),
     'path of long parts': ('import', '/'.join(['a' * 200] * 30), '--out=o'),
@@ -70,8 +70,9 @@ _STEPS = ('', 'algin', 'gradient,align', 'gradient,gradient', 'align:trend=cubic
           'align:trend', 'align:trend=linear:trend=linear', 'destripe:levels=nan',
           'align:nothing=1', 'brightness:window=inf', ',', 'align:\x1b[2J=1',
           'gradient:x=' + '9' * 5000)
-_EXPORTS = {'existing file': 'there.tif', 'no suffix': 'film', 'unknown suffix': 'a.doc',
-            'suffix of control characters': 'a.\x1b[2J', 'folder of a file': 'there.tif/a.tif',
+_EXPORTS = {'existing file': 'there.tif', 'no suffix': 'film',
+            'unknown suffix': 'a.doc', 'suffix of control characters': 'a.\x1b[2J',
+            'folder of a file': 'there.tif/a.tif',
             'name longer than any': 'a' * 300 + '.tif'}
 
 
@@ -93,17 +94,12 @@ def _export_with(*words):
   return _on_film('export', '{film}', *words)
 
 
-def _zip(name, content=b'x', mode=0o100644, damage=None):
-  def make(folder):
-    path = folder / 'a.zip'
-    with zipfile.ZipFile(path, 'w') as archive:
-      member = zipfile.ZipInfo(name)
-      member.external_attr = mode << 16
-      archive.writestr(member, content)
-    data = path.read_bytes()
-    path.write_bytes(damage(data) if damage else data)
-    return ['import', str(path), f'--out={folder / "out"}']
-  return make
+def _zip(folder):
+  """A zip whose member leads out of the folder; only the published one is unpacked."""
+  path = folder / 'a.zip'
+  with zipfile.ZipFile(path, 'w') as archive:
+    archive.writestr('../../evil', b'x')
+  return ['import', str(path), f'--out={folder / "out"}']
 
 
 def _special(kind):
@@ -132,15 +128,17 @@ def cases():
                _on_film('prep', '{film}', '--out=o.ome.zarr', f'--steps={steps}'))
   for name, out in _EXPORTS.items():
     yield Case(f'export to {name}', _export(out))
-  yield Case('export of a named array to TIFF', _export_with('--out=a.tif', '--dataset=v'))
+  yield Case('export of a named array to TIFF',
+             _export_with('--out=a.tif', '--dataset=v'))
   yield Case('export under a name that MATLAB lacks',
              _export_with('--out=a.mat', '--dataset=1 2'))
   yield Case('export in unknown codes', _export_with('--out=a.tif', '--profile=word'))
   yield Case('export of grey values as labels',
              _export_with('--out=a.tif', '--profile=fiji'))
-  for how in ('wild', 'uncertain'):
-    yield Case(f'propose {how}', _on_film('regions', 'propose', '{film}', '--out=p.csv',
-                                          f'--how={how}'))
+  for how in ('wild', 'uncertain'):  # scores are missing
+    yield Case(f'propose {how}', _on_film(
+        'regions', 'propose', '{film}', '--out=p.csv', f'--how={how}',
+        '--region_px=32', '--context_px=48', '--context_slices=3'))
   yield Case('propose a region larger than the film', _on_film(
       'regions', 'propose', '{film}', '--out=p.csv', '--region_px=4000'))
   yield Case('propose a context smaller than the region', _on_film(
@@ -148,12 +146,4 @@ def cases():
       '--context_px=32', '--context_slices=3'))
   for kind in ('pipe', 'device', 'loop', 'broken'):
     yield Case(f'stack that is a {kind}', _special(kind))
-  for name, make in {
-      'leads out': _zip('../../evil'), 'is absolute': _zip('/tmp/evil'),
-      'is a drive': _zip('C:evil'), 'is a link': _zip('link', b'/etc', 0o120777),
-      'is a device': _zip('device', b'', 0o020666),
-      'is cut short': _zip('a', b'x' * 999, damage=lambda d: d[:len(d) // 2]),
-      'has a wrong checksum': _zip('a', b'abcdefgh', damage=lambda d: d.replace(
-          b'abcdefgh', b'abcdefgx', 1)),
-      'is no zip': _zip('a', damage=lambda d: b'\0' * 100)}.items():
-    yield Case(f'zip whose member {name}', make)
+  yield Case('zip whose member leads out', _zip)

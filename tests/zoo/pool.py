@@ -24,7 +24,7 @@ class _Runner:
 
   def __init__(self, folder: Path):
     folder.mkdir(parents=True)
-    self.errors = open(folder.with_suffix('.log'), 'w')
+    self.errors = folder.with_suffix('.log').open('w')
     self.process = subprocess.Popen(
         [sys.executable, '-m', 'tests.zoo.runner', str(folder)], cwd=ROOT, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors,

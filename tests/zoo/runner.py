@@ -77,7 +77,8 @@ def run_case(name: str, make, parent: Path) -> dict:
   os.chdir(parent)
   after = snapshot(folder)
   changed = sorted(path for path in {*before, *after}
-                   if before.get(path) != after.get(path))
+                   if before.get(path) != after.get(path)
+                   and Path(path).name != '.lock')  # of a workdir, empty
   stdout, stderr = (path.read_bytes().decode(errors='backslashreplace')
                     for path in paths)
   return {'name': name, 'status': status, 'stdout': stdout, 'stderr': stderr,

@@ -20,11 +20,12 @@ _TABLES = {
     'has a cell of 5000 letters': (_HEAD + 'a' * 5000 + ',1,2,3,\n').encode(),
     'has 6000000 cells': b'a,b\n' + b',\n' * 3 * 10**6, 'has 80 MB': bytes(80 * 10**6),
     'has an open quote': (_HEAD + '"film,1,2,3,\n').encode(),
-    'is UTF-16': (_HEAD + 'film,1,2,3,\n').encode('utf-16'), 'is binary':
-    bytes(range(256)) * 9, 'has an unknown split': (_HEAD + 'film,1,2,3,tset\n').encode(),
+    'is UTF-16': (_HEAD + 'film,1,2,3,\n').encode('utf-16'),
+    'is binary': bytes(range(256)) * 9,
+    'has an unknown split': (_HEAD + 'film,1,2,3,tset\n').encode(),
     'is separated by semicolons': b'volume;z;y;x\nfilm;1;2;3\n'}
-_POSITIONS = ('nan', 'inf', '-1', '1.5', '1e3', '', ' ', '9' * 30, '9' * 5000, '0x1', '1_0',
-              '\u0661', 'one')
+_POSITIONS = ('nan', 'inf', '-1', '1.5', '1e3', '', ' ', '9' * 30, '9' * 5000, '0x1',
+              '1_0', '\u0661', 'one')
 
 
 def _import(table, masks=None, name='masks.npy', words=()):
@@ -59,7 +60,7 @@ def _special(kind, verb):
       (folder / 't.csv').mkdir()
     elif kind == 'device':
       (folder / 't.csv').symlink_to('/dev/zero')
-    return words if kind != 'folder' or verb == 'export' else words
+    return words
   return make
 
 
@@ -111,7 +112,8 @@ _MANIFESTS = {
     'is a list': lambda m: [], 'has another format': lambda m: m | {'format': 'x'},
     'has no regions': lambda m: m | {'regions': []}, 'has a negative size':
     lambda m: m | {'region_px': -32}, 'has a size of 1e12': lambda m: m | {
-        'context_px': 10**12}, 'has a size of true': lambda m: m | {'context_slices': True},
+        'context_px': 10**12},
+    'has a size of true': lambda m: m | {'context_slices': True},
     'has regions of text': lambda m: m | {'regions': 'abc'},
     'has a file elsewhere': _region(file='../../secret.tif'),
     'has a place of 1e30': _region(z=10**30), 'has a place of text': _region(z='4'),
@@ -120,7 +122,8 @@ _MANIFESTS = {
     * 99999, 'has a key twice': lambda m: json.dumps(m)[:-1] + ', "format": "x"}',
     'is cut': lambda m: json.dumps(m)[:99]}
 _PAINT = {
-    'was cropped': lambda a: a[:, 16:48, 16:48], 'was moved': lambda a: np.roll(a, 3, 2),
+    'was cropped': lambda a: a[:, 16:48, 16:48],
+    'was moved': lambda a: np.roll(a, 3, 2),
     'was turned': lambda a: np.rot90(a, axes=(1, 2)), 'has unknown codes':
     lambda a: np.where(a == 1, 7, a), 'is one slice': lambda a: a[1],
     'is a float of nan': lambda a: np.full(a.shape, np.nan, np.float32),
@@ -136,8 +139,13 @@ def _replay(content):
 
 
 def _record(steps, **changes):
-  input_ = {'source': 'a', 'shape': [9, 96, 96], 'dtype': 'uint8', 'hash': '0', **changes}
-  return json.dumps({'input': input_, 'steps': steps}).encode()
+  source = {'source': 'a', 'shape': [9, 96, 96], 'dtype': 'uint8', 'hash': '0'}
+  return json.dumps({'input': source | changes, 'steps': steps}).encode()
+
+
+def _step(name='gradient', parameters=(), estimated=()):
+  """A step of a record; () stands for {}."""
+  return {'name': name, 'parameters': parameters or {}, 'estimated': estimated or {}}
 
 
 def _geometry(write):
@@ -149,25 +157,36 @@ def _geometry(write):
 
 
 _RECORDS = {
-    'is a list': b'[]', 'is a number': b'3', 'is empty': b'', 'has no steps':
-    b'{"input": {"shape": [1], "dtype": "u", "hash": "0"}}', 'has steps of text':
-    _record('align'), 'has a step that is a number': _record([3]), 'has an unknown step':
-    _record([{'name': 'magic', 'parameters': {}, 'estimated': {}}]),
-    'has a step of a list': _record([{'name': [], 'parameters': {}, 'estimated': {}}]),
-    'has no estimates': _record([{'name': 'gradient', 'parameters': {}, 'estimated': {}}]),
-    'has estimates of text': _record([{'name': 'gradient', 'parameters': {},
-                                       'estimated': 'x'}]),
-    'has parameters of text': _record([{'name': 'gradient', 'parameters': 'x',
-                                        'estimated': {}}]),
-    'is of another stack': _record([{'name': 'gradient', 'parameters': {}, 'estimated':
-                                     {'slope': 0.0}}], hash='1'),
+    'is a list': b'[]', 'is a number': b'3', 'is empty': b'',
+    'has no steps': b'{"input": {"shape": [1], "dtype": "u", "hash": "0"}}',
+    'has steps of text': _record('align'), 'has a step that is a number': _record([3]),
+    'has an unknown step': _record([_step('magic')]),
+    'has a step of a list': _record([_step([])]),
+    'has no estimates': _record([_step()]),
+    'has estimates of text': _record([_step(estimated='x')]),
+    'has an estimate of text': _record([_step(estimated={'beta_per_px': 'x'})]),
+    'has an estimate of the wrong shape': _record([_step(estimated={
+        'beta_per_px': [0.0]})]),
+    'has estimates for other slices': _record([_step('brightness', estimated={
+        'level_z2': [[0, 1]], 'reference': [0, 1]})]),
+    'has parameters of text': _record([_step(parameters='x')]),
+    'is of another stack': _record([_step(estimated={'beta_per_px': 0.0})], hash='1'),
     'has NaN': b'{"input": NaN}', 'is deep': b'[' * 99999}
+_GEOMETRIES = {
+    'is not there': lambda path: None,
+    'is noise': lambda path: path.write_bytes(b'II*\0' * 99),
+    'has three codes': lambda path: tifffile.imwrite(path, noise(shape=(9, 20, 20))),
+    'has nan': lambda path: tifffile.imwrite(
+        path, np.full((9, 20, 20), np.nan, np.float32)),
+    'has no solid': lambda path: tifffile.imwrite(
+        path, np.zeros((9, 20, 20), np.uint8))}
 
 
 def cases():
   for name, table in _TABLES.items():
     yield Case(f'table that {name}', _import(table))
-    yield Case(f'places that {name}', _export(table))
+    if name != 'has an unknown split':  # places have none
+      yield Case(f'places that {name}', _export(table))
   for k, position in enumerate(_POSITIONS):
     table = (_HEAD + f'film,{position},2,3,\n').encode()
     yield Case(f'table with z = {position[:9]!r} {k}', _import(table))
@@ -188,7 +207,8 @@ def cases():
   yield Case('masks that are not there', _import(_ONE, name='gone.tif'))
   yield Case('masks of an unknown profile', _import(_ONE, words=('--profile=word',)))
   yield Case('places outside the film', _export((_HEAD + 'film,99,2,3,\n').encode()))
-  yield Case('places of an unknown film', _export((_HEAD + 'fillm,4,40,40,\n').encode()))
+  yield Case('places of an unknown film',
+             _export((_HEAD + 'fillm,4,40,40,\n').encode()))
   yield Case('places of several sizes', _export(
       b'volume,z,y,x,region_px\nfilm,4,30,30,32\nfilm,4,30,30,16\n'))
   for name, change in _MANIFESTS.items():
@@ -197,10 +217,5 @@ def cases():
     yield Case(f'label image that {name}', _exported(paint=paint))
   for name, content in _RECORDS.items():
     yield Case(f'record that {name}', _replay(content))
-  for name, write in {
-      'is not there': lambda p: None, 'is noise': lambda p: p.write_bytes(b'II*\0' * 99),
-      'has three codes': lambda p: tifffile.imwrite(p, noise(shape=(9, 20, 20))),
-      'has nan': lambda p: tifffile.imwrite(p, np.full((9, 20, 20), np.nan, np.float32)),
-      'has no solid': lambda p: tifffile.imwrite(p, np.zeros((9, 20, 20), np.uint8))
-      }.items():
+  for name, write in _GEOMETRIES.items():
     yield Case(f'geometry that {name}', _geometry(write))

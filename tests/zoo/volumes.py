@@ -1,11 +1,13 @@
 """Bad volumes: fibjax's own and those of other programs, their metadata and chunks."""
 import json
 import os
+import struct
 
 import numpy as np
 
 from tests import foreign_files
 from tests.zoo.case import Case, film, importing, noise
+from tests.zoo.stacks import deflated_zeros
 
 
 def _edit(file, change):
@@ -61,7 +63,8 @@ def _multiscales(value):
 
 # Of the group, for all three kinds of volumes.
 _GROUPS = {
-    'an absolute path': _level('{other}'), 'a path with ..': _level('../other.ome.zarr/0'),
+    'an absolute path': _level('{other}'),
+    'a path with ..': _level('../other.ome.zarr/0'),
     'a path to itself': _level(''), 'a path that is a number': _level(0),
     'a path that is a list': _level(['0']), 'a path of control characters':
     _level('\x1b[2J'), 'a path with NUL': _level('a\0b'), 'a path of 5000 letters':
@@ -78,13 +81,15 @@ _GROUPS = {
     'no image': _multiscales([]), 'images of text': _multiscales('abc'),
     'images of null': _multiscales(None), 'an image of null': _multiscales([None])}
 _TEXTS = {
-    'is empty': b'', 'is cut': b'{"zarr_format": 3, "node_type": "gro', 'is a list': b'[]',
+    'is empty': b'', 'is cut': b'{"zarr_format": 3, "node_type": "gro',
+    'is a list': b'[]',
     'is null': b'null', 'is a number': b'3', 'is deep': b'[' * 99999,
     'has NaN': b'{"node_type": "group", "attributes": NaN}',
     'has a key twice': b'{"node_type": "group", "node_type": "array"}',
     'has a number of 5000 digits': b'{"zarr_format": ' + b'3' * 5000 + b'}',
     'is no UTF-8': b'{"\xff": 1}', 'is of 40 MB': b' ' * 40 * 2**20,
-    'has attributes of text': b'{"zarr_format": 3, "node_type": "group", "attributes": "x"}'}
+    'has attributes of text':
+    b'{"zarr_format": 3, "node_type": "group", "attributes": "x"}'}
 
 
 def _v3(**changes):
@@ -96,6 +101,13 @@ def _v3(**changes):
 def _chunk(shape):
   def change(content):
     content['chunk_grid']['configuration']['chunk_shape'] = shape
+  return change
+
+
+def _both(first, second):
+  def change(content):
+    first(content)
+    second(content)
   return change
 
 
@@ -118,12 +130,13 @@ _ARRAYS = {
     'chunks of 0': _chunk([0, 0, 0]), 'negative chunks': _chunk([-8, 96, 96]),
     'chunks of 1e9': _chunk([10**9] * 3), 'chunks of text': _chunk('abc'),
     'inner chunks of 0': _inner(chunk_shape=[0, 1, 1]), 'inner chunks of 1e5 x 1e5':
-    lambda c: (_chunk([4, 10**5, 10**5])(c), _inner(chunk_shape=[4, 10**5, 10**5])(c)),
-    'a billion inner chunks': lambda c: (_chunk([1000] * 3)(c), _inner(
-        chunk_shape=[1, 1, 1])(c)), 'inner chunks of another rank': _inner(
+    _both(_chunk([4, 10**5, 10**5]), _inner(chunk_shape=[4, 10**5, 10**5])),
+    'a billion inner chunks': _both(_chunk([1000] * 3), _inner(chunk_shape=[1, 1, 1])),
+    'inner chunks of another rank': _inner(
             chunk_shape=[4, 96]), 'no codecs': _v3(codecs=[]), 'codecs of text': _v3(
                 codecs='abc'), 'an unknown codec': _v3(codecs=[{'name': 'magic'}]),
-    'inner codecs of text': _inner(codecs='abc'), 'shards within shards': lambda c: _inner(
+    'inner codecs of text': _inner(codecs='abc'),
+    'shards within shards': lambda c: _inner(
         codecs=[json.loads(json.dumps(c['codecs'][0]))])(c), 'no chunk grid': _v3(
             chunk_grid={}), 'another node': _v3(node_type='group'),
     'an unknown extension': _v3(storage_transformers=[{'name': 'x'}]),
@@ -246,15 +259,24 @@ def _channels(labels):
 
 def _gzip_bomb(folder):
   """A zarr v2 chunk of gzip that holds far more than the chunk."""
-  import zlib
   path, _, array = _paths('0.4', folder)
   _edit(array, _set(compressor={'id': 'zlib', 'level': 1}))
-  packer = zlib.compressobj(9)
-  zeros = bytes(2**24)
-  data = b''.join(packer.compress(zeros) for _ in range(160)) + packer.flush()
+  data = deflated_zeros(3 * 10**9)
   for file in (path / 's0').rglob('*'):
     if file.is_file() and not file.name.startswith('.'):
       file.write_bytes(data)
+  return importing(path)
+
+
+def _blosc_bomb(folder):
+  """A zarr v2 chunk of blosc that claims 2 GB."""
+  path, _, array = _paths('0.4', folder)
+  _edit(array, _set(compressor={'id': 'blosc', 'cname': 'lz4', 'clevel': 5,
+                                'shuffle': 1, 'blocksize': 0}))
+  head = struct.pack('<4B3I', 2, 1, 0x21, 2, 2**31 - 2**20, 2**18, 4000)
+  for file in (path / 's0').rglob('*'):
+    if file.is_file() and not file.name.startswith('.'):
+      file.write_bytes(head + bytes(4000))
   return importing(path)
 
 
@@ -271,7 +293,8 @@ def cases():
   for name, change in _ARRAYS.items():
     yield Case(f'own with {name}', _array('own', change, 'export'))
     yield Case(f'own with {name}, imported', _array('own', change))
-    if 'inner' not in name and 'shards' not in name:
+    # For other programs a missing chunk reads as the fill value.
+    if not any(word in name for word in ('inner', 'shards', 'deeper')):
       yield Case(f'0.5 with {name}', _array('0.5', change))
   for name, change in _ARRAYS_V2.items():
     yield Case(f'0.4 with {name}', _array('0.4', change))
@@ -283,10 +306,13 @@ def cases():
   for name, damage in _SHARDS.items():
     for verb in ('export', 'inspect', 'prep'):
       yield Case(f'own whose shard {name}, {verb}', _shard(damage, verb))
-  for name, labels in {'no names': [], 'a name too many': [{'label': 'a'}] * 2,
-                       'names of lists': [{'label': []}], 'names of text': 'abc'}.items():
-    yield Case(f'own with channels of {name}', _group('own', _channels(labels), 'export'))
+  for name, labels in {
+      'no names': [], 'a name too many': [{'label': 'a'}] * 2,
+      'names of lists': [{'label': []}], 'names of text': 'abc'}.items():
+    yield Case(f'own with channels of {name}',
+               _group('own', _channels(labels), 'export'))
   yield Case('0.4 whose chunk of gzip takes gigabytes', _gzip_bomb)
+  yield Case('0.4 whose chunk of blosc takes gigabytes', _blosc_bomb)
   for version in ('0.6', '0.1', 5, None, 'x\x1b[2J'):
     yield Case(f'own of version {version!r}', _group('own', lambda c, v=version: c[
         'attributes']['ome'].update(version=v)))

@@ -7,9 +7,10 @@ import numpy as np
 from tests.zoo.case import Case, film, noise
 from tests.zoo.settings import DEMO
 
-_BAD = {'is empty': b'', 'is a list': b'[]', 'has NaN': b'{"a": NaN}', 'is cut': b'{"a": ',
-        'is deep': b'[' * 99999, 'has a key twice': b'{"a": 1, "a": 2}',
-        'is no UTF-8': b'{"\xff": 1}', 'has 5000 digits': b'{"a": ' + b'9' * 5000 + b'}'}
+_BAD = {'is empty': b'', 'is a list': b'[]', 'has NaN': b'{"a": NaN}',
+        'is cut': b'{"a": ', 'is deep': b'[' * 99999,
+        'has a key twice': b'{"a": 1, "a": 2}', 'is no UTF-8': b'{"\xff": 1}',
+        'has 5000 digits': b'{"a": ' + b'9' * 5000 + b'}'}
 _BAD_TABLES = {'is no UTF-8': b'epoch,lr\n\xff,1\n', 'has text': b'epoch,lr\na,b\n',
                'has short rows': b'epoch,lr\n1\n', 'has NUL': b'epoch,lr\n1,\0\n',
                'has a column twice': b'lr,lr\n1,2\n'}
@@ -131,9 +132,11 @@ def cases():
   yield Case('masks.npy that is noise', _report('regions/masks.npy', b'\x93NUMPY' * 9))
   yield Case('masks.npy that is not there', _without('regions/masks.npy'))
   for verb, words in {
-      'evaluate': (), 'analyse': (), 'coverage': ('--out={folder}/c.json',),
+      'evaluate': (), 'coverage': ('--out={folder}/c.json',),
       'segment': ('--volume={folder}/v', '--out={folder}/o')}.items():
     yield Case(f'{verb} of an unfinished run', _verb(verb, *words))
+  yield Case('analyse of a run without a segmentation',
+             _without('segmentation.ome.zarr', verb='analyse'))
   for kind in ('file', 'pipe', 'broken link'):
     for verb in ('run', 'report', 'evaluate'):
       yield Case(f'workdir that is a {kind}, {verb}', _workdir(kind, verb))
@@ -150,7 +153,8 @@ def cases():
               [(*place[:3], '') for place in _APART]), 'unknown codes': _with_regions(
                   masks=np.full((3, 32, 32), 7, np.uint8)), 'pore alone': _with_regions(
                       masks=np.zeros((3, 32, 32), np.uint8)), 'masks of floats':
-      _with_regions(masks=np.full((3, 32, 32), np.nan)), 'a mask too many': _with_regions(
+      _with_regions(masks=np.full((3, 32, 32), np.nan)),
+      'a mask too many': _with_regions(
           masks=np.zeros((4, 32, 32), np.uint8)), 'a table of noise': _with_file(
               'regions.csv', bytes(range(256))), 'masks of noise': _with_file(
                   'masks.npy', bytes(range(256))), 'a place of nan': _with_file(

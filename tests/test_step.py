@@ -62,8 +62,8 @@ class _KilledError(Exception):
   pass
 
 
-@pytest.mark.parametrize('when', [
-    'before', pytest.param('after', marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize('when', ['before', 'after'])
 def test_a_killed_training_resumes_bit_by_bit(tmp_path, sides, monkeypatch, when):
   settings = tiny_config()
   run(settings, sides, tmp_path / 'whole')

@@ -1,4 +1,5 @@
 """Metadata of volumes on disk: groups, voxel sizes, shapes and dtypes, checked."""
+import json
 import math
 import os
 import re
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.system import files, json_files, memory
+from fibjax.system import checksums, files, json_files, memory
 from fibjax.volumes import ome_zarr
 from fibjax.volumes.voxel_size import UNITS_NM, check_voxel_size
 
@@ -20,8 +21,8 @@ _MAX_CHUNK_BYTES, _INDEX_BYTES = 2**30, 16
 _MAX_SHARDS, _FEW_SHARDS = 10**6, 10**4
 _DTYPES = ('uint8', 'uint16', 'uint32', 'int32', 'float32', 'float64')
 
-# Keys of attributes.fibjax that this module sets; all others are the caller's.
-UNKNOWN_SIZE = 'voxel_size_unknown'
+# Keys of attributes.fibjax that this package sets; all others are the caller's.
+UNKNOWN_SIZE, CHECKSUM = 'voxel_size_unknown', 'checksum'
 
 
 def size_from_ome(path, scale, units, fibjax_attributes):
@@ -50,6 +51,49 @@ def read_json_group(path) -> dict:
     raise not_a_volume(file, 'not a zarr v3 group')
   attributes = content.get('attributes', {})
   return attributes if isinstance(attributes, dict) else {}
+
+
+class Image(NamedTuple):
+  """What the OME metadata say of a volume.
+
+  Attributes:
+    folder: of the array.
+    scale: per axis z, y, x.
+    units: of these scales, as written.
+    channels: names of the values of a voxel; () for a single value.
+  """
+  folder: Path
+  scale: list
+  units: tuple
+  channels: tuple[str, ...]
+
+
+def describe_image(path: Path, ome: dict) -> Image:
+  """Reads the 'ome' attributes of a volume of axes z, y, x, or c, z, y, x.
+
+  Raises:
+    InputError: for incomplete metadata, other axes, or an array outside the group.
+  """
+  try:
+    multiscale = ome['multiscales'][0]
+    axes, dataset = multiscale['axes'], multiscale['datasets'][0]
+    names = tuple(axis['name'] for axis in axes)
+    folder = level_folder(path, dataset['path'])
+    scale = next(list(t['scale']) for t in dataset['coordinateTransformations']
+                 if t['type'] == 'scale')
+    units = tuple(axis.get('unit') for axis in axes)
+    channels = ()
+    if names[:1] == ('c',):
+      channels = tuple(channel['label'] for channel in ome['omero']['channels'])
+  except (KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
+    raise not_a_volume(path, f'incomplete OME metadata ({error!r})') from None
+  if channels:
+    names, units, scale = names[1:], units[1:], scale[1:]
+  if names != ome_zarr.AXES or len(scale) != 3:
+    raise not_a_volume(path, f'axes {names}, scale {scale}')
+  if not all(isinstance(channel, str) for channel in channels):
+    raise not_a_volume(path, f'channels {channels}')
+  return Image(folder, scale, units, channels)
 
 
 class ArrayLayout(NamedTuple):
@@ -210,3 +254,34 @@ def check_dtype(path, dtype) -> np.dtype:
     raise InputError(str(path), got=f'dtype {dtype}',
                      expected=f'one of {", ".join(_DTYPES)}', remedy='convert it first')
   return dtype
+
+
+def write_metadata(path: Path, ome: dict, fibjax_attributes: dict) -> None:
+  """Writes the group's zarr.json, with the checksum of all metadata."""
+  check = {CHECKSUM: _metadata_checksum(path, ome, fibjax_attributes)}
+  files.write_json(path / 'zarr.json', ome_zarr.group(
+      ome=ome, fibjax=fibjax_attributes | check), checked=False)
+
+
+def check_metadata(path: Path, ome: dict, fibjax_attributes: dict) -> None:
+  """Raises InputError when metadata changed since they got their checksum."""
+  # Volumes of other programs, and those that fibjax made before, have none.
+  written = fibjax_attributes.get(CHECKSUM)
+  if written is not None and written != _metadata_checksum(path, ome,
+                                                           fibjax_attributes):
+    raise InputError(
+        str(path), got='metadata that changed since they were written',
+        expected=f'those that {CHECKSUM!r} in zarr.json was made of',
+        remedy='the file is damaged: import or compute it again; if you edited it, '
+        f'delete {CHECKSUM!r} from attributes.fibjax in zarr.json')
+
+
+def _metadata_checksum(path: Path, ome: dict, fibjax_attributes: dict) -> str:
+  """Hash of both zarr.json of a volume, without the checksum itself."""
+  checked = {k: v for k, v in fibjax_attributes.items() if k != CHECKSUM}
+  try:
+    array = (path / LEVEL / 'zarr.json').read_text(encoding='utf-8')
+  except (OSError, UnicodeDecodeError):
+    raise not_a_volume(path, f'no readable {LEVEL}/zarr.json') from None
+  return checksums.hash_bytes(json.dumps([ome, checked, array],
+                                         sort_keys=True).encode())

@@ -122,7 +122,7 @@ def _weights(write):
   def make(folder):
     write(folder / 'w.h5')
     return _own_run(_with_regions(), '--config.model.padding=same',
-                    '--config.model.standardise=False',
+                    '--config.model.standardise=False', '--config.train.sampling=patch',
                     f'--config.train.weights={folder / "w.h5"}')(folder)
   return make
 

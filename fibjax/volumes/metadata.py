@@ -21,8 +21,9 @@ _MAX_CHUNK_BYTES, _INDEX_BYTES = 2**30, 16
 _MAX_SHARDS, _FEW_SHARDS = 10**6, 10**4
 _DTYPES = ('uint8', 'uint16', 'uint32', 'int32', 'float32', 'float64')
 
-# Keys of attributes.fibjax that this package sets; all others are the caller's.
-UNKNOWN_SIZE, CHECKSUM = 'voxel_size_unknown', 'checksum'
+# Keys of attributes.fibjax that this module sets; all others are the caller's.
+UNKNOWN_SIZE = 'voxel_size_unknown'
+CHECKSUM = 'checksum'  # of the metadata of a volume
 
 
 def size_from_ome(path, scale, units, fibjax_attributes):

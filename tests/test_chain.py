@@ -317,8 +317,9 @@ def test_a_kill_before_the_copy_of_the_record_loses_nothing(tmp_path, monkeypatc
   expected = chain.apply_steps(raw, tmp_path / 'whole.ome.zarr', chain_steps)
   out, copy = tmp_path / 'out.ome.zarr', tmp_path / 'out.preparation.json'
   with monkeypatch.context() as patch, pytest.raises(Killed):
-    patch.setattr(chain.files, 'write_json', lambda path, content, write=(
-        files.write_json): kill() if path == copy else write(path, content))
+    patch.setattr(chain.files, 'write_json', lambda path, *rest, write=(
+        files.write_json), **options: kill() if path == copy else write(
+            path, *rest, **options))
     chain.apply_steps(raw, out, chain_steps)
   assert open_volume(out).attributes == {'preparation': expected}
   assert not copy.exists()

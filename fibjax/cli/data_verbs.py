@@ -95,7 +95,7 @@ def add_verbs(verb) -> None:
   sub.add_argument('--artefacts', default='mild', choices=('none', 'mild', 'real'))
   sub.add_argument('--geometry', type=Path, metavar='FILE',
                    help='a real geometry (TIFF, 1 = solid) instead of a random one')
-  sub.add_argument('--geometry_scale', type=number(int), default=4, metavar='N',
+  sub.add_argument('--geometry_scale', type=natural, default=4, metavar='N',
                    help='voxels of the film per voxel of FILE (default %(default)s)')
   sub.add_argument('--solid_code', type=natural, metavar='CODE',
                    help='code of the solid in a FILE with codes other than 0 and 1')

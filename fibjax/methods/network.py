@@ -42,7 +42,7 @@ def make_method(config) -> Method:
   return Method(
       facts=models.NETWORKS[config.model.name].facts,
       window_zyx=(model.n_z, model.window_px, model.window_px),
-      check=functools.partial(_check, model, config.train, config.data.seed),
+      check=functools.partial(_check, model, config),
       fit=functools.partial(_fit, model, config),
       open=functools.partial(_open, model, config),
       label=None)
@@ -106,11 +106,14 @@ def merged_regions(regions: Regions, consensus: str) -> list[Regions]:
           for split in ('train', 'val')]
 
 
-def _check(model: Model, settings, seed: int, regions: Regions) -> None:
-  """Raises InputError when the regions do not fit the device or the sampling."""
-  merged = merged_regions(regions, settings.consensus)
+def _check(model: Model, config, regions: Regions) -> None:
+  """Raises InputError for regions or weights that do not fit, before any work."""
+  merged = merged_regions(regions, config.train.consensus)
   contexts.check_memory(concatenate_regions(merged), model.before_px, model.n_z)
-  sampling.make_plan(settings, seed, *(split.masks_ryx for split in merged))
+  sampling.make_plan(config.train, config.data.seed,
+                     *(split.masks_ryx for split in merged))
+  if config.train.weights:
+    _read_weights(model, config)
 
 
 def _fit(model: Model, config, inputs: Inputs, run: RunFolder) -> dict:
@@ -127,12 +130,17 @@ def _fit(model: Model, config, inputs: Inputs, run: RunFolder) -> dict:
 
 
 def _take_weights(model: Model, config, run: RunFolder) -> None:
+  params = _read_weights(model, config)
+  stored.save_single(model, config.train, run, params, params, [])
+
+
+def _read_weights(model: Model, config) -> dict:
+  """Weights of the file that config.train.weights names."""
   path = config.train.weights
   if path == _ARCHIVE:
     path = skarberg2021.find_weights(config.data.root, config.model.n_xy,
                                      config.model.n_z)
-  params = keras_weights.read_weights(path, models.empty_params(model))
-  stored.save_single(model, config.train, run, params, params, [])
+  return keras_weights.read_weights(path, models.empty_params(model))
 
 
 def _open(model: Model, config, run: RunFolder, mode: str) -> Scorer:

@@ -144,9 +144,11 @@ def check_estimated(step: Step, estimated, slices: int) -> None:
     except (TypeError, ValueError):
       got = None
     if name != 'limited' and got != shape:
+      is_cut = got and got[1:] == shape[1:]
       raise InputError(f'record of step {step.name}',
-                       got=f'{name} of shape {got}' if got else f'other {name}',
-                       expected=f'numbers of shape {shape} for {slices} slices',
+                       got=f'{got[0]} of {name}' if is_cut else f'other {name}',
+                       expected=f'one for each of {slices} slices' if is_cut else
+                       f'numbers of shape {shape}',
                        remedy='use the record of this stack')
 
 

@@ -54,6 +54,49 @@ def read_json_group(path) -> dict:
   return attributes if isinstance(attributes, dict) else {}
 
 
+class Image(NamedTuple):
+  """What the OME metadata say of a volume.
+
+  Attributes:
+    folder: of the array.
+    scale: per axis z, y, x.
+    units: of these scales, as written.
+    channels: names of the values of a voxel; () for a single value.
+  """
+  folder: Path
+  scale: list
+  units: tuple
+  channels: tuple[str, ...]
+
+
+def describe_image(path: Path, ome: dict) -> Image:
+  """Reads the 'ome' attributes of a volume of axes z, y, x, or c, z, y, x.
+
+  Raises:
+    InputError: for incomplete metadata, other axes, or an array outside the group.
+  """
+  try:
+    multiscale = ome['multiscales'][0]
+    axes, dataset = multiscale['axes'], multiscale['datasets'][0]
+    names = tuple(axis['name'] for axis in axes)
+    folder = level_folder(path, dataset['path'])
+    scale = next(list(t['scale']) for t in dataset['coordinateTransformations']
+                 if t['type'] == 'scale')
+    units = tuple(axis.get('unit') for axis in axes)
+    channels = ()
+    if names[:1] == ('c',):
+      channels = tuple(channel['label'] for channel in ome['omero']['channels'])
+  except (KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
+    raise not_a_volume(path, f'incomplete OME metadata ({error!r})') from None
+  if channels:
+    names, units, scale = names[1:], units[1:], scale[1:]
+  if names != ome_zarr.AXES or len(scale) != 3:
+    raise not_a_volume(path, f'axes {names}, scale {scale}')
+  if not all(isinstance(channel, str) for channel in channels):
+    raise not_a_volume(path, f'channels {channels}')
+  return Image(folder, scale, units, channels)
+
+
 class ArrayLayout(NamedTuple):
   """How a zarr array is stored.
 

@@ -42,7 +42,7 @@ from fibjax.volumes.metadata import (
   check_metadata,
   check_room,
   check_volume_shape,
-  level_folder,
+  describe_image,
   not_a_volume,
   read_group,
   read_json_group,
@@ -93,33 +93,15 @@ def open_volume(path) -> Volume:
   """
   path = Path(path)
   ome, fibjax_attributes = read_group(path)
-  try:
-    multiscale = ome['multiscales'][0]
-    axes = multiscale['axes']
-    names = tuple(axis['name'] for axis in axes)
-    dataset = multiscale['datasets'][0]
-    folder = level_folder(path, dataset['path'])
-    scale = next(list(t['scale']) for t in dataset['coordinateTransformations']
-                 if t['type'] == 'scale')
-    units = tuple(axis.get('unit') for axis in axes)
-    channels = ()
-    if names[:1] == ('c',):
-      channels = tuple(channel['label'] for channel in ome['omero']['channels'])
-  except (KeyError, IndexError, TypeError, AttributeError, StopIteration) as error:
-    raise not_a_volume(path, f'incomplete OME metadata ({error!r})') from None
-  if channels:
-    names, units, scale = names[1:], units[1:], scale[1:]
-  if names != ome_zarr.AXES:
-    raise not_a_volume(path, f'axes {names}')
+  folder, scale, units, channels = describe_image(path, ome)
   all_stored = fibjax_attributes.get(_ALL_STORED, False)
   check_layout(folder, all_stored and not files.is_partial(path))
   with store_errors(folder):
     store = open_array(folder, 'zarr3', {
         'fill_missing_data_reads': not all_stored,
         'store_data_equal_to_fill_value': all_stored}, open=True)
-  if (store.rank != 3 + bool(channels) or len(scale) != 3
-      or channels and store.shape[0] != len(channels)):
-    raise not_a_volume(path, f'an array of {store.rank} axes, scale {scale}')
+  if store.rank != 3 + bool(channels) or channels and store.shape[0] != len(channels):
+    raise not_a_volume(path, f'an array of {store.rank} axes, {len(channels)} channels')
   size = size_from_ome(path, scale, units, fibjax_attributes)
   check_metadata(path, ome, fibjax_attributes)
   return _volume(path, store, size, fibjax_attributes, channels)

@@ -1,7 +1,9 @@
 """Bad workdirs and inputs of runs: damaged results, regions that do not fit."""
 import os
 import shutil
+from pathlib import Path
 
+import h5py
 import numpy as np
 
 from tests.zoo.case import Case, film, noise
@@ -115,6 +117,35 @@ def _grey(value):
   return make_inputs
 
 
+def _weights(write):
+  """Weights of Keras in a file that is none."""
+  def make(folder):
+    write(folder / 'w.h5')
+    return _own_run(_with_regions(), '--config.model.padding=same',
+                    '--config.model.standardise=False', '--config.train.sampling=patch',
+                    f'--config.train.weights={folder / "w.h5"}')(folder)
+  return make
+
+
+def _h5_of(**arrays):
+  def write(path):
+    with h5py.File(path, 'w') as file:
+      for name, array in arrays.items():
+        file[name] = array
+  return write
+
+
+def _data_root(source, *names):
+  """A folder in place of a published data set."""
+  def make(folder):
+    (folder / 'root').mkdir()
+    for name in names:
+      (folder / 'root' / name).write_bytes(b'\0' * 999)
+    return ['run', f'--config={DEMO}:tiny', f'--workdir={folder / "w"}',
+            f'--config.data.source={source}', f'--config.data.root={folder / "root"}']
+  return make
+
+
 _OVERLAPS = {
     'all of them': [(4, 20, 20, s) for s in ('train', 'val', 'test')],
     '31 of 32 rows': [(4, 20, 20, 'train'), (4, 51, 20, 'val'), (7, 20, 20, 'test')],
@@ -161,6 +192,15 @@ def cases():
                       'regions.csv', b'volume,z,y,x,height,width,split\n'
                       b'film,nan,2,3,32,32,train\n')}.items():
     yield Case(f'regions with {name}', _own_run(inputs))
+  for name, write in {
+      'noise': lambda path: path.write_bytes(b'\x89HDF' * 99), 'a folder': Path.mkdir,
+      'no layers': _h5_of(), 'other arrays': _h5_of(a=np.zeros(3)),
+      'text': lambda path: path.write_text('weights')}.items():
+    yield Case(f'weights of {name}', _weights(write))
+  for source in ('flyem', 'zenodo'):
+    yield Case(f'data of {source} that are not there', _data_root(source))
+  yield Case('data of flyem of noise', _data_root(
+      'flyem', 'bodies_z180_y250_x250_u16.tif'))
   for value in (np.nan, np.inf):
     yield Case(f'film with {value}', _own_run(_grey(value)))
   yield Case('no regions', _own_run(lambda f: (film(f), f / 'gone')))

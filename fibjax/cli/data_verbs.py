@@ -128,7 +128,7 @@ def _inspect(args, _):
   from fibjax.bench.speed import measure_us_per_voxel
   from fibjax.inspection import inspect
   from fibjax.report import figures, inspect_figure
-  from fibjax.system import progress
+  from fibjax.system import files, progress
   if args.png:
     args.png.parent.mkdir(parents=True, exist_ok=True)
   speed = None
@@ -138,7 +138,7 @@ def _inspect(args, _):
   findings = inspect.inspect_stack(args.source, us_per_voxel=speed)
   if args.png:
     figure = inspect_figure.inspect_figure(findings, inspect.cuts(args.source))
-    args.png.write_bytes(figures.to_png(figure))
+    files.write_bytes(args.png, figures.to_png(figure))
   print(json.dumps(findings) if args.json else inspect.describe(findings))
 
 

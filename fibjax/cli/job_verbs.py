@@ -84,10 +84,12 @@ def _add_resources(sub):
   sub.add_argument('--workers', type=int, default=0, metavar='N',
                    help='local worker processes (default: this process alone)')
   sub.add_argument('--scheduler', default='', metavar='ADDRESS',
-                   help='a running Dask scheduler, e.g. tcp://10.0.0.1:8786')
+                   help='a running Dask scheduler with TLS, e.g. tls://10.0.0.1:8786')
   for name in ('ca', 'cert', 'key'):
     sub.add_argument(f'--tls_{name}', default='', metavar='FILE',
-                     help='PEM file for a tls:// scheduler')
+                     help='PEM file for the scheduler; launch/slurm.sbatch makes them')
+  sub.add_argument('--insecure', action='store_true', help='accept a scheduler without '
+                   'TLS: whoever can reach its port can run code as you')
 
 
 def _positive(text: str) -> float:
@@ -95,12 +97,10 @@ def _positive(text: str) -> float:
 
 
 def _resources(args):
-  from fibjax.system.cluster import Resources
-  if args.workers < 0 or (args.workers and args.scheduler):
-    raise InputError('--workers', got=f'{args.workers} with --scheduler='
-                     f'{args.scheduler!r}', expected='at least 0, and only one of both',
-                     remedy='leave one of them out')
-  return Resources(*(getattr(args, name) for name in Resources._fields))
+  from fibjax.system.cluster import Resources, check_resources
+  resources = Resources(*(getattr(args, name) for name in Resources._fields))
+  check_resources(resources)
+  return resources
 
 
 def _load(args, overrides):

@@ -1,16 +1,19 @@
 """The `fibjax` command: one verb, one function, no logic.
 
-A user's mistake gives one line on stderr and exit status 2; SIGINT and SIGTERM leave a
-workdir from which the same command resumes (130, 143). I/O errors are also reported in
-one line. Everything else that escapes is a defect and keeps its traceback.
+A user's mistake gives one line on stderr and exit status 2; so does whatever the system
+refuses (refusals.py): a full disk, missing permission or memory. SIGINT and SIGTERM
+leave a workdir from which the same command resumes (130, 143). Everything else that
+escapes is a defect and keeps its traceback.
 """
 import argparse
+import contextlib
 import os
 import re
 import sys
 
 from fibjax.cli import data_verbs, job_verbs
 from fibjax.errors import InputError, did_you_mean
+from fibjax.system import refusals
 from fibjax.system.signals import end_at_signals
 
 
@@ -59,10 +62,17 @@ def main(argv: list[str] | None = None) -> int:
             word, got='an unknown flag', expected=f'a flag of {args.verb}',
             remedy=did_you_mean(word.partition('=')[0], _flags(top, args))
             or f'see fibjax {args.verb} --help')
-    with end_at_signals(job_verbs.next_step(args.verb)):
+    with (refusals.held_back(),
+          end_at_signals(job_verbs.next_step(args.verb))):
       args.function(args, tuple(word.removeprefix(prefix) for word in rest))
-  except (InputError, OSError) as error:
-    print(f'fibjax: {_one_line(error)}', file=sys.stderr)
+      sys.stdout.flush()  # else a full disk would be noticed after the last line
+  except Exception as error:
+    line = _one_line(error, args.verb)
+    if line is None:
+      raise
+    _end_output()
+    with contextlib.suppress(OSError):  # stderr may be on the full disk
+      print(f'fibjax: {line}', file=sys.stderr, flush=True)
     return 2
   return 0
 
@@ -74,12 +84,22 @@ def _flags(top: argparse.ArgumentParser, args) -> list[str]:
           for flag in action.option_strings]
 
 
-def _one_line(error: InputError | OSError) -> InputError:
-  """What is reported to the user; re-raises a system error that names no file."""
+def _one_line(error: Exception, verb: str) -> InputError | None:
+  """What is reported to the user; None for a defect, which keeps its traceback."""
   if isinstance(error, InputError):
     return error
-  if error.filename is None:
-    raise error
-  return InputError(str(error.filename), got=error.strerror,
-                    expected='a path that can be read or written',
-                    remedy='check the path, its permissions and the free space')
+  line = refusals.refused(error, f'fibjax {verb}')
+  if line is None and isinstance(error, OSError) and error.filename is not None:
+    return InputError(str(error.filename), got=error.strerror,
+                      expected='a path that can be read or written',
+                      remedy='check the path, its permissions and the free space')
+  return line
+
+
+def _end_output() -> None:
+  """Drops what stdout could not take; Python would try and complain at its end."""
+  try:
+    sys.stdout.flush()
+  except OSError:
+    with open(os.devnull, 'wb') as nowhere:
+      os.dup2(nowhere.fileno(), sys.stdout.fileno())

@@ -12,8 +12,10 @@ import shutil
 from pathlib import Path
 
 from fibjax.errors import InputError
+from fibjax.system import refusals
 
 
+@refusals.names_its_path
 @contextlib.contextmanager
 def whole_file(path):
   """Yields a temporary path that becomes `path` when the block succeeds.
@@ -96,6 +98,7 @@ def final_name(path) -> str:
   return Path(path).name.removesuffix('.partial')
 
 
+@refusals.names_its_path
 @contextlib.contextmanager
 def new_folder(path):
   """Yields a folder to fill that becomes `path` when the block succeeds.

@@ -11,6 +11,7 @@ from pathlib import Path
 import filelock
 
 from fibjax.errors import InputError
+from fibjax.system.refusals import RefusedError
 
 # Results that take long to compute again, finished or partial.
 _EXPENSIVE = ('checkpoints', 'forest.npz', 'sweep/groups', 'runs/*', 'forest/*',
@@ -211,6 +212,8 @@ def undo_on_mistake(folder: Path):
   new = not existed or (folder.is_dir() and not any(folder.iterdir()))
   try:
     yield
+  except RefusedError:  # no mistake: what was finished is kept
+    raise
   except InputError:
     if new and folder.is_dir() and not any(any(folder.glob(k)) for k in _EXPENSIVE):
       for child in folder.iterdir():

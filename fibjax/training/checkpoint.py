@@ -14,13 +14,15 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fibjax.errors import InputError
+from fibjax.system import refusals
 
 _ERRORS = (ValueError, OSError, KeyError, TypeError)
 
 
 def open_manager(folder) -> ocp.CheckpointManager:
   """Opens a folder of checkpoints, creating it; use it as a context manager."""
-  logging.getLogger('absl').setLevel(logging.ERROR)  # one warning per leaf otherwise
+  # One warning per leaf otherwise; errors of its threads are raised by `save` as well.
+  logging.getLogger('absl').setLevel(logging.CRITICAL)
   options = ocp.CheckpointManagerOptions(
       preservation_policy=ocp.checkpoint_managers.LatestN(1),
       enable_async_checkpointing=False)
@@ -35,7 +37,14 @@ def save(manager: ocp.CheckpointManager, epoch: int, state: Any, meta: dict) -> 
   """
   items = ocp.args.Composite(state=ocp.args.StandardSave(jax.device_get(state)),
                              meta=ocp.args.JsonSave(meta))
-  if not manager.save(epoch, args=items, force=True):
+  try:
+    with refusals.naming(manager.directory / str(epoch)):
+      saved = manager.save(epoch, args=items, force=True)
+  except refusals.RefusedError:
+    for unfinished in Path(manager.directory).glob(f'{epoch}.orbax-checkpoint-tmp*'):
+      shutil.rmtree(unfinished, ignore_errors=True)  # it may hold the last free space
+    raise
+  if not saved:
     raise RuntimeError(f'the checkpoint of epoch {epoch} was not written to '
                        f'{manager.directory}')
 
@@ -57,6 +66,9 @@ def restore(manager: ocp.CheckpointManager, epoch: int,
     items = manager.restore(epoch, args=ocp.args.Composite(
         state=ocp.args.StandardRestore(host_target), meta=ocp.args.JsonRestore()))
   except _ERRORS as error:
+    refusal = refusals.refused(error, f'checkpoint {manager.directory}/{epoch}')
+    if refusal is not None:
+      raise refusal from None
     reason = str(error).strip().splitlines()
     raise InputError(f'checkpoint {manager.directory}/{epoch}',
                      got=reason[0] if reason else type(error).__name__,

@@ -208,6 +208,7 @@ def _client(resources: Resources):
     if not resources.scheduler:
       folder = Path(stack.enter_context(
           tempfile.TemporaryDirectory(prefix='fibjax-', ignore_cleanup_errors=True)))
+      stack.enter_context(dask.config.set({'temporary-directory': str(folder)}))
       security = distributed.Security.temporary()
       local = stack.enter_context(_local_cluster(resources.workers, security, folder))
       yield stack.enter_context(distributed.Client(

@@ -11,6 +11,12 @@ jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 
 
+@pytest.fixture(scope='session', autouse=True)
+def cache_home(tmp_path_factory):
+  """Keeps hashes of volumes out of the user's own cache, here and in subprocesses."""
+  os.environ['XDG_CACHE_HOME'] = str(tmp_path_factory.mktemp('cache'))
+
+
 @pytest.fixture(scope='session')
 def shared_data() -> Path:
   """Folder with the real volumes; set FIBJAX_DATA, or keep it at ../shared/data."""

@@ -123,7 +123,8 @@ from tests import test_cluster
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if __name__ == '__main__':
   with signals.end_at_signals('resume'):
-    list(cluster.run_units(test_cluster.{function}, 0, [1], cluster.Resources(workers=1)))
+    list(cluster.run_units(test_cluster.{function}, 0, [1],
+                           cluster.Resources(workers=1)))
 """
 
 

@@ -150,7 +150,7 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, sides):
   settings.model.n_xy = 49
   with pytest.raises(InputError, match='checkpoint.*the config it was trained with'):
     stored.load_best(make_model(settings.model), settings.train, tmp_path)
-  with pytest.raises(InputError, match='no checkpoints'):
+  with pytest.raises(InputError, match='no finished epoch'):
     stored.load_best(make_model(settings.model), settings.train, tmp_path / 'elsewhere')
 
 

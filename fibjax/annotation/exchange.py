@@ -121,7 +121,7 @@ def export_regions(named: Mapping[str, Volume], places: Sequence[Mapping], out,
     write_text(partial / 'README.txt', _README.format(
         slices=sizes.context_slices, context=sizes.context_px, region=sizes.region_px,
         slice=z, human=z + 1, frame=FRAME, mark=MARK))
-    write_json(partial / 'manifest.json', manifest)
+    write_json(partial / 'manifest.json', manifest, checked=False)
   return manifest
 
 
@@ -183,7 +183,7 @@ def import_annotations(folder, profile: str, out) -> dict:
     save_regions(partial, regions)
     write_json(partial / 'annotation.json', {
         'profile': profile, 'volumes': manifest['volumes'],
-        'row_files': [entry for *_, entry in painted], **summary})
+        'row_files': [entry for *_, entry in painted], **summary}, checked=False)
   return summary
 
 

@@ -108,7 +108,7 @@ def save_places(path, places: list[dict], sizes: Sizes) -> None:
   """
   files.check_absent(path)
   rows = [{**place, **sizes._asdict()} for place in places]
-  csv_files.write_csv(path, rows, COLUMNS + Sizes._fields)
+  csv_files.write_csv(path, rows, COLUMNS + Sizes._fields, checked=False)
 
 
 def load_places(path) -> tuple[list[dict], Sizes]:

@@ -20,7 +20,7 @@ from fibjax.errors import InputError, unknown
 from fibjax.formats import label_images
 from fibjax.formats.label_codes import decode_labels
 from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
-from fibjax.system import csv_files, files
+from fibjax.system import checksums, csv_files, files
 
 SPLITS = ('train', 'val', 'test')
 _COLUMNS = ('volume', 'z', 'y', 'x', 'height', 'width', 'split')
@@ -154,7 +154,7 @@ def save_regions(folder, regions: Regions) -> None:
   rows = zip(regions.volume, regions.z, regions.y, regions.x, regions.heights,
              regions.widths, regions.split, strict=True)
   csv_files.write_csv(folder / 'regions.csv', [
-      dict(zip(_COLUMNS, row, strict=True)) for row in rows], _COLUMNS)
+      dict(zip(_COLUMNS, row, strict=True)) for row in rows], _COLUMNS, checked=False)
 
 
 def load_regions(folder) -> Regions:
@@ -167,7 +167,8 @@ def load_regions(folder) -> Regions:
     The table with its masks.
 
   Raises:
-    InputError: for a missing or damaged file, or files that disagree.
+    InputError: for a missing or damaged file, files that disagree, or a table of a
+      workdir that has changed since the run began.
 
   Example:
     >>> import fibjax
@@ -177,6 +178,8 @@ def load_regions(folder) -> Regions:
   """
   folder = Path(folder)
   name = str(folder / 'regions.csv')
+  for file in ('regions.csv', 'masks.npy'):
+    checksums.check(folder / file)
   rows = _read_csv(name)
   volume, positions, split = _parse(rows, name)
   sizes = _integers(rows, ('height', 'width'), name)

@@ -4,9 +4,6 @@ A source is a record of two functions; `SOURCES` is the registry that
 config.data.source chooses from. Volumes that a source makes stand under workdir/data;
 where the ground truth of every voxel is known, it stands beside them.
 """
-import hashlib
-from pathlib import Path
-
 import numpy as np
 
 from fibjax.annotation.regions import (
@@ -23,6 +20,7 @@ from fibjax.datasets import flyem, simulated, skarberg2021
 from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError, unknown
 from fibjax.inference.score import check_window
+from fibjax.system import checksums, files
 from fibjax.system.run_folder import RunFolder, volume_name
 from fibjax.volumes.volume import Volume, open_volume
 
@@ -96,28 +94,17 @@ def collect(data, split, window_zyx, run: RunFolder
   check_regions(regions, {name: volume.shape for name, volume in volumes.items()},
                 window_zyx)
   save_regions(run.regions, regions)
+  checksums.seal(run.regions)
   return volumes, regions
 
 
 def fingerprint(data) -> dict:
-  """Hashes of the user's volumes and regions, to notice when they change.
-
-  A volume is identified by the names and sizes of its (compressed) files, regions by
-  their content.
+  """Hashes of the content of the user's volumes and regions, by path.
 
   Args:
     data: config.data.
   """
-  hashes = {}
-  for path in (*data.volumes, *data.regions):
-    digest = hashlib.sha256()
-    for file in sorted(Path(path).rglob('*')):
-      if file.is_file():
-        digest.update(f'{file.relative_to(path)} {file.stat().st_size}'.encode())
-        if path in data.regions:
-          digest.update(file.read_bytes())
-    hashes[path] = digest.hexdigest()[:16]
-  return hashes
+  return {path: files.hash_files(path) for path in (*data.volumes, *data.regions)}
 
 
 def open_named(paths) -> dict[str, Volume]:

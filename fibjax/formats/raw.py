@@ -125,7 +125,8 @@ def new_with_sidecar(path, voxel_size_zyx_nm, **notes):
   """
   size = None if voxel_size_zyx_nm is None else list(voxel_size_zyx_nm)
   with new_file(sidecar_of(path)) as partial_sidecar, new_file(path) as partial:
-    files.write_json(partial_sidecar, notes | {'voxel_size_zyx_nm': size})
+    files.write_json(partial_sidecar, notes | {'voxel_size_zyx_nm': size},
+                     checked=False)
     with open(partial, 'wb') as file:
       yield file
 

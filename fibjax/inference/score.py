@@ -79,7 +79,7 @@ def score_volume(scorer: Scorer, source: Volume, out, *,
   Args:
     scorer: what scores.
     source: prepared volume, [z, y, x].
-    out: path of the score volume to make; returned unchanged when it is complete.
+    out: path of the score volume to make; a complete one is verified and returned.
     resources: where to work.
 
   Raises:

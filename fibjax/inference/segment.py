@@ -67,7 +67,7 @@ def segment_scores(scores: Volume, out, how: Postprocessing, *,
 
   Args:
     scores: [z, y, x] P(solid).
-    out: path of the segmentation; returned unchanged when it is complete.
+    out: path of the segmentation; a complete one is verified and returned.
     how: post-processing.
     resources: where to work.
 

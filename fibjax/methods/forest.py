@@ -27,7 +27,7 @@ from fibjax.errors import InputError, check_shape
 from fibjax.methods import scale_space
 from fibjax.methods.forest_traversal import Forest, descend, put_forest
 from fibjax.metrics import confusion
-from fibjax.system import devices, files, progress
+from fibjax.system import checksums, devices, files, progress
 
 MIN_LEAVES = (1, 5, 20, 50, 100)
 # Voxels that descend together. On CPU their features and a tree stay in the cache.
@@ -149,7 +149,7 @@ def score_block(forest: Forest, block_zyx: np.ndarray, chunk: int = 0) -> np.nda
 
 def save_forest(path, forest: Forest) -> None:
   """Writes a forest as one npz file, which appears complete or not at all."""
-  with files.whole_file(path) as partial:
+  with files.whole_file(path, checked=True) as partial:
     np.savez(partial, **{**forest._asdict(), 'settings': json.dumps(forest.settings)})
 
 
@@ -159,6 +159,7 @@ def load_forest(path) -> Forest:
   Raises:
     InputError: when the file is missing, damaged or not a forest.
   """
+  checksums.check(path)
   try:
     # Opened here, since numpy leaves a damaged file open.
     with open(path, 'rb') as stream, np.load(stream, allow_pickle=False) as file:

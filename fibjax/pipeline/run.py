@@ -13,7 +13,7 @@ from fibjax.pipeline import measure, stages
 from fibjax.report import page
 from fibjax.system import files
 from fibjax.system.cluster import HERE, Resources
-from fibjax.system.run_folder import RunFolder, lock, undo_on_mistake
+from fibjax.system.run_folder import RunFolder, lock
 from fibjax.volumes.volume import open_volume
 
 
@@ -32,7 +32,7 @@ def run(config, folder, resources: Resources = HERE) -> dict:
     InputError: when the workdir is in use or belongs to another config.
   """
   workdir, method = RunFolder(folder), make_method(config)
-  with undo_on_mistake(workdir), lock(workdir):
+  with lock(workdir):
     stages.record_settings(config, workdir)
     inputs = stages.collect_inputs(config, method, workdir)
     if method.fit is not None:
@@ -63,7 +63,7 @@ def train_only(config, folder, resume: bool) -> dict:
       resume is not set.
   """
   workdir, method = RunFolder(folder), make_method(config)
-  with undo_on_mistake(workdir), lock(workdir):
+  with lock(workdir):
     stages.record_settings(config, workdir)
     check_trained(method, config.model.name)
     if config.train.weights:

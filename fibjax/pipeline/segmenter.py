@@ -20,8 +20,8 @@ from fibjax.pipeline.run import check_trained, open_run
 from fibjax.preparation import scaling
 from fibjax.system import files, progress
 from fibjax.system.cluster import HERE, Resources
-from fibjax.system.run_folder import RunFolder, lock, undo_on_mistake
-from fibjax.volumes.volume import open_volume
+from fibjax.system.run_folder import RunFolder, lock
+from fibjax.volumes.volume import Volume, open_volume
 
 
 class Segmenter:
@@ -118,18 +118,14 @@ class Segmenter:
     """
     raw = open_volume(Path(source).resolve())
     check_window(str(source), raw.shape, self._window_zyx)
-    with undo_on_mistake(Path(out)), lock(out):
+    with lock(out):
       results = RunFolder(out)
+      _record_source(raw, results)
       if not results.prepared.exists():
         scaling.prepare_volume(raw, results.prepared, scale=self._prepare.scale,
                                gradient=self._prepare.gradient)
       prepared = open_volume(results.prepared)
-      record = prepared.attributes['preprocessing']
-      if record['source'] != str(raw.path):
-        raise InputError(str(out), got=f'results of {record["source"]}',
-                         expected=f'none, or those of {raw.path}',
-                         remedy='choose another --out')
-      files.write_json(results.preprocessing, record)
+      files.write_json(results.preprocessing, prepared.attributes['preprocessing'])
       if self.scorer is None:
         stages.label_volume(self.method, prepared, results.segmentation)
       else:
@@ -148,6 +144,21 @@ class Segmenter:
                                     gradient=self._prepare.gradient)
     check_window('image_zyx', image_zyx.shape, self._window_zyx)
     return image_zyx
+
+
+def _record_source(raw: Volume, results: RunFolder) -> None:
+  """Writes inputs.json, or checks that the folder has results of the same volume."""
+  source = {str(raw.path): files.hash_files(raw.path)}
+  if not results.inputs.exists():
+    files.write_json(results.inputs, source)
+  recorded = files.read_json(results.inputs)
+  if recorded != source:
+    changed = list(recorded) == list(source)
+    raise InputError(
+        str(results.path), got=f'results of {", ".join(recorded)}'
+        f'{", whose content has changed since" if changed else ""}',
+        expected=f'none, or those of {raw.path} as it is',
+        remedy='choose another --out')
 
 
 def load(folder, *, mode: str = 'auto', memory_gb: float = 1.5) -> Segmenter:

@@ -24,6 +24,7 @@ from fibjax.system import files, progress, provenance
 from fibjax.system.cluster import HERE, Resources
 from fibjax.system.devices import device_memory_bytes
 from fibjax.system.run_folder import RunFolder
+from fibjax.volumes.blockwise import open_finished
 from fibjax.volumes.volume import (
   Volume,
   create_group,
@@ -45,6 +46,9 @@ def record_settings(config, run: RunFolder) -> None:
   """
   collect.find_source(config.data)  # mistakes are reported before any work
   content, inputs = to_dict(config), collect.fingerprint(config.data)
+  weights = config.train.weights
+  if weights and Path(weights).is_file():
+    inputs[weights] = files.hash_files(weights)
   if run.config.exists():
     differing = sorted(provenance.differences(files.read_json(run.config), content))
     differing += sorted(provenance.differences(files.read_json(run.inputs), inputs))
@@ -110,13 +114,13 @@ def label_volume(method: Method, source: Volume, out) -> Volume:
   Args:
     method: with `label`.
     source: prepared volume.
-    out: path of the label volume; returned unchanged when it exists.
+    out: path of the label volume; a complete one is verified and returned.
 
   Raises:
     InputError: when the volume does not fit the memory, or as the method.
   """
   if Path(out).exists():
-    return open_volume(out)
+    return open_finished(out)
   title = method.facts.title
   needed, limit = 4 * _COPIES * math.prod(source.shape), device_memory_bytes()
   if needed > limit:
@@ -204,6 +208,6 @@ def write_metrics(seed: int, inputs: Inputs, scores, segmentations,
   if run.postprocess.exists():
     chosen = files.read_json(run.postprocess)
     result['postprocess'] = {key: chosen[key] for key in ('sigma_px', 'threshold')}
-  files.write_text(run.porosities, rows)
+  files.write_text(run.porosities, rows, checked=True)
   files.write_json(run.metrics, result)
   return result

@@ -224,7 +224,7 @@ def _write(volume: Volume, out, record: dict) -> dict:
   if clipped:
     progress.say(f'{out}: {clipped} voxels left the range of {source.dtype} and were '
                  'clipped')
-  files.write_json(record_path(out), record)
+  files.write_json(record_path(out), record, checked=False)
   return record
 
 
@@ -254,7 +254,7 @@ def _finish_killed_call(source: Source, out, applied) -> dict | None:
     return None
   if made != applied or record['input'] != record['input'] | describe(source):
     return None
-  files.write_json(record_path(out), record)
+  files.write_json(record_path(out), record, checked=False)
   return record
 
 

@@ -20,7 +20,7 @@ from fibjax.models.facts import FOREST, NETWORK, THRESHOLD
 from fibjax.pipeline import run, stages
 from fibjax.report import compare_page
 from fibjax.system import files, memory, progress
-from fibjax.system.run_folder import RunFolder, lock, undo_on_mistake
+from fibjax.system.run_folder import RunFolder, lock
 from fibjax.volumes.volume import read_box
 
 _NO_BACKS = 0.95  # mIoU that every method should have without pore-backs (§5)
@@ -45,7 +45,7 @@ def run_compare(config, folder) -> dict:
     strengths = config.compare.shine_through
   methods = {name: registry.make_method(_config_of(config, name, strengths[0]))
              for name in config.compare.methods}
-  with undo_on_mistake(workdir), lock(workdir):
+  with lock(workdir):
     stages.record_settings(config, workdir)
     rows = []
     for strength in strengths:

@@ -37,7 +37,7 @@ from fibjax.preparation import scaling
 from fibjax.studies import coverage, sweep, sweep_plan
 from fibjax.system import files, progress
 from fibjax.system.cluster import HERE, Resources
-from fibjax.system.run_folder import RunFolder, lock, undo_on_mistake
+from fibjax.system.run_folder import RunFolder, lock
 from fibjax.training import checkpoint
 from fibjax.volumes.volume import Volume, read_box
 
@@ -60,7 +60,7 @@ def run_ensemble(config, folder, resources: Resources = HERE) -> dict:
     InputError: as `sweep.run_sweep`, or for fewer finished members than wanted.
   """
   workdir = RunFolder(folder)
-  with undo_on_mistake(workdir), lock(workdir):
+  with lock(workdir):
     sweep.train_all(config, workdir, resources)
     choose_members(config, workdir)
     widest = sweep_plan.largest(config)

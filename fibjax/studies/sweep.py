@@ -55,7 +55,6 @@ from fibjax.system.run_folder import (
   RunFolder,
   SweepFolder,
   lock,
-  undo_on_mistake,
 )
 from fibjax.training import (
   checkpoint,
@@ -81,7 +80,7 @@ def run_sweep(config, folder, resources: Resources = HERE) -> dict:
       even one member fits the device.
   """
   workdir = RunFolder(Path(folder).resolve())  # workers may have another directory
-  with undo_on_mistake(workdir), lock(workdir):
+  with lock(workdir):
     return train_all(config, workdir, resources)
 
 

@@ -52,7 +52,6 @@ from fibjax.system.run_folder import (
   RunFolder,
   film_path,
   lock,
-  undo_on_mistake,
   volume_name,
 )
 from fibjax.volumes.volume import Volume, new_volume, open_volume, read_box, write_box
@@ -80,7 +79,7 @@ def run_study(config, folder, resources: Resources = HERE) -> dict:
   """
   workdir = RunFolder(Path(folder).resolve())
   method = make_method(config)
-  with undo_on_mistake(workdir), lock(workdir):
+  with lock(workdir):
     is_simulated = collect.find_source(config.data).is_simulated
     depth = (config.data.shape_zyx[0] if is_simulated
              else _open_real(config).shape[0])

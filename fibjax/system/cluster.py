@@ -6,10 +6,10 @@ whose worker dies runs again on another one, so a unit must give the same result
 runs twice. Workers are spawned, never forked, because JAX and TensorStore have threads
 that a fork would lose.
 
-Dask unpickles what it receives: whoever can talk to a scheduler or a worker runs code as
-its user. The ports of local workers therefore listen on loopback only, and even there
-accept only a client with the certificate that is made for the call and never leaves
-memory. A scheduler of the user has to be a 'tls://' one, or be named insecure.
+Dask unpickles what it receives: whoever can talk to a scheduler or a worker runs code
+as its user. The ports of local workers therefore listen on loopback only, and even
+there accept only a client with the certificate that is made for the call. A scheduler
+of the user has to be a 'tls://' one, or be named insecure.
 
 What workers and their libraries print goes to a log in the temporary folder, which is
 kept when workers die; lines of progress (`progress.say`) reach stderr.
@@ -242,9 +242,9 @@ def _local_cluster(workers: int, security, folder: Path):
     # No memory limit by Dask, which would kill workers: tiles are planned to fit.
     return distributed.LocalCluster(
         n_workers=workers, threads_per_worker=1, host='127.0.0.1', memory_limit=0,
-        security=security, dashboard_address='127.0.0.1:0', silence_logs=logging.CRITICAL,
-        local_directory=str(folder), preload=[__name__],
-        env={_LOG: str(folder / _LOG)})
+        security=security, dashboard_address='127.0.0.1:0',
+        silence_logs=logging.CRITICAL, local_directory=str(folder),
+        preload=[__name__], env={_LOG: str(folder / _LOG)})
   except (OSError, TimeoutError, RuntimeError) as error:
     raise InputError(f'--workers {workers}', got=f'{type(error).__name__}: {error}',
                      expected=f'{workers} processes that start',

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.system import files
+from fibjax.system import checksums, files
 
 
 def to_csv(rows: list[dict], columns) -> str:
@@ -19,9 +19,16 @@ def to_csv(rows: list[dict], columns) -> str:
   return text.getvalue()
 
 
-def write_csv(path, rows: list[dict], columns) -> None:
-  """Writes a CSV table, whole or not at all; every row has every column."""
-  files.write_text(path, to_csv(rows, columns))
+def write_csv(path, rows: list[dict], columns, *, checked: bool = True) -> None:
+  """Writes a CSV table, whole or not at all.
+
+  Args:
+    path: file to create or replace.
+    rows: cells by column; every row has every column.
+    columns: names, in their order.
+    checked: as for `files.whole_file`; False for tables that users may edit.
+  """
+  files.write_text(path, to_csv(rows, columns), checked=checked)
 
 
 def read_columns(path, text_columns=()) -> dict[str, np.ndarray]:
@@ -33,12 +40,13 @@ def read_columns(path, text_columns=()) -> dict[str, np.ndarray]:
       digits than a float64 keeps.
 
   Raises:
-    InputError: for a file that is not text, a row whose length differs from the
-      header's, or a cell that is not a number.
+    InputError: for a file that is not text or has changed since fibjax wrote it, a
+      row whose length differs from the header's, or a cell that is not a number.
   """
   path = Path(path)
   if not path.is_file():
     return {}
+  checksums.check(path)
   try:
     with open(path, encoding='utf-8', newline='') as file:
       rows = list(csv.reader(file))

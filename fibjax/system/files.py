@@ -1,23 +1,28 @@
 """Files that are whole or absent, JSON, and fingerprints of files and folders.
 
-A file or folder appears under its name only when it is complete: it is written under a
-temporary name beside it and renamed. A killed process leaves at most the temporary
-one, which the next call replaces.
+A file or folder appears under its name only when it is complete and on the disk: it is
+written under a temporary name beside it, synchronised and renamed. A killed process, or
+a loss of power, leaves at most the temporary one, which the next call replaces.
 """
+import concurrent.futures
 import contextlib
 import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 from fibjax.errors import InputError
-from fibjax.system import refusals
+from fibjax.system import checksums, refusals
+
+# A file that was changed this recently can change again within the same time stamp.
+_SETTLED_NS = 2 * 10 ** 9
 
 
 @refusals.names_its_path
 @contextlib.contextmanager
-def whole_file(path):
+def whole_file(path, *, checked: bool = False):
   """Yields a temporary path that becomes `path` when the block succeeds.
 
   For files that another library writes; `write_text` and `write_bytes` use it. The
@@ -26,6 +31,8 @@ def whole_file(path):
 
   Args:
     path: file to create or replace; missing folders are created.
+    checked: whether fibjax reads the file back and its content is listed for
+      `checksums.check`; not for files that users may edit.
   """
   path = Path(path)
   path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +43,10 @@ def whole_file(path):
     yield partial
     with open(partial, 'rb+') as file:
       os.fsync(file.fileno())
+    if checked:
+      checksums.record(path, checksums.hash_file(partial))
     os.replace(partial, path)
+    checksums.sync_folder(path.parent)
   finally:
     partial.unlink(missing_ok=True)
 
@@ -50,30 +60,40 @@ def _temporary_prefix(path: Path) -> str:
   return f'.{path.name}.'
 
 
-def write_bytes(path, content: bytes) -> None:
-  """Writes a binary file whole or not at all."""
-  with whole_file(path) as partial:
+def write_bytes(path, content: bytes, *, checked: bool = False) -> None:
+  """Writes a binary file whole or not at all; `checked` as for `whole_file`."""
+  with whole_file(path, checked=checked) as partial:
     partial.write_bytes(content)
 
 
-def write_text(path, text: str) -> None:
+def write_text(path, text: str, *, checked: bool = False) -> None:
   """Writes a text file (UTF-8, line ends as they are) whole or not at all."""
-  write_bytes(path, text.encode())
+  write_bytes(path, text.encode(), checked=checked)
 
 
-def write_json(path, content) -> None:
-  """Writes JSON whole or not at all; NaN is refused, since JSON has none."""
-  write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n')
+def write_json(path, content, *, checked: bool = True) -> None:
+  """Writes JSON whole or not at all; NaN is refused, since JSON has none.
+
+  Args:
+    path: file to create or replace.
+    content: what to write.
+    checked: as for `whole_file`; False for files of the user and of other programs.
+  """
+  write_text(path, json.dumps(content, indent=2, allow_nan=False) + '\n',
+             checked=checked)
 
 
 def read_json(path):
   """Reads a JSON file.
 
   Raises:
-    InputError: when the file is missing or is not JSON.
+    InputError: when the file is missing, is not JSON, or has changed since fibjax
+      wrote it.
   """
   try:
-    return json.loads(Path(path).read_text(encoding='utf-8'))
+    content = Path(path).read_bytes()
+    checksums.check(path, content)
+    return json.loads(content)
   except FileNotFoundError:
     raise InputError(str(path), got='no such file', expected='a JSON file',
                      remedy='check the path') from None
@@ -104,7 +124,8 @@ def new_folder(path):
   """Yields a folder to fill that becomes `path` when the block succeeds.
 
   Until then it is called `partial_path(path)`; what a killed process left there is
-  removed first. After an error nothing is left.
+  removed first. All of it is on the disk when it gets its name. After an error nothing
+  is left.
 
   Raises:
     InputError: when path exists.
@@ -114,10 +135,21 @@ def new_folder(path):
   shutil.rmtree(partial, ignore_errors=True)
   try:
     yield partial
-    os.replace(partial, path)
+    rename_folder(partial, path)
   except BaseException:
     shutil.rmtree(partial, ignore_errors=True)
     raise
+
+
+def rename_folder(partial, path) -> None:
+  """Gives a folder its final name when all of it is on the disk."""
+  for parent, _, names in os.walk(partial):
+    for name in names:
+      with open(Path(parent) / name, 'rb') as file:
+        os.fsync(file.fileno())
+    checksums.sync_folder(parent)
+  os.replace(partial, path)
+  checksums.sync_folder(Path(path).parent)
 
 
 def share_folder(source, target) -> None:
@@ -179,19 +211,66 @@ def stamp_files(folder) -> str:
 
   Much cheaper than `hash_files`; it notices that a volume is being changed.
   """
-  states = []
+  return _stamp(folder)[0]
+
+
+def hash_files(folder) -> str:
+  """Hash of the names and content of all files of a folder, or of a single file.
+
+  About 1 GB/s; the result is kept in the user's folder for caches and taken from there
+  while names, sizes and modification times of all files are the same.
+  """
+  stamp, newest_ns = _stamp(folder)
+  cached = _cache_file(folder)
+  known = _read_cache(cached, stamp)
+  if known:
+    return known
+  paths = _files(folder)
+  with concurrent.futures.ThreadPoolExecutor() as pool:  # hashing releases the GIL
+    digests = list(pool.map(_digest, paths))
+  content = _hash(part for path, digest in zip(paths, digests, strict=True)
+                  for part in (path.relative_to(folder).as_posix().encode(), digest))
+  if time.time_ns() - newest_ns > _SETTLED_NS:
+    _write_cache(cached, stamp, content)
+  return content
+
+
+def _cache_file(folder) -> Path:
+  """Where the hash of a folder is kept."""
+  base = os.environ.get('XDG_CACHE_HOME') or os.path.join('~', '.cache')
+  name = checksums.hash_bytes(str(Path(folder).absolute()).encode())
+  return Path(base).expanduser() / 'fibjax' / name
+
+
+def _read_cache(path: Path, stamp: str) -> str:
+  """The hash kept for a stamp; '' without one, or where its own check fails."""
+  try:
+    known_stamp, content, check = path.read_text(encoding='ascii').split(' ')
+  except (OSError, ValueError):
+    return ''
+  known = known_stamp == stamp and check == _hash([(stamp + content).encode()])
+  return content if known else ''
+
+
+def _write_cache(path: Path, stamp: str, content: str) -> None:
+  check = _hash([(stamp + content).encode()])
+  partial = path.with_name(f'{path.name}.{os.getpid()}')
+  with contextlib.suppress(OSError):  # a home that cannot be written: without a cache
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(f'{stamp} {content} {check}', encoding='ascii')
+    os.replace(partial, path)
+
+
+def _stamp(folder) -> tuple[str, int]:
+  """Hash of the states of all files, and the newest modification time in ns."""
+  states, newest_ns = [], 0
   for file in _files(folder):
     with contextlib.suppress(FileNotFoundError):  # deleted since the listing
       state = file.stat()
       name = file.relative_to(folder).as_posix()
       states.append(f'{name} {state.st_size} {state.st_mtime_ns} ')
-  return _hash(state.encode() for state in states)
-
-
-def hash_files(folder) -> str:
-  """Hash of the names and content of all files of a folder (about 1 GB/s)."""
-  return _hash(part for path in _files(folder) for part in (
-      path.relative_to(folder).as_posix().encode(), _digest(path)))
+      newest_ns = max(newest_ns, state.st_mtime_ns)
+  return _hash(state.encode() for state in states), newest_ns
 
 
 def _digest(path: Path) -> bytes:
@@ -199,8 +278,12 @@ def _digest(path: Path) -> bytes:
     return hashlib.file_digest(file, 'blake2b').digest()
 
 
-def _files(folder):
-  return sorted(file for file in Path(folder).rglob('*') if file.is_file())
+def _files(folder) -> list[Path]:
+  folder = Path(folder)
+  if folder.is_file():
+    return [folder]
+  return sorted(file for file in folder.rglob('*')
+                if file.is_file() and file.name != checksums.LIST)
 
 
 def _hash(parts) -> str:

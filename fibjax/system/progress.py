@@ -25,8 +25,8 @@ def divert_stderr(path) -> None:
 
   It reaches libraries in other languages, too. The lines of `say` stay on stderr.
   """
-  _diverted.append(open(os.dup(2), 'w', encoding='utf-8', buffering=1))
   sys.stderr.flush()
+  _diverted.append(os.fdopen(os.dup(2), 'w', encoding='utf-8', buffering=1))
   with open(path, 'ab') as log:
     os.dup2(log.fileno(), 2)
 

@@ -1,10 +1,11 @@
 """What the system refuses: disk full, no permission, no memory, a drive that is gone.
 
-Every library reports these in its own way: Python as OSError or MemoryError, TensorStore
-and Orbax as ValueError and HDF5 as RuntimeError with the system's error number in the
-text, XLA as RuntimeError. Here they become one error, `RefusedError`, whatever the
-library. It is an InputError, a single line with a remedy, but no mistake of the user:
-what was finished before stays, and the same call resumes once the cause is removed.
+Every library reports these in its own way: Python as OSError or MemoryError,
+TensorStore and Orbax as ValueError and HDF5 as RuntimeError with the system's error
+number in the text, XLA as RuntimeError. Here they become one error, `RefusedError`,
+whatever the library. It is an InputError, a single line with a remedy, but no mistake
+of the user: what was finished before stays, and the same call resumes once the cause
+is removed.
 """
 import contextlib
 import errno

@@ -5,14 +5,15 @@ exists is finished. Everything a run wrote can be found from its `RunFolder`.
 """
 import contextlib
 import os
-import shutil
 from pathlib import Path
 
 import filelock
 
 from fibjax.errors import InputError
-from fibjax.system.refusals import RefusedError
+from fibjax.system import files
+from fibjax.system.refusals import RefusedError, refused
 
+_LOCK = '.lock'
 # Results that take long to compute again, finished or partial.
 _EXPENSIVE = ('checkpoints', 'forest.npz', 'sweep/groups', 'runs/*', 'forest/*',
               '*scores.ome.zarr*', '*segmentation.ome.zarr*')
@@ -170,24 +171,55 @@ def lock(workdir):
   """Reserves a workdir for this process and yields its path; creates it if missing.
 
   The operating system releases the lock when the process ends, however it ends, so a
-  killed run does not block its workdir.
+  killed run does not block its workdir. When an InputError ends the block, a workdir
+  that was new is emptied again, so that the corrected command can use it; one that
+  already has results that take long to compute is kept as it is.
 
   Raises:
-    InputError: when another process, or another caller in this one, has the workdir.
+    InputError: when another process, or another caller in this one, has the workdir,
+      or the folder has files but is no workdir.
   """
   workdir = Path(workdir)
+  existed = workdir.exists()
+  was_workdir = any((workdir / name).exists() for name in (_LOCK, 'config.json'))
   try:
+    if existed and not was_workdir and any(workdir.iterdir()):
+      raise InputError(str(workdir), got='a folder with other files',
+                       expected='a new folder, an empty one, or a workdir',
+                       remedy='choose another path')
     workdir.mkdir(parents=True, exist_ok=True)
-    acquired = filelock.FileLock(workdir / '.lock', timeout=0).acquire()
+    acquired = filelock.FileLock(workdir / _LOCK, timeout=0).acquire()
   except filelock.Timeout:
     raise InputError(str(workdir), got='a workdir in use by another process',
                      expected='one run per workdir',
                      remedy='wait for it or choose another --workdir') from None
   except OSError as error:
+    if refused(error, ''):
+      raise
     raise InputError(str(workdir), got=str(error), expected='a folder to write to',
                      remedy='choose another --workdir') from None
   with acquired:
-    yield workdir
+    is_new = {path.name for path in workdir.iterdir()} == {_LOCK}
+    try:
+      yield workdir
+    except RefusedError:  # no mistake: what is finished is kept
+      raise
+    except InputError:
+      if is_new and not any(any(workdir.glob(name)) for name in _EXPENSIVE):
+        _empty(workdir, existed)
+      raise
+
+
+def _empty(workdir: Path, existed: bool) -> None:
+  """Removes the content of a workdir, and itself unless it existed before."""
+  for child in workdir.iterdir():
+    if child.name != _LOCK:
+      files.remove(child)
+  # Suppressed: Windows keeps a file that is open; the next process may have the folder.
+  with contextlib.suppress(OSError):
+    (workdir / _LOCK).unlink()
+    if not existed:
+      workdir.rmdir()
 
 
 def film_path(folder, kind: str) -> Path:
@@ -198,26 +230,3 @@ def film_path(folder, kind: str) -> Path:
 def volume_name(path) -> str:
   """Name of a volume: its file name without '.ome.zarr'."""
   return Path(path).name.removesuffix('.ome.zarr')
-
-
-@contextlib.contextmanager
-def undo_on_mistake(folder: Path):
-  """Empties a new workdir again when an InputError ends the call.
-
-  The corrected command can then use the same workdir. A workdir that already has
-  results that take long to compute is kept as it is.
-  """
-  folder = Path(folder)
-  existed = folder.exists()
-  new = not existed or (folder.is_dir() and not any(folder.iterdir()))
-  try:
-    yield
-  except RefusedError:  # no mistake: what was finished is kept
-    raise
-  except InputError:
-    if new and folder.is_dir() and not any(any(folder.glob(k)) for k in _EXPENSIVE):
-      for child in folder.iterdir():
-        shutil.rmtree(child) if child.is_dir() else child.unlink()
-      if not existed:
-        folder.rmdir()
-    raise

@@ -1,11 +1,14 @@
 """Checkpoints: the only user of Orbax.
 
-A checkpoint is one pytree of host arrays (`state`) and one JSON item (`meta`), under
-workdir/checkpoints/<epoch>. Arrays are fetched to the host before they are written, so
-a checkpoint restores on any number of devices. The newest is kept.
+A checkpoint is one pytree of host arrays (`state`) and one JSON item (`meta`), in a
+folder FOLDER/<epoch>. Arrays are fetched to the host before they are written, so that
+a checkpoint restores on any number of devices. The newest is kept; the one before goes
+when all of the new one is on the disk. `meta` has a checksum of both items, since
+Orbax does not notice all damage.
 """
+import functools
+import json
 import logging
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,85 +17,102 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fibjax.errors import InputError
-from fibjax.system import refusals
+from fibjax.models.params import hash_params
+from fibjax.system import checksums, files, refusals
 
 _ERRORS = (ValueError, OSError, KeyError, TypeError)
+_CHECKSUM = 'checksum'  # its key in the stored meta, beside those of the caller
 
 
-def open_manager(folder) -> ocp.CheckpointManager:
-  """Opens a folder of checkpoints, creating it; use it as a context manager."""
-  # One warning per leaf otherwise; errors of its threads are raised by `save` as well.
-  logging.getLogger('absl').setLevel(logging.CRITICAL)
-  options = ocp.CheckpointManagerOptions(
-      preservation_policy=ocp.checkpoint_managers.LatestN(1),
-      enable_async_checkpointing=False)
-  return ocp.CheckpointManager(Path(folder).resolve(), options=options)
+def newest_epoch(folder) -> int | None:
+  """Epoch of the newest complete checkpoint; None without one."""
+  path = Path(folder)
+  names = [child.name for child in path.iterdir()] if path.is_dir() else []
+  return max((int(name) for name in names if name.isdigit()), default=None)
 
 
-def save(manager: ocp.CheckpointManager, epoch: int, state: Any, meta: dict) -> None:
-  """Writes the checkpoint of an epoch, complete or not at all.
+def save(folder, epoch: int, state: Any, meta: dict) -> None:
+  """Writes the checkpoint of an epoch, complete or not at all; removes older ones.
+
+  Args:
+    folder: of the checkpoints; made if need be.
+    epoch: not that of a checkpoint in the folder.
+    state: pytree of arrays.
+    meta: JSON.
 
   Raises:
-    RuntimeError: when the manager declines to save.
+    InputError: when it cannot be written.
   """
-  items = ocp.args.Composite(state=ocp.args.StandardSave(jax.device_get(state)),
-                             meta=ocp.args.JsonSave(meta))
-  try:
-    with refusals.naming(manager.directory / str(epoch)):
-      saved = manager.save(epoch, args=items, force=True)
-  except refusals.RefusedError:
-    for unfinished in Path(manager.directory).glob(f'{epoch}.orbax-checkpoint-tmp*'):
-      shutil.rmtree(unfinished, ignore_errors=True)  # it may hold the last free space
-    raise
-  if not saved:
-    raise RuntimeError(f'the checkpoint of epoch {epoch} was not written to '
-                       f'{manager.directory}')
+  folder, host_state = Path(folder).resolve(), jax.device_get(state)
+  checked = meta | {_CHECKSUM: _checksum(host_state, meta)}
+  path = folder / str(epoch)
+  with files.new_folder(path) as partial:
+    _checkpointer().save(partial, args=ocp.args.Composite(
+        state=ocp.args.StandardSave(host_state), meta=ocp.args.JsonSave(checked)))
+  for child in folder.iterdir():
+    if child.name.isdigit() and int(child.name) != epoch:
+      files.remove(child)
 
 
-def restore(manager: ocp.CheckpointManager, epoch: int,
-            target: Any) -> tuple[Any, dict]:
+def restore(folder, epoch: int, target: Any) -> tuple[Any, dict]:
   """Reads (state, meta) of an epoch.
 
   Args:
-    manager: an open folder of checkpoints.
-    epoch: one of its checkpoints.
+    folder: of the checkpoints.
+    epoch: one of them.
     target: a state of the same structure and shapes.
 
   Raises:
     InputError: when the checkpoint is damaged or of another architecture.
   """
-  host_target = jax.device_get(target)
+  path, host_target = Path(folder).resolve() / str(epoch), jax.device_get(target)
   try:
-    items = manager.restore(epoch, args=ocp.args.Composite(
+    items = _checkpointer().restore(path, args=ocp.args.Composite(
         state=ocp.args.StandardRestore(host_target), meta=ocp.args.JsonRestore()))
   except _ERRORS as error:
-    refusal = refusals.refused(error, f'checkpoint {manager.directory}/{epoch}')
-    if refusal is not None:
-      raise refusal from None
-    reason = str(error).strip().splitlines()
-    raise InputError(f'checkpoint {manager.directory}/{epoch}',
-                     got=reason[0] if reason else type(error).__name__,
-                     expected='a whole checkpoint of the configured model',
-                     remedy='use the config it was trained with, or train again'
-                     ) from None
+    raise (refusals.refused(error, f'checkpoint {path}')
+           or _unusable(path, _first_line(error))) from None
   # Orbax returns arrays as stored, even where the target has another shape.
   stored, wanted = (jax.tree.map(np.shape, tree)
                     for tree in (items['state'], host_target))
   if stored != wanted:
-    raise InputError(f'checkpoint {manager.directory}/{epoch}',
-                     got='weights of other shapes', expected='the configured model',
-                     remedy='use the config it was trained with, or train again')
-  return items['state'], items['meta']
+    raise _unusable(path, 'weights of other shapes')
+  state, meta = items['state'], items['meta']
+  written = meta.pop(_CHECKSUM, None)  # checkpoints of earlier versions have none
+  if written is not None and written != _checksum(state, meta):
+    raise _unusable(path, 'a content that changed since it was written')
+  return state, meta
 
 
 def replace_weights(folder, weights: Any) -> None:
   """Writes a pytree of arrays to a folder, which it replaces."""
-  shutil.rmtree(folder, ignore_errors=True)
-  with open_manager(folder) as manager:
-    save(manager, 0, weights, {})
+  files.remove(folder)
+  save(folder, 0, weights, {})
 
 
 def load_weights(folder, target: Any) -> Any:
   """Reads what `replace_weights` wrote; raises as `restore`."""
-  with open_manager(folder) as manager:
-    return restore(manager, 0, target)[0]
+  return restore(folder, 0, target)[0]
+
+
+@functools.cache
+def _checkpointer() -> ocp.Checkpointer:
+  # One warning per leaf otherwise; errors of its threads are raised by `save` as well.
+  logging.getLogger('absl').setLevel(logging.CRITICAL)
+  return ocp.Checkpointer(ocp.CompositeCheckpointHandler('state', 'meta'))
+
+
+def _checksum(state: Any, meta: dict) -> str:
+  """Hash of both items, as they are and as they are read back."""
+  return checksums.hash_bytes(
+      (hash_params(state) + json.dumps(meta, sort_keys=True)).encode())
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _unusable(path: Path, got: str) -> InputError:
+  return InputError(f'checkpoint {path}', got=got,
+                    expected='a whole checkpoint of the configured model',
+                    remedy='use the config it was trained with, or train again')

@@ -9,7 +9,6 @@ others continue.
 A checkpoint holds the states of all members, [member, ..] on the host, and the rows of
 their epochs, so that training resumes on any number of devices.
 """
-import contextlib
 import functools
 import math
 import time
@@ -149,42 +148,34 @@ def train_members(settings, model: Model, members: list[Member], train: DeviceRe
   start = jax.jit(functools.partial(step.init_state, model, optimizer))
   states = [jax.device_get(start(np.uint32(m.seed), *input_statistics))
             for m in members]
-  with _open_checkpoints(folder) as manager:
-    first_epoch, reached = _resume(manager, states)
+  run = None if folder is None else RunFolder(folder)
+  first_epoch, reached = _resume(run, states)
+  yield reached
+  active, resident = [], None  # members whose states are on the devices, and those
+  for epoch in range(first_epoch, settings.epochs):
+    if not reached.active():
+      return
+    if reached.active() != active:
+      active = reached.active()
+      resident = devices.put_members([reached.states[k] for k in active])
+    resident, reached = _train_epoch(setup, epoch, active, resident, reached)
+    if epoch + 1 in halving:
+      reached = _stop_worse_half(reached)
+    if run is not None:
+      stacked = devices.stack(list(reached.states))
+      if _ends_a_cycle(settings, epoch):
+        checkpoint.replace_weights(run.snapshots / str(epoch), stacked.params)
+      checkpoint.save(run.checkpoints, epoch, stacked, _to_meta(reached))
     yield reached
-    active, resident = [], None  # members whose states are on the devices, and those
-    for epoch in range(first_epoch, settings.epochs):
-      if not reached.active():
-        return
-      if reached.active() != active:
-        active = reached.active()
-        resident = devices.put_members([reached.states[k] for k in active])
-      resident, reached = _train_epoch(setup, epoch, active, resident, reached)
-      if epoch + 1 in halving:
-        reached = _stop_worse_half(reached)
-      if manager is not None:
-        stacked = devices.stack(list(reached.states))
-        if _ends_a_cycle(settings, epoch):
-          checkpoint.replace_weights(RunFolder(folder).snapshots / str(epoch),
-                                     stacked.params)
-        checkpoint.save(manager, epoch, stacked, _to_meta(reached))
-      yield reached
 
 
-def _open_checkpoints(folder):
-  """Context manager of a folder's checkpoints; of None without a folder."""
-  if folder is None:
-    return contextlib.nullcontext()
-  return checkpoint.open_manager(RunFolder(folder).checkpoints)
-
-
-def _resume(manager, states: list[TrainState]) -> tuple[int, Progress]:
+def _resume(run: RunFolder | None, states: list[TrainState]) -> tuple[int, Progress]:
   """The next epoch and the snapshot in the newest checkpoint; else 0 and the start."""
-  last_epoch = None if manager is None else manager.latest_step()
+  last_epoch = None if run is None else checkpoint.newest_epoch(run.checkpoints)
   if last_epoch is None:
     count = len(states)
     return 0, Progress(((),) * count, (None,) * count, tuple(states))
-  stacked, meta = checkpoint.restore(manager, last_epoch, devices.stack(states))
+  stacked, meta = checkpoint.restore(run.checkpoints, last_epoch, devices.stack(states))
   return last_epoch + 1, Progress(
       tuple(map(tuple, meta['rows'])),
       tuple(meta['ended'].get(str(k)) for k in range(len(states))),

@@ -16,10 +16,9 @@ from fibjax.training.step import TrainState
 def is_finished(settings, folder) -> bool:
   """Whether a single run has all epochs of config.train, or has converged."""
   run = RunFolder(folder)
-  if not run.checkpoints.is_dir():
+  last_epoch = checkpoint.newest_epoch(run.checkpoints)
+  if last_epoch is None:
     return False
-  with checkpoint.open_manager(run.checkpoints) as manager:
-    last_epoch = manager.latest_step()
   if last_epoch == settings.epochs - 1:
     return True
   rows = read_rows(run) if run.epochs.exists() else []
@@ -40,15 +39,13 @@ def load_states(model: Model, settings, folder, count: int = 1) -> list[TrainSta
   """
   target = devices.stack([_empty_state(model, settings)] * count)
   checkpoints = RunFolder(folder).checkpoints
-  if not checkpoints.is_dir():
-    raise InputError(str(folder), got='no checkpoints', expected='a trained run',
-                     remedy='run `fibjax train` with this workdir first')
-  with checkpoint.open_manager(checkpoints) as manager:
-    if manager.latest_step() is None:
-      raise InputError(str(folder), got='no finished epoch', expected='a trained run',
-                       remedy='run `fibjax train --resume` with this workdir')
-    stacked, _ = checkpoint.restore(manager, manager.latest_step(), target)
-    return devices.unstack(stacked, count)
+  epoch = checkpoint.newest_epoch(checkpoints)
+  if epoch is None:
+    raise InputError(str(folder), got='no finished epoch', expected='a trained run',
+                     remedy='run `fibjax train` (with --resume, once it has begun) '
+                     'with this workdir first')
+  stacked, _ = checkpoint.restore(checkpoints, epoch, target)
+  return devices.unstack(stacked, count)
 
 
 def _empty_state(model: Model, settings) -> TrainState:
@@ -77,7 +74,6 @@ def save_single(model: Model, settings, folder, best, average, rows) -> None:
   run = RunFolder(folder)
   state = _empty_state(model, settings)._replace(params=best, best=best,
                                                  average=average)
-  with checkpoint.open_manager(run.checkpoints) as manager:
-    checkpoint.save(manager, settings.epochs - 1, devices.stack([state]),
-                    {'rows': [rows], 'ended': {}})
+  checkpoint.save(run.checkpoints, settings.epochs - 1, devices.stack([state]),
+                  {'rows': [rows], 'ended': {}})
   write_rows(run, rows)

@@ -8,12 +8,12 @@ memory does not grow with the volume.
 Finished shards are listed in a manifest beside the output, NAME.manifest.jsonl: the
 first line holds everything that the result depends on, then comes a line per shard. A
 second call verifies the finished shards by their checksums and computes the others. The
-volume gets its final name when it is complete.
+volume gets its final name when it is complete; whoever asks for it again gets it when
+all its checksums hold.
 """
 import concurrent.futures
 import functools
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +36,8 @@ from fibjax.volumes.volume import (
   shard_shape,
   write_box,
 )
+
+_CHECKED_AT_ONCE = 2  # shards that are read together to verify a volume
 
 
 class BlockFunction(NamedTuple):
@@ -72,7 +74,7 @@ def map_blocks(open_function: Callable[[Volume], BlockFunction], source: Volume,
       works. It has to be a top-level function, or a functools.partial of one, so that
       it can be sent to workers.
     source: volume to read.
-    out: path of the volume to make; returned unchanged when it is complete.
+    out: path of the volume to make; a complete one is verified and returned.
     dtype: of the voxels to make.
     fingerprint: JSON of everything that the result depends on, including the source
       (`files.hash_files`); becomes the attributes of the new volume.
@@ -82,7 +84,8 @@ def map_blocks(open_function: Callable[[Volume], BlockFunction], source: Volume,
 
   Raises:
     InputError: when finished shards belong to another fingerprint, when the source
-      changes during the work, or when a shard cannot be read, computed or written.
+      changes during the work, or when a shard cannot be read, computed or written; when
+      a complete volume is damaged.
   """
   out = Path(out)
   partial = files.partial_path(out)
@@ -90,7 +93,7 @@ def map_blocks(open_function: Callable[[Volume], BlockFunction], source: Volume,
   fingerprint = json.loads(json.dumps(fingerprint))  # as it will be read back
   if out.exists():
     manifest.unlink(missing_ok=True)
-    complete = open_volume(out)
+    complete = open_finished(out)
     _check_same(out, complete.attributes, fingerprint)
     return complete
   target, done = _open_target(partial, manifest, source, dtype, fingerprint, channels)
@@ -107,9 +110,23 @@ def map_blocks(open_function: Callable[[Volume], BlockFunction], source: Volume,
       for box in progress.track(finished, title, 'shard', len(boxes)):
         log.write(json.dumps(box[0]) + '\n')
         log.flush()
-  os.replace(partial, out)
+  files.rename_folder(partial, out)
   manifest.unlink()
   return open_volume(out)
+
+
+def open_finished(path) -> Volume:
+  """Opens a complete volume when the checksums of all its voxels hold.
+
+  Raises:
+    InputError: when a part of it is damaged or missing.
+  """
+  volume = open_volume(path)
+  with concurrent.futures.ThreadPoolExecutor(_CHECKED_AT_ONCE) as pool:
+    for _ in pool.map(lambda box: read_box(volume, *box, channel=None) is not None,
+                      shard_boxes(volume)):
+      pass
+  return volume
 
 
 def shard_boxes(volume: Volume) -> list[Box]:

@@ -13,9 +13,10 @@ read without its whole shard.
 
 Invariants:
 * `new_volume` leaves a whole volume or none: it writes beside the target and renames.
-* Each inner chunk ends in a checksum, so a damaged shard is an error, not noise. With
-  fill_value=None, a promise that every voxel will be written, a missing shard is an
-  error as well; otherwise voxels that were never written read as the fill value.
+* Each inner chunk ends in a checksum, so a damaged shard is an error, not noise; a
+  checksum of the metadata is kept in `attributes.fibjax`. With fill_value=None, a
+  promise that every voxel will be written, a missing shard is an error as well;
+  otherwise voxels that were never written read as the fill value.
 * One writer per shard: writing a part of a shard reads all of it and writes it again.
   Two writers of one shard would lose each other's voxels.
 
@@ -23,13 +24,14 @@ No other module uses tensorstore.
 """
 import contextlib
 import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import tensorstore as ts
 
 from fibjax.errors import InputError
-from fibjax.system import files, geometry, refusals
+from fibjax.system import checksums, files, geometry, refusals
 from fibjax.system.run_folder import volume_name
 from fibjax.volumes import ome_zarr
 from fibjax.volumes.metadata import (
@@ -47,6 +49,8 @@ from fibjax.volumes.voxel_size import check_voxel_size
 # No cache: it gave no speed-up where it was tried, and its memory grows (2026-11).
 _CONTEXT = ts.Context({'cache_pool': {'total_bytes_limit': 0}})
 _ALL_STORED = 'every_shard_stored'
+_CHECKSUM = 'checksum'
+_OWN_KEYS = (UNKNOWN_SIZE, _ALL_STORED, _CHECKSUM)  # of attributes.fibjax
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -111,6 +115,7 @@ def open_volume(path) -> Volume:
   if store.rank != 3 + bool(channels) or len(scale) != 3:
     raise not_a_volume(path, f'an array of {store.rank} axes, scale {scale}')
   size = size_from_ome(path, scale, units, fibjax_attributes)
+  _check_metadata(path, ome, fibjax_attributes)
   return _volume(path, store, size, fibjax_attributes, channels)
 
 
@@ -179,8 +184,7 @@ def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
       volume_name(files.final_name(path)), size, LEVEL, channels)
   with store_errors(path, 'choose a folder that can be written'):
     store = open_array(path / LEVEL, 'zarr3', settings, create=True)
-    files.write_json(path / 'zarr.json',
-                     ome_zarr.group(ome=ome, fibjax=fibjax_attributes))
+    _write_metadata(path, ome, fibjax_attributes)
   return _volume(path, store, size, fibjax_attributes, channels)
 
 
@@ -209,10 +213,41 @@ def write_attributes(volume: Volume, attributes: dict) -> None:
     InputError: when the volume is damaged or cannot be written.
   """
   ome, own = read_group(volume.path)
+  _check_metadata(volume.path, ome, own)
   kept = {key: own[key] for key in (UNKNOWN_SIZE, _ALL_STORED) if key in own}
   with store_errors(volume.path, 'check free space and permissions'):
-    files.write_json(volume.path / 'zarr.json',
-                     ome_zarr.group(ome=ome, fibjax={**attributes, **kept}))
+    _write_metadata(volume.path, ome, {**attributes, **kept})
+
+
+def _write_metadata(path: Path, ome: dict, fibjax_attributes: dict) -> None:
+  """Writes the group's zarr.json, with the checksum of all metadata."""
+  check = {_CHECKSUM: _metadata_checksum(path, ome, fibjax_attributes)}
+  files.write_json(path / 'zarr.json', ome_zarr.group(
+      ome=ome, fibjax=fibjax_attributes | check), checked=False)
+
+
+def _check_metadata(path: Path, ome: dict, fibjax_attributes: dict) -> None:
+  """Raises InputError when metadata changed since they got their checksum."""
+  # Volumes of other programs, and those that fibjax made before, have none.
+  written = fibjax_attributes.get(_CHECKSUM)
+  if written is not None and written != _metadata_checksum(path, ome,
+                                                           fibjax_attributes):
+    raise InputError(
+        str(path), got='metadata that changed since they were written',
+        expected=f'those that {_CHECKSUM!r} in zarr.json was made of',
+        remedy='the file is damaged: import or compute it again; if you edited it, '
+        f'delete {_CHECKSUM!r} from attributes.fibjax in zarr.json')
+
+
+def _metadata_checksum(path: Path, ome: dict, fibjax_attributes: dict) -> str:
+  """Hash of both zarr.json of a volume, without the checksum itself."""
+  checked = {k: v for k, v in fibjax_attributes.items() if k != _CHECKSUM}
+  try:
+    array = (path / LEVEL / 'zarr.json').read_text(encoding='utf-8')
+  except (OSError, UnicodeDecodeError):
+    raise not_a_volume(path, f'no readable {LEVEL}/zarr.json') from None
+  return checksums.hash_bytes(json.dumps([ome, checked, array],
+                                         sort_keys=True).encode())
 
 
 def create_group(path) -> Path:
@@ -232,7 +267,7 @@ def create_group(path) -> Path:
                        remedy='choose another path')
     return path
   with store_errors(path, 'choose a folder that can be written'):
-    files.write_json(path / 'zarr.json', ome_zarr.group())
+    files.write_json(path / 'zarr.json', ome_zarr.group(), checked=False)
   return path
 
 
@@ -309,9 +344,10 @@ def write_box(volume: Volume, start_zyx, array_zyx: np.ndarray) -> None:
                      for at in (low, high)))
     writes.append(volume.store[all_channels + _slices(low, high)].write(
         array_zyx[..., *part]))
-  errors = [write.exception() for write in writes]  # waits for each of them, so that
+  # All are waited for, so that none is still writing when the caller cleans up.
+  errors = [write.exception() for write in writes]
   with store_errors(volume.path, 'check free space and permissions'):
-    for error in filter(None, errors):  # none is still writing when the caller cleans up
+    for error in filter(None, errors):
       raise error
 
 
@@ -335,7 +371,7 @@ def slab_boxes(volume: Volume):
 
 def _volume(path, store, size, fibjax_attributes, channels) -> Volume:
   free = {k: v for k, v in fibjax_attributes.items()
-          if k not in (UNKNOWN_SIZE, _ALL_STORED)}
+          if k not in _OWN_KEYS}
   return Volume(path, store, tuple(int(n) for n in store.shape[-3:]),
                 np.dtype(store.dtype.numpy_dtype), size, free, tuple(channels))
 

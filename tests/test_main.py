@@ -267,6 +267,7 @@ def test_signals_leave_a_workdir_that_goes_on(tmp_path, sent, status):
 def test_where_to_work_is_checked(capsys, tmp_path):
   words = ('segment', f'--workdir={tmp_path}', '--volume=v', f'--out={tmp_path / "o"}')
   assert '--workers' in fails(capsys, *words, '--workers=2', '--scheduler=tcp://a:1')
+  assert '--insecure' in fails(capsys, *words, '--scheduler=tcp://a:1')
   assert '--workers: got -1' in fails(capsys, *words, '--workers=-1')
   with pytest.raises(SystemExit) as stop:
     main.main([*words, '--memory_gb=0'])

@@ -77,6 +77,12 @@ def next_step(verb: str) -> str:
   return 'nothing half-written is left'
 
 
+def needs_gb(verb: str) -> float:
+  """Address space that the libraries of a verb reserve at least, 10^9 bytes."""
+  without_jax = ('import', 'export', 'prep', 'regions', 'simulate', 'report', 'view')
+  return 0.5 if verb in without_jax else 2.2
+
+
 def _add_resources(sub):
   """The fields of cluster.Resources as flags."""
   sub.add_argument('--memory_gb', type=_positive, default=1.5, metavar='GB',

@@ -13,7 +13,7 @@ import sys
 
 from fibjax.cli import data_verbs, job_verbs
 from fibjax.errors import InputError, did_you_mean
-from fibjax.system import refusals
+from fibjax.system import memory, refusals
 from fibjax.system.signals import end_at_signals
 
 
@@ -54,6 +54,18 @@ def main(argv: list[str] | None = None) -> int:
   os.environ.setdefault('JAX_DEFAULT_MATMUL_PRECISION', 'highest')
   top = parser()
   args, rest = top.parse_known_args(argv)
+  with refusals.held_back() as drop_reports:
+    line = _run(top, args, rest)
+    if line is None:
+      return 0
+    drop_reports()
+    with contextlib.suppress(OSError):  # stderr may be on the full disk
+      print(f'fibjax: {line}', file=sys.stderr, flush=True)
+    return 2
+
+
+def _run(top, args, rest) -> str | None:
+  """Runs the verb; what to report where the user or the system is at fault."""
   prefix = '--config.'
   try:
     for word in rest:
@@ -62,8 +74,8 @@ def main(argv: list[str] | None = None) -> int:
             word, got='an unknown flag', expected=f'a flag of {args.verb}',
             remedy=did_you_mean(word.partition('=')[0], _flags(top, args))
             or f'see fibjax {args.verb} --help')
-    with (refusals.held_back(),
-          end_at_signals(job_verbs.next_step(args.verb))):
+    memory.check_address_space(job_verbs.needs_gb(args.verb))
+    with end_at_signals(job_verbs.next_step(args.verb)):
       args.function(args, tuple(word.removeprefix(prefix) for word in rest))
       sys.stdout.flush()  # else a full disk would be noticed after the last line
   except Exception as error:
@@ -71,10 +83,8 @@ def main(argv: list[str] | None = None) -> int:
     if line is None:
       raise
     _end_output()
-    with contextlib.suppress(OSError):  # stderr may be on the full disk
-      print(f'fibjax: {line}', file=sys.stderr, flush=True)
-    return 2
-  return 0
+    return str(line)
+  return None
 
 
 def _flags(top: argparse.ArgumentParser, args) -> list[str]:

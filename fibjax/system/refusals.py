@@ -10,10 +10,12 @@ is removed.
 import contextlib
 import errno
 import functools
+import gc
 import os
 import re
 import sys
 import threading
+import warnings
 
 from fibjax.errors import InputError
 
@@ -150,18 +152,25 @@ def held_back():
   """Holds back what libraries print about errors in their threads and callbacks.
 
   When a disk is full, TensorStore and Orbax print a traceback per array that could not
-  be written, and raise the error as well. The prints are dropped when the block ends in
-  an InputError, and shown otherwise, so that nothing is lost.
+  be written, and raise the error as well. Yields a function that drops what was held
+  back, for a caller that reports the error. Otherwise it is printed at the end, so that
+  nothing is lost.
   """
   hooks, reports = (threading.excepthook, sys.unraisablehook), []
   threading.excepthook = lambda report: reports.append((hooks[0], report))
   sys.unraisablehook = lambda report: reports.append((hooks[1], report))
+
+  def drop():
+    # Orbax's threads may hold theirs to the end of the process.
+    warnings.filterwarnings('ignore', 'coroutine .* never awaited', RuntimeWarning)
+    with warnings.catch_warnings():
+      # Objects that are only half made, such as an event loop without files, complain
+      # when they are deleted; here, not at the end of the process.
+      warnings.simplefilter('ignore')
+      gc.collect()
+    reports.clear()
   try:
-    yield
-  except Exception as error:
-    if isinstance(error, InputError) or refused(error, ''):
-      reports.clear()
-    raise
+    yield drop
   finally:
     threading.excepthook, sys.unraisablehook = hooks
     for hook, report in reports:

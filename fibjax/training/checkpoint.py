@@ -6,9 +6,12 @@ a checkpoint restores on any number of devices. The newest is kept; the one befo
 when all of the new one is on the disk. `meta` has a checksum of both items, since
 Orbax does not notice all damage.
 """
+import contextlib
 import functools
 import json
 import logging
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,7 @@ from fibjax.models.params import hash_params
 from fibjax.system import checksums, files, refusals
 
 _ERRORS = (ValueError, OSError, KeyError, TypeError)
+_SETTLING_S, _SETTLING_TRIES = 0.5, 10
 _CHECKSUM = 'checksum'  # its key in the stored meta, beside those of the caller
 
 
@@ -46,12 +50,33 @@ def save(folder, epoch: int, state: Any, meta: dict) -> None:
   folder, host_state = Path(folder).resolve(), jax.device_get(state)
   checked = meta | {_CHECKSUM: _checksum(host_state, meta)}
   path = folder / str(epoch)
-  with files.new_folder(path) as partial:
+  with files.new_folder(path) as partial, _removing_unfinished(partial):
     _checkpointer().save(partial, args=ocp.args.Composite(
         state=ocp.args.StandardSave(host_state), meta=ocp.args.JsonSave(checked)))
   for child in folder.iterdir():
     if child.name.isdigit() and int(child.name) != epoch:
       files.remove(child)
+
+
+@contextlib.contextmanager
+def _removing_unfinished(path: Path):
+  """Removes what Orbax left beside path, of a process that was killed or of this one.
+
+  Orbax raises the first error while its threads still write other arrays, and reports
+  theirs; so the block ends a little later, when they are done with the folder.
+  """
+  def remove():
+    for unfinished in path.parent.glob(f'{path.name}.orbax-checkpoint-tmp*'):
+      shutil.rmtree(unfinished, ignore_errors=True)
+  remove()
+  try:
+    yield
+  except Exception:
+    _checkpointer.cache_clear()  # it still holds what failed
+    for _ in range(_SETTLING_TRIES):
+      remove()
+      time.sleep(_SETTLING_S / _SETTLING_TRIES)
+    raise
 
 
 def restore(folder, epoch: int, target: Any) -> tuple[Any, dict]:

@@ -47,6 +47,7 @@ _NUMBER = re.compile(
 _MEMORY = re.compile(r'RESOURCE_EXHAUSTED|bad_alloc|[Oo]ut of memory|OUT_OF_MEMORY|'
                      r"Cannot allocate memory|can't start new thread|"
                      r'[Uu]nable to allocate')
+_SHORT = re.compile(r'\d+ requested and \d+ written')  # NumPy, which drops the number
 _FOREIGN = (ValueError, RuntimeError, OSError)  # that libraries raise in these cases
 
 
@@ -131,6 +132,8 @@ def _error_number(error: BaseException) -> int | None:
   # To a library that looks for a file, a missing one says something about the data.
   if number and int(number[1]) not in (errno.ENOENT, errno.ENOTDIR):
     return int(number[1])
+  if _SHORT.search(text):
+    return errno.ENOSPC
   return errno.ENOMEM if _MEMORY.search(text) else None
 
 

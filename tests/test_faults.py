@@ -295,7 +295,7 @@ def test_too_few_open_files_are_reported_in_one_line(material, tmp_path):
   done = run_limited('-n 6', ('import', material / 'film.tif',
                               f'--out={tmp_path / "x.ome.zarr"}'))
   check_rule('import', done.returncode, done.stderr)
-  assert not list(tmp_path.iterdir())
+  assert not (tmp_path / 'x.ome.zarr').exists()  # deleting folders needs files as well
 
 
 def test_results_that_stdout_cannot_take_are_reported(material, tmp_path):

@@ -8,6 +8,8 @@ import difflib
 from collections.abc import Iterable
 
 _MAX_SHOWN = 24  # known words that a message lists; of more it lists the first half
+# Longest parts of a message: enough for a path or a list of settings, not for a screen.
+_MAX_NAME, _MAX_PART = 300, 800
 
 
 class InputError(ValueError):
@@ -32,8 +34,9 @@ class InputError(ValueError):
       remedy: what the user can do about it.
     """
     self.name = name
-    line = f'{name}: got {got}, expected {expected}; {remedy}'
-    super().__init__(' '.join(line.split()))
+    got, expected, remedy = (printable(text) for text in (got, expected, remedy))
+    line = f'{printable(name, _MAX_NAME)}: got {got}, expected {expected}; {remedy}'
+    super().__init__(line.rstrip())
 
   def __reduce__(self):
     """Pickles the message, so that a worker process can send the error."""
@@ -46,8 +49,36 @@ def _rebuild(name: str, line: str) -> InputError:
   return error
 
 
+def printable(text, limit: int = _MAX_PART) -> str:
+  """One line of printable characters, shortened in the middle.
+
+  File names and values of files reach a message as they are; written to a terminal,
+  control characters among them could move the cursor or hide text.
+
+  Args:
+    text: anything; whitespace becomes single blanks, and every other character that
+      cannot be printed its escape sequence.
+    limit: longest result, in characters.
+  """
+  try:
+    text = str(text)
+  except ValueError:  # Python refuses to write integers of thousands of digits
+    text = 'an integer of thousands of digits'
+  is_cut = len(text) > limit  # before the loop below, which takes time per character
+  if is_cut:
+    text = text[:limit] + text[-limit:]
+  text = ''.join(c if c.isprintable() else c.encode(
+      'unicode_escape', 'surrogatepass').decode() for c in ' '.join(text.split()))
+  if not is_cut and len(text) <= limit:
+    return text
+  head = (limit - 5) * 2 // 3
+  return f'{text[:head]} ... {text[head + 5 - limit:]}'
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
   """The known word that is most like a misspelt one, '' when none is similar."""
+  if len(str(word)) > _MAX_NAME:  # difflib's time grows with the square of the length
+    return ''
   lower = {str(k).lower(): str(k) for k in known}
   matches = difflib.get_close_matches(str(word).lower(), lower, n=1)
   return lower[matches[0]] if matches else ''

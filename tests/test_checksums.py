@@ -127,23 +127,14 @@ def test_a_flip_in_a_checkpoint_is_reported_or_harmless(tmp_path):
     except InputError as error:
       assert 'checkpoint' in str(error)
       reported += 1
-    else:
+    else:  # a letter of a name in the list: that file was not checked
+      assert file.name == checksums.LIST
       for key in state:
         np.testing.assert_array_equal(stored[key], state[key])
       assert stored_meta == meta
     flip(file, bit)
   assert reported > 10
   assert checkpoint.restore(tmp_path, 0, state)[1] == meta
-
-
-def test_damage_that_orbax_does_not_notice_is_reported(tmp_path, monkeypatch):
-  state = {'kernel': np.ones((2, 2), np.float32)}
-  checkpoint.save(tmp_path, 3, state, {'rows': []})
-  original = checkpoint.hash_params
-  monkeypatch.setattr(checkpoint, 'hash_params', lambda tree: original(
-      {'kernel': np.asarray(tree['kernel']) + np.float32(1e-7)}))
-  with pytest.raises(InputError, match='changed since it was written'):
-    checkpoint.restore(tmp_path, 3, state)
 
 
 def test_the_cache_of_hashes(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import tracemalloc
 import h5py
 import imagecodecs
 import mrcfile
+import numcodecs
 import numpy as np
 import pytest
 import scipy.io
@@ -19,8 +20,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fibjax.errors import InputError
-from fibjax.formats import label_images, mat, registry, stack_reader, stacks
+from fibjax.formats import (
+  hdf5,
+  label_images,
+  mat,
+  registry,
+  stack_reader,
+  stacks,
+)
 from fibjax.formats.label_codes import LABEL_CODES, decode_labels, encode_labels
+from fibjax.volumes import voxel_size
 from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 from tests import foreign_files
 from tests.foreign_files import LIARS, SIZE_NM, WRITERS
@@ -1058,3 +1067,70 @@ def test_damage_is_an_input_error_or_harmless(tmp_path_factory, data):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
   assert peak < 2**26
+
+
+@pytest.mark.parametrize('suffix', [*WRITERS, '.png'])
+def test_readers_state_at_least_the_memory_that_a_slice_takes(tmp_path, suffix):
+  array, path = noise(shape=(4, 600, 700)), tmp_path / f'a{suffix}'
+  if suffix == '.png':
+    path.mkdir()
+    imagecodecs.imwrite(path / 's1.png', array[0])
+  else:
+    WRITERS[suffix](path, array)
+  with stacks.open_stack(path) as stack:
+    tracemalloc.start()
+    try:
+      stack.read(0)
+      peak = tracemalloc.get_traced_memory()[1]
+    finally:
+      tracemalloc.stop()
+    slice_bytes = array[0].nbytes
+    assert slice_bytes <= peak <= stack.slice_bytes + 2**18 < 16 * slice_bytes
+    needed_gb = stack.slice_bytes / 2**30
+  assert len(stacks.read_stack(path, max_slice_gb=1.001 * needed_gb).image_zyx)
+  refused('of memory to decode a slice, expected at most .* --max_slice_gb=',
+          stacks.read_stack, path, max_slice_gb=0.999 * needed_gb)
+
+
+@pytest.mark.parametrize('spacing', [-50, 'nan', 'inf', 'wide'])
+def test_a_size_that_is_no_length_is_refused_unless_another_is_given(tmp_path, spacing):
+  path = tmp_path / 'a.tif'
+  tifffile.imwrite(path, noise(), imagej=True, resolution=(1 / 10, 1 / 20),
+                   metadata={'spacing': spacing, 'unit': 'nm'})
+  check_refused(tmp_path, path, 'a.tif: voxel size: got .* 20.0, 10.0.*lengths in the')
+  volume = stacks.import_stack(path, tmp_path / 'v', voxel_size_zyx_nm=SIZE_NM)
+  assert volume.voxel_size_zyx_nm == SIZE_NM
+  in_file = volume.attributes['voxel_size_in_file_zyx_nm']
+  assert in_file == [-50. if spacing == -50 else None, 20., 10.]
+
+
+def test_a_voxel_size_is_three_numbers_not_a_text():
+  for wrong in ('123', ['1', '2', '3'], [True] * 3, b'123', [1, 2], [1e-7, 1, 1],
+                [1e10, 1, 1], [float('nan')] * 3, {'z': 1, 'y': 2, 'x': 3}, 5):
+    refused('a: voxel size', voxel_size.check_voxel_size, 'a', wrong)
+  for right in ((1, 2, 3), np.float32([1, 2, 3]), [1e-6, 1e9, 3]):
+    assert voxel_size.check_voxel_size('a', right) == tuple(map(float, right))
+
+
+@pytest.mark.parametrize('version', ['0.4', '0.5'])
+def test_blosc_that_claims_more_than_its_chunk_is_refused(tmp_path, version):
+  path, array = tmp_path / 'a.zarr', np.ones((2, 30, 40), np.uint16)
+  blosc = numcodecs.Blosc() if version == '0.4' else zarr.codecs.BloscCodec()
+  foreign_files.write_zarr(path, array, version, compressors=blosc)
+  np.testing.assert_array_equal(values(stacks.import_stack(path, tmp_path / 'v')),
+                                array)
+  chunk = path / 's0' / ('0/0/0' if version == '0.4' else 'c/0/0/0')
+  data = bytearray(chunk.read_bytes())
+  assert struct.unpack_from('<I', data, 4) == (array.nbytes,)
+  struct.pack_into('<I', data, 4, 2**31 - 2**20)
+  chunk.write_bytes(data)
+  check_refused(tmp_path, path, r'0: got 2146435072 bytes in a chunk, .* most 4816')
+
+
+@pytest.mark.parametrize('options', [
+    {'compression': 'gzip'}, {'compression': 'gzip', 'shuffle': True,
+                              'fletcher32': True}, {'compression': 'lzf'}])
+def test_large_chunks_of_gzip_are_measured_and_read(tmp_path, monkeypatch, options):
+  monkeypatch.setattr(hdf5, 'HARMLESS_BYTES', 2**10)
+  foreign_files.write_h5(tmp_path / 'a.h5', noise(), chunks=SHAPE, **options)
+  np.testing.assert_array_equal(read_all(tmp_path / 'a.h5')[1], noise())

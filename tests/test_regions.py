@@ -6,6 +6,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fibjax.annotation import splits
 from fibjax.annotation.proposals import propose_positions
 from fibjax.annotation.regions import (
   SPLITS,
@@ -233,7 +234,7 @@ def test_damaged_regions_are_named(tmp_path):
   def refused(match):
     with pytest.raises(InputError, match=match):
       load_regions(tmp_path)
-  refused('regions.csv: got .*No such file')
+  refused('regions.csv: got no such file')
   save_regions(tmp_path, both)
   text = (tmp_path / 'regions.csv').read_text()
   (tmp_path / 'regions.csv').write_text(text + 'b,1,2,3,4,2,val\n')
@@ -380,3 +381,44 @@ def test_import_mistakes_are_named(tmp_path):
       import_masks(table, tmp_path / 'm.npy', 'paper')
   with pytest.raises(InputError, match='none.csv: got'):
     import_masks(tmp_path / 'none.csv', tmp_path / 'm.npy', 'paper')
+
+
+def overlapping(second, split=('train', 'test', 'val'), masks=None):
+  places = [(1, 10, 10), second, (5, 10, 10)]
+  masks = masks or [np.zeros((8, 8), np.uint8)] * 3
+  return make_regions('a', places, masks, split)
+
+
+@pytest.mark.parametrize('second, rows', [
+    ((1, 10, 10), [0, 1]), ((1, 17, 17), [0, 1]), ((1, 3, 17), [0, 1]),
+    ((1, 18, 10), []), ((1, 10, 2), []), ((2, 10, 10), [])])
+def test_regions_of_different_splits_that_share_voxels_are_found(second, rows):
+  assert splits.overlapping_rows(overlapping(second)) == rows
+  same = overlapping(second, ('train', 'train', 'val'))
+  assert splits.overlapping_rows(same) == []
+  if rows:
+    with pytest.raises(InputError, match='2 of 3 that share .* rows 0, 1, .*overlap='):
+      splits.check_apart(overlapping(second))
+  else:
+    splits.check_apart(overlapping(second))
+
+
+def test_overlap_counts_voxels_that_both_label():
+  left, right = (np.full((8, 8), 255, np.uint8) for _ in range(2))
+  left[:, :4], right[:, 4:] = 0, 1
+  both = [left, right, np.zeros((8, 8), np.uint8)]
+  assert splits.overlapping_rows(overlapping((1, 10, 10), masks=both)) == []
+  assert splits.overlapping_rows(overlapping((1, 10, 6), masks=both)) == [0, 1]
+
+
+def test_masks_that_a_table_names_are_files_of_the_folder(tmp_path):
+  (tmp_path / 'm').mkdir()
+  for name in ('m/a.npy', 'secret.npy'):
+    np.save(tmp_path / name, np.zeros((4, 4), np.uint8))
+  row = {'volume': 'film', 'z': 0, 'y': 0, 'x': 0}
+  assert len(import_masks([row | {'mask': 'a.npy'}], tmp_path / 'm', 'paper').volume)
+  for bad in ('../secret.npy', str(tmp_path / 'secret.npy'), '..', 'm/a.npy'):
+    with pytest.raises(InputError, match='regions row 0: got mask'):
+      import_masks([row | {'mask': bad}], tmp_path / 'm', 'paper')
+  with pytest.raises(InputError, match='regions row 1: got mask None'):
+    import_masks([row | {'mask': 'a.npy'}, row], tmp_path / 'm', 'paper')

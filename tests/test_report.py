@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from fibjax.annotation.regions import load_regions, make_regions, region_mask
+from fibjax.annotation.regions import (
+  load_regions,
+  make_regions,
+  region_mask,
+  save_regions,
+)
 from fibjax.errors import InputError
 from fibjax.metrics import confusion
 from fibjax.models.facts import FOREST
@@ -353,3 +358,18 @@ def test_missing_folder_and_damaged_files_are_one_line_errors(tmp_path):
   with pytest.raises(InputError, match='metrics.csv'):
     page.write_report(tmp_path, None)
   assert not (tmp_path / 'report.html').exists()
+
+
+def test_splits_that_overlap_are_told_at_the_top_of_the_page(tmp_path):
+  folder = make_run(tmp_path / 'run', names=('A',))
+  assert 'Not to be taken' not in report_text(folder)
+  regions = load_regions(folder / 'regions')
+  at = np.stack([regions.z, regions.y, regions.x], 1)
+  at[-1] = at[0] + (0, 8, 8)
+  masks = [region_mask(regions, r) for r in range(len(at))]
+  save_regions(folder / 'regions', make_regions(regions.volume, at, masks,
+                                                regions.split))
+  text = report_text(folder)
+  assert text.index('Not to be taken as they are') < text.index('Results')
+  assert '1 of 1 test regions share labelled voxels' in text
+  assert 'the scores of the test split are too good' in text

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fibjax.errors import InputError
-from fibjax.volumes import ome_zarr
+from fibjax.volumes import metadata, ome_zarr
 from fibjax.volumes.volume import (
   create_group,
   create_volume,
@@ -283,7 +283,7 @@ def test_a_damaged_array_is_named(tmp_path, text):
   make(path, noise((3, 4, 5)))
   file = path / '0' / 'zarr.json'
   file.unlink() if text is None else file.write_text(text)
-  with pytest.raises(InputError, match='v/0: got'):
+  with pytest.raises(InputError, match='v/0(/zarr.json)?: got'):
     open_volume(path)
 
 
@@ -336,3 +336,36 @@ def test_channels_are_written_together_and_read_one_by_one(tmp_path):
   discard_shard(volume, (0, 0, 0))
   with pytest.raises(InputError):
     read_box(volume, *box)
+
+
+def test_an_array_outside_the_group_is_refused(tmp_path):
+  for name in 'vw':
+    make(tmp_path / name, noise((3, 4, 5)))
+  group = tmp_path / 'v' / 'zarr.json'
+  text = group.read_text()
+  for elsewhere in (str(tmp_path / 'w' / '0'), '../w/0', '', '.'):
+    group.write_text(text.replace('"path": "0"', f'"path": "{elsewhere}"'))
+    with pytest.raises(InputError, match='v: got an array at .* outside the group'):
+      open_volume(tmp_path / 'v')
+  group.write_text(text)
+  (tmp_path / 'v' / '0').rename(tmp_path / 'moved')
+  (tmp_path / 'v' / '0').symlink_to(tmp_path / 'w' / '0')
+  with pytest.raises(InputError, match='v: got an array at .* outside the group'):
+    open_volume(tmp_path / 'v')
+
+
+def test_a_shape_beyond_the_stored_shards_is_refused(tmp_path, monkeypatch):
+  path = tmp_path / 'v'
+  make(path, noise((3, 4, 5)))
+  array = path / '0' / 'zarr.json'
+  text = array.read_text()
+  for shape, words in (([9, 9 * 10**6, 10**6], 'shards'), ([0, 4, 5], 'one voxel')):
+    array.write_text(json.dumps(json.loads(text) | {'shape': shape}))
+    with pytest.raises(InputError, match=f'v/0: got shape .*{words}'):
+      open_volume(path)
+  array.write_text(text)
+  volume = open_volume(path)
+  monkeypatch.setattr(metadata.memory, 'limit_bytes', lambda: 50)
+  assert read_box(volume, (0, 0, 0), (1, 4, 5)).size == 20
+  with pytest.raises(InputError, match='v: got an array of .* of memory'):
+    read_box(volume, (0, 0, 0), (3, 4, 5))

@@ -32,6 +32,7 @@ from fibjax.formats import label_images, tiff
 from fibjax.formats.label_codes import decode_labels
 from fibjax.metrics import confusion
 from fibjax.metrics.labels import UNLABELLED
+from fibjax.system import csv_files
 from fibjax.system.files import (
   check_absent,
   hash_files,
@@ -307,12 +308,17 @@ def _is_whole(manifest: dict) -> bool:
   """Whether a manifest has everything that `import_annotations` reads, typed right."""
   regions = manifest.get('regions')
   return (isinstance(regions, list) and regions and 'volumes' in manifest
-          and all(isinstance(manifest.get(key), int) for key in Sizes._fields)
+          and all(_is_count(manifest.get(key), 1) for key in Sizes._fields)
           and all(isinstance(region, dict)
-                  and all(isinstance(region.get(key), int) for key in 'zyx')
+                  and all(_is_count(region.get(key), 0) for key in 'zyx')
                   and all(isinstance(region.get(key), str)
                           for key in ('file', 'volume', 'image_sha256'))
+                  and Path(region['file']).name == region['file']
                   for region in regions))
+
+
+def _is_count(value, least: int) -> bool:
+  return type(value) is int and least <= value <= csv_files.MAX_WHOLE
 
 
 def _label_files(folder: Path, manifest) -> dict[str, list[Path | None]]:

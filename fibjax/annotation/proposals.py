@@ -12,10 +12,7 @@ the volume (§1.3). The same arguments give the same places.
 * 'uncertain': where a trained ensemble is least certain, the worst first; regions do
   not overlap. A biased sample: for training, not for testing.
 """
-import csv
-import io
 import math
-from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +27,7 @@ from fibjax.volumes.volume import Volume, read_box
 HOW = ('random', 'stratified', 'uncertain')
 COLUMNS = ('volume', 'z', 'y', 'x')
 _CANDIDATES = 8  # places drawn for each one that is chosen
+_REMEDY = 'make it with fibjax regions propose'
 
 
 def propose(volume: Volume, count: int, how: str, *, seed: int = 0,
@@ -120,23 +118,23 @@ def load_places(path) -> tuple[list[dict], Sizes]:
   Raises:
     InputError: for a missing file, another table, or several sizes.
   """
-  try:
-    text = Path(path).read_text(encoding='utf-8-sig')
-    rows = list(csv.DictReader(io.StringIO(text), skipinitialspace=True))
-    places = [{'volume': row['volume'].strip(),
-               **{axis: int(row[axis]) for axis in 'zyx'}} for row in rows]
-    sizes = {Sizes(**{key: int(row[key]) for key in Sizes._fields if row.get(key)})
-             for row in rows}
-  except (OSError, UnicodeDecodeError, KeyError, TypeError, ValueError,
-          AttributeError) as error:
-    raise InputError(str(path), got=f'{type(error).__name__}: {error}',
+  name = str(path)
+  rows = csv_files.read_rows(path, _REMEDY)
+  if not rows:
+    raise InputError(name, got='no row', expected='at least one place', remedy=_REMEDY)
+  missing = [column for column in COLUMNS if column not in rows[0]]
+  if missing:
+    raise InputError(name, got=f'no column {", ".join(missing)}',
                      expected='a CSV table with columns volume, z, y, x',
-                     remedy='make it with fibjax regions propose') from None
-  if not places:
-    raise InputError(str(path), got='no row', expected='at least one place',
-                     remedy='make it with fibjax regions propose')
+                     remedy=_REMEDY)
+  positions = csv_files.whole_numbers(rows, 'zyx', name).tolist()
+  places = [{'volume': row['volume'].strip(), **dict(zip('zyx', at, strict=True))}
+            for row, at in zip(rows, positions, strict=True)]
+  given = [key for key in Sizes._fields if key in rows[0]]
+  sizes = {Sizes(**dict(zip(given, numbers, strict=True)))
+           for numbers in csv_files.whole_numbers(rows, given, name).tolist()}
   if len(sizes) > 1:
-    raise InputError(str(path), got=f'{len(sizes)} different sizes',
+    raise InputError(name, got=f'{len(sizes)} different sizes',
                      expected='one size of regions and contexts in a table',
                      remedy='split the table')
   return places, *sizes

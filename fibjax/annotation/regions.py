@@ -8,9 +8,7 @@ fills the top-left corner and is padded with 255. On disk: regions.csv and masks
 The context of a region is the box around it that an annotator or a network sees,
 centred on the region. Contexts are half-open boxes in voxels, z, y, x.
 """
-import csv
 import dataclasses
-import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -148,7 +146,6 @@ def save_regions(folder, regions: Regions) -> None:
     ('train',)
   """
   folder = Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
   with files.whole_file(folder / 'masks.npy') as partial:
     np.save(partial, regions.masks_ryx)
   rows = zip(regions.volume, regions.z, regions.y, regions.x, regions.heights,
@@ -178,11 +175,10 @@ def load_regions(folder) -> Regions:
   """
   folder = Path(folder)
   name = str(folder / 'regions.csv')
-  for file in ('regions.csv', 'masks.npy'):
-    checksums.check(folder / file)
-  rows = _read_csv(name)
+  checksums.check(folder / 'masks.npy')
+  rows = csv_files.read_rows(name)
   volume, positions, split = _parse(rows, name)
-  sizes = _integers(rows, ('height', 'width'), name)
+  sizes = csv_files.whole_numbers(rows, ('height', 'width'), name)
   masks_ryx = label_images.read_masks(folder / 'masks.npy')
   if (masks_ryx.ndim != 3 or masks_ryx.dtype != np.uint8 or len(masks_ryx) != len(rows)
       or (sizes < 1).any() or (sizes > masks_ryx.shape[1:]).any()):
@@ -254,15 +250,17 @@ def import_masks(table, masks, profile: str) -> Regions:
     profile: key of labels.LABEL_CODES.
 
   Raises:
-    InputError: for a bad table, too many or too few masks, or unknown codes.
+    InputError: for a bad table, too many or too few masks, a mask outside the folder,
+      or unknown codes.
   """
   rows, name = (table, 'regions') if not isinstance(table, (str, Path)) else (
-      _read_csv(table), str(table))
+      csv_files.read_rows(table), str(table))
   rows = list(rows)
   volume, positions, split = _parse(rows, name)
-  if rows and all(row.get('mask') for row in rows):
-    images = [image for row in rows
-              for image in label_images.read_mask_list(Path(masks) / row['mask'])]
+  if any(row.get('mask') for row in rows):
+    images = [image for r, row in enumerate(rows)
+              for image in label_images.read_mask_list(
+                  _mask_file(f'{name} row {r}', Path(masks), row.get('mask')))]
   else:
     images = label_images.read_mask_list(masks)
   if len(images) != len(rows):
@@ -272,6 +270,14 @@ def import_masks(table, masks, profile: str) -> Regions:
   labels = [decode_labels(image, profile, f'{masks}: mask {r} of volume {volume[r]}')
             for r, image in enumerate(images)]
   return make_regions(volume, positions, labels, split)
+
+
+def _mask_file(name: str, folder: Path, mask) -> Path:
+  """Path of the mask that a table names; it must be a file of the folder."""
+  if not mask or mask in ('.', '..') or Path(mask).name != mask:
+    raise InputError(name, got=f'mask {mask!r}', expected='the name of a file in '
+                     f'{folder}, in every row or in none', remedy='correct the table')
+  return folder / mask
 
 
 def import_regions(table, masks, profile: str, out) -> Regions:
@@ -314,15 +320,6 @@ def context_offset(size, context):
   return (size - context) // 2
 
 
-def _read_csv(path) -> list[dict]:
-  try:
-    text = Path(path).read_text(encoding='utf-8-sig')
-  except (OSError, UnicodeDecodeError) as error:
-    raise InputError(str(path), got=str(error), expected='a CSV table of regions',
-                     remedy='check the path') from None
-  return list(csv.DictReader(io.StringIO(text), skipinitialspace=True))
-
-
 def _parse(rows: Iterable[Mapping], name: str):
   """Volume names, positions [r, 3] and splits of table rows."""
   missing = [c for c in ('volume', 'z', 'y', 'x') if any(c not in r for r in rows)]
@@ -337,19 +334,4 @@ def _parse(rows: Iterable[Mapping], name: str):
       raise InputError(f'{name} row {r}', got=f'split {value!r}',
                        expected='train, val, test or empty', remedy='correct it')
   return ([str(r['volume']).strip() for r in rows],
-          _integers(rows, ('z', 'y', 'x'), name), split)
-
-
-def _integers(rows, columns, name) -> np.ndarray:
-  values = np.zeros((len(rows), len(columns)), int)
-  for r, row in enumerate(rows):
-    for k, column in enumerate(columns):
-      try:
-        values[r, k] = int(str(row.get(column)).strip())
-      except ValueError:
-        values[r, k] = -1
-      if values[r, k] < 0:
-        raise InputError(f'{name} row {r}', got=f'{column} = {row.get(column)!r}',
-                         expected='a whole number of voxels, from 0',
-                         remedy='correct the table')
-  return values
+          csv_files.whole_numbers(rows, ('z', 'y', 'x'), name), split)

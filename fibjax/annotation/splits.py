@@ -1,5 +1,6 @@
 """Split of regions into train, val and test: as published, or by separate contexts."""
 import dataclasses
+import itertools
 import zlib
 
 import numpy as np
@@ -9,11 +10,13 @@ from fibjax.annotation.regions import (
   SPLITS,
   Regions,
   context_offset,
+  region_mask,
   region_positions,
   region_sizes,
 )
 from fibjax.annotation.sizes import PAPER_SIZES
 from fibjax.errors import InputError, unknown
+from fibjax.metrics.labels import UNLABELLED
 
 _MODES = ('paper', 'blocked')
 
@@ -86,6 +89,50 @@ def assign_splits(regions: Regions, *, seed: int, fractions=(.6, .2, .2),
     for label, chosen in zip(SPLITS, rows_of_splits, strict=True):
       split[chosen] = label
   return dataclasses.replace(regions, split=tuple(split))
+
+
+def overlapping_rows(regions: Regions) -> list[int]:
+  """Rows that share labelled voxels with a region of another split, ascending.
+
+  Their labels are trained on and scored on, so that scores are worth nothing. Voxels
+  that one of two regions leaves unlabelled are not shared.
+  """
+  rows_of_slices: dict[tuple, list[int]] = {}
+  for r, (name, z) in enumerate(zip(regions.volume, regions.z.tolist(), strict=True)):
+    rows_of_slices.setdefault((name, z), []).append(r)
+  return sorted({r for rows in rows_of_slices.values()
+                 for pair in itertools.combinations(rows, 2)
+                 if len({regions.split[r] for r in pair}) > 1
+                 and _share_labels(regions, *pair) for r in pair})
+
+
+def _share_labels(regions: Regions, a: int, b: int) -> bool:
+  first, second = region_positions(regions)[[a, b], 1:]
+  start = np.maximum(first, second)
+  stop = np.minimum(*(np.array((first, second))
+                      + region_sizes(regions)[[a, b], 1:]))
+  if (start >= stop).any():
+    return False
+  labelled = [region_mask(regions, r)[tuple(map(slice, start - at, stop - at))]
+              != UNLABELLED for r, at in ((a, first), (b, second))]
+  return bool((labelled[0] & labelled[1]).any())
+
+
+def check_apart(regions: Regions) -> None:
+  """Checks that no voxel is labelled in regions of different splits.
+
+  Raises:
+    InputError: naming the rows (from 0), and the setting that allows it.
+  """
+  rows = overlapping_rows(regions)
+  if rows:
+    raise InputError(
+        'regions', got=f'{len(rows)} of {len(regions.split)} that share labelled '
+        f'voxels with one of another split, rows {", ".join(map(str, rows[:8]))}'
+        + (', ...' if len(rows) > 8 else ''),
+        expected='splits without a common voxel',
+        remedy='correct the split column, let --config.split.mode=blocked deal them '
+        'out, or accept scores that are too good by --config.split.allow_overlap=True')
 
 
 def _counts(n: int, fractions) -> np.ndarray:

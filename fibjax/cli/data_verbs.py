@@ -10,25 +10,46 @@ import sys
 from pathlib import Path
 
 from fibjax.annotation.sizes import PAPER_SIZES
-from fibjax.errors import InputError
+from fibjax.errors import InputError, printable
 from fibjax.formats.registry import describe_readable, describe_writable
 from fibjax.metrics.labels import LABEL_CODES
 
 _PROFILES = ', '.join(LABEL_CODES)
+_HIGH = 1e9  # of numbers given as flags: voxels, nm, GB
 
 
-def numbers(number_type: type, count: int):
-  """Makes an argparse type: text -> count positive numbers, separated by commas."""
+def numbers(number_type: type, count: int, low: float = 0, high: float = _HIGH):
+  """Makes an argparse type: text -> count numbers above low, separated by commas.
+
+  Args:
+    number_type: int or float.
+    count: how many numbers.
+    low: that they must exceed.
+    high: that they must not exceed, so neither NaN nor infinity.
+  """
   def parse(text: str):
     try:
       values = tuple(number_type(word) for word in text.split(','))
     except ValueError:
       values = ()
-    if len(values) != count or min(values) <= 0:
-      raise argparse.ArgumentTypeError(f'{text!r} is not {count} positive numbers '
-                                       'separated by commas')
+    if len(values) != count or not all(low < value <= high for value in values):
+      what = (f'{count} positive numbers up to {high:g}, separated by commas'
+              if count > 1 else f'a number above {low:g} up to {high:g}'
+              if number_type is float else
+              f'a whole number from {low + 1} to {high:.0f}')
+      raise argparse.ArgumentTypeError(f'{printable(text, 40)!r} is not {what}')
     return values
   return parse
+
+
+def number(number_type: type, low: float = 0, high: float = _HIGH):
+  """Makes an argparse type: text -> a number above low, at most high."""
+  parse = numbers(number_type, 1, low, high)
+  return lambda text: parse(text)[0]
+
+
+# Whole numbers from 0, such as seeds, which fit into 31 bits everywhere.
+natural = number(int, -1, 2**31 - 1)
 
 
 def add_verbs(verb) -> None:
@@ -40,6 +61,7 @@ def add_verbs(verb) -> None:
                    help='skip the speed measurement that predicts segmentation times')
   sub.add_argument('--png', type=Path, metavar='FILE', help='write a figure: three '
                    'cross-sections, brightness and shift of the slices')
+  _add_budget(sub)
   sub = verb('import', f'import a stack, one of {describe_readable()}; or unpack the '
              'published zip', _import)
   sub.add_argument('source', type=Path)
@@ -49,6 +71,7 @@ def add_verbs(verb) -> None:
   sub.add_argument('--axes', help='order of the axes in the file, e.g. zyx or yxz')
   sub.add_argument('--profile', help='for a stack of labels: the meaning of its codes, '
                    f'one of {_PROFILES}')
+  _add_budget(sub)
   sub = verb('export', f'write a volume as one of {describe_writable()}', _export)
   sub.add_argument('volume', type=Path)
   sub.add_argument('--out', required=True, type=Path, help='e.g. film.tif')
@@ -68,17 +91,24 @@ def add_verbs(verb) -> None:
   sub = verb('simulate', 'simulate a film with known truth', _simulate)
   sub.add_argument('--preset', required=True, help='HPC22, HPC30, HPC45 or MEM80')
   sub.add_argument('--shape', required=True, type=numbers(int, 3), metavar='Z,Y,X')
-  sub.add_argument('--seed', type=int, default=0)
+  sub.add_argument('--seed', type=natural, default=0)
   sub.add_argument('--artefacts', default='mild', choices=('none', 'mild', 'real'))
   sub.add_argument('--geometry', type=Path, metavar='FILE',
                    help='a real geometry (TIFF, 1 = solid) instead of a random one')
-  sub.add_argument('--geometry_scale', type=int, default=4, metavar='N',
+  sub.add_argument('--geometry_scale', type=number(int), default=4, metavar='N',
                    help='voxels of the film per voxel of FILE (default %(default)s)')
-  sub.add_argument('--solid_code', type=int, metavar='CODE',
+  sub.add_argument('--solid_code', type=natural, metavar='CODE',
                    help='code of the solid in a FILE with codes other than 0 and 1')
   sub.add_argument('--annotator', action='store_true',
                    help="write an imperfect expert's labels as well as the truth")
   sub.add_argument('--out', required=True, type=Path, help='folder to create')
+
+
+def _add_budget(sub):
+  """The flag that bounds the memory of a slice, for verbs that read stacks."""
+  sub.add_argument('--max_slice_gb', type=number(float), default=1.0, metavar='GB',
+                   help='memory that decoding a slice may take; a small file can hold '
+                   'gigabytes (default %(default)g)')
 
 
 def _add_regions(verb):
@@ -92,13 +122,13 @@ def _add_regions(verb):
   sub = regions_verb('propose', 'write a table of places to annotate', _propose)
   sub.add_argument('volume', type=Path)
   sub.add_argument('--out', required=True, type=Path, help='e.g. places.csv')
-  sub.add_argument('--count', type=int, default=100,
+  sub.add_argument('--count', type=number(int), default=100,
                    help='number of places (default %(default)s)')
   sub.add_argument('--how', default='stratified',
                    choices=('random', 'stratified', 'uncertain'),
                    help='default %(default)s: spread over depth and brightness')
   sub.add_argument('--scores', type=Path, help='score volume, for --how=uncertain')
-  sub.add_argument('--seed', type=int, default=0)
+  sub.add_argument('--seed', type=natural, default=0)
   _add_sizes(sub, 'default')
   sub = regions_verb('export', 'write images and empty label files to paint',
                      _export_regions)
@@ -121,23 +151,29 @@ def _add_regions(verb):
 def _add_sizes(sub, default):
   """Adds a flag for each size, with its default in the help text."""
   for name, length in PAPER_SIZES._asdict().items():
-    sub.add_argument(f'--{name}', type=int, metavar='N', help=f'{default} {length}')
+    sub.add_argument(f'--{name}', type=number(int), metavar='N',
+                     help=f'{default} {length}')
 
 
 def _inspect(args, _):
   from fibjax.bench.speed import measure_us_per_voxel
+  from fibjax.formats import stacks
   from fibjax.inspection import inspect
   from fibjax.report import figures, inspect_figure
   from fibjax.system import files, progress
   if args.png:
     args.png.parent.mkdir(parents=True, exist_ok=True)
   speed = None
+  with stacks.open_stack(args.source, max_slice_gb=args.max_slice_gb):
+    pass  # mistakes are reported before the minute that the speed takes
   if not args.quick:
     progress.say('measuring the speed of segmentation (--quick skips this)')
     speed = measure_us_per_voxel()
-  findings = inspect.inspect_stack(args.source, us_per_voxel=speed)
+  findings = inspect.inspect_stack(args.source, us_per_voxel=speed,
+                                   max_slice_gb=args.max_slice_gb)
   if args.png:
-    figure = inspect_figure.inspect_figure(findings, inspect.cuts(args.source))
+    cuts = inspect.cuts(args.source, args.max_slice_gb)
+    figure = inspect_figure.inspect_figure(findings, cuts)
     files.write_bytes(args.png, figures.to_png(figure))
   print(json.dumps(findings) if args.json else inspect.describe(findings))
 
@@ -150,7 +186,7 @@ def _import(args, _):
     return
   volume = stacks.import_stack(args.source, args.out, dataset=args.dataset,
                                voxel_size_zyx_nm=args.voxel_size_nm, axes=args.axes,
-                               label_codes=args.profile)
+                               label_codes=args.profile, max_slice_gb=args.max_slice_gb)
   print(json.dumps({'volume': str(volume.path), 'shape_zyx': volume.shape,
                     'dtype': str(volume.dtype),
                     'voxel_size_zyx_nm': volume.voxel_size_zyx_nm}))
@@ -166,11 +202,11 @@ def _export(args, _):
 
 def _prep(args, _):
   from fibjax.preparation import chain, steps
-  from fibjax.system import files
+  from fibjax.system import json_files
   from fibjax.volumes.volume import open_volume
   raw = open_volume(args.volume.resolve())
   if args.replay:
-    chain.replay(raw, files.read_json(args.replay), args.out)
+    chain.replay(raw, json_files.read_object(args.replay), args.out)
   else:
     chain.apply_steps(raw, args.out, steps.steps_from(args.steps))
   print(f'record: {chain.record_path(args.out)}', file=sys.stderr)
@@ -220,6 +256,8 @@ def _import_regions(args, _):
 
 def _simulate(args, _):
   from fibjax.datasets import simulated
+  from fibjax.volumes.metadata import check_room
+  check_room('--shape', args.shape, 4)
   simulated.simulate(args.preset, args.shape, args.seed, args.artefacts, args.out,
                      geometry=simulated.read_geometry(args.geometry, args.solid_code),
                      geometry_scale=args.geometry_scale, annotator=args.annotator)

@@ -54,8 +54,8 @@ def add_verbs(verb) -> None:
   sub.add_argument('--preset', default='HPC30')
   sub.add_argument('--shape', type=data_verbs.numbers(int, 3), default=(16, 160, 160),
                    metavar='Z,Y,X')
-  sub.add_argument('--films', type=int, default=60)
-  sub.add_argument('--seed', type=int, default=1000)
+  sub.add_argument('--films', type=data_verbs.number(int), default=60)
+  sub.add_argument('--seed', type=data_verbs.natural, default=1000)
   sub.add_argument('--out', required=True, type=Path, help='JSON file')
   sub = verb('bench', 'speed figures as JSON', _bench)
   sub.add_argument('--out', type=Path, help='file that keeps every finished group; '
@@ -98,8 +98,7 @@ def _add_resources(sub):
                    'TLS: whoever can reach its port can run code as you')
 
 
-def _positive(text: str) -> float:
-  return data_verbs.numbers(float, 1)(text)[0]
+_positive = data_verbs.number(float)
 
 
 def _resources(args):

@@ -12,7 +12,7 @@ import re
 import sys
 
 from fibjax.cli import data_verbs, job_verbs
-from fibjax.errors import InputError, did_you_mean
+from fibjax.errors import InputError, did_you_mean, printable
 from fibjax.system import memory, refusals
 from fibjax.system.signals import end_at_signals
 
@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
       message = f'unknown {wrong[1].lower()} {wrong[2]!r}' + (
           f'; {suggestion}' if suggestion else
           f', expected one of {", ".join(choices)}')
-    self.exit(2, f'fibjax: {message}; see {self.prog} --help\n')
+    self.exit(2, f'fibjax: {printable(message)}; see {self.prog} --help\n')
 
 
 def parser() -> argparse.ArgumentParser:

@@ -1,5 +1,50 @@
 """Rules for the values of settings, alone and in combination."""
-from fibjax.errors import did_you_mean
+import math
+import re
+
+from fibjax.errors import did_you_mean, printable
+
+MAX_TEXT = 2000  # characters, or members of a tuple
+_MAX_WHOLE = 2**53  # beyond it JSON and float64 lose digits
+_NOT_TEXT = re.compile('[\0-\x1f\x7f-\x9f\ud800-\udfff]')
+
+
+def wrong_value(value, default, member_type) -> str:
+  """What was expected of a value by the type of its default; '' for a right one.
+
+  Args:
+    value: of a setting.
+    default: of the same setting.
+    member_type: of the entries of a tuple, as for isinstance; None for no tuple.
+  """
+  if type(value) is not type(default):
+    return type(default).__name__
+  if not isinstance(value, tuple):
+    return _wrong_number_or_text(value)
+  if len(value) > MAX_TEXT:
+    return f'at most {MAX_TEXT} members'
+  if not all(isinstance(member, member_type) and not isinstance(member, bool)
+             for member in value):
+    return 'members of another type'
+  return next(filter(None, map(_wrong_number_or_text, value)), '')
+
+
+def _wrong_number_or_text(value) -> str:
+  if isinstance(value, float) and not math.isfinite(value):
+    return 'a finite number'
+  if isinstance(value, int) and abs(value) > _MAX_WHOLE:
+    return f'at most {_MAX_WHOLE}'
+  if isinstance(value, str) and (len(value) > MAX_TEXT or _NOT_TEXT.search(value)):
+    return f'at most {MAX_TEXT} characters of text'
+  return ''
+
+
+def shown(value) -> str:
+  """A value for a message; shortened, since several values share one."""
+  try:
+    return printable(repr(value), 200)
+  except ValueError:  # Python refuses to write integers of thousands of digits
+    return 'a value with an integer of thousands of digits'
 
 
 def rules(config):

@@ -35,6 +35,7 @@ def base() -> ConfigDict:
   config.split = create(
       mode='table',  # 'table': column of regions.csv | 'paper' | 'blocked' (§1.3)
       fractions=(0.6, 0.2, 0.2),  # train, val, test; by region, per volume
+      allow_overlap=False,  # of splits in 'table': scores are then too good
   )
   config.prepare = create(
       scale='dtype',  # 'dtype': range of the data type | 'minmax_volume' (§1.2)
@@ -208,7 +209,7 @@ def _read_file(path: Path, variant: str) -> ConfigDict:
     config = module.get_config(variant) if variant else module.get_config()
   except InputError:
     raise
-  except Exception as error:  # whatever the user's own code raises is named
+  except (Exception, SystemExit) as error:  # whatever the user's own code raises
     raise InputError(str(path), got=f'{type(error).__name__}: {error}',
                      expected='a file with get_config(variant)',
                      remedy='compare with configs/demo.py') from None
@@ -270,6 +271,9 @@ def _parse(key: str, text: str, default, leaf: str):
   kind = type(default)
   wrong = InputError(f'--config.{key}', got=repr(text), expected=kind.__name__,
                      remedy=f'write it like {default!r}')
+  if len(text) > rules.MAX_TEXT:
+    raise InputError(f'--config.{key}', got=f'{len(text)} characters',
+                     expected=f'at most {rules.MAX_TEXT}', remedy='shorten it')
   if kind is str:
     return text
   if kind is tuple and _TUPLES[leaf] is str:
@@ -278,12 +282,13 @@ def _parse(key: str, text: str, default, leaf: str):
     return text.lower() == 'true'
   try:
     value = ast.literal_eval(text)
-  except (ValueError, SyntaxError):
+    if kind is float and type(value) is int:
+      value = float(value)
+  # Deep nesting exhausts the parser, and an integer may exceed what a float holds.
+  except (ValueError, SyntaxError, RecursionError, MemoryError, OverflowError):
     raise wrong from None
   if kind is tuple and not isinstance(value, tuple):
     value = (value,)
-  if kind is float and type(value) is int:
-    value = float(value)
   if type(value) is not kind:
     raise wrong
   return value
@@ -297,7 +302,7 @@ def validate(config: ConfigDict) -> None:
   """
   problems = list(_schema_problems(config, base(), ''))
   if not problems:
-    problems = [f'{key}={value!r} (expected {expected})'
+    problems = [f'{key}={rules.shown(value)} (expected {expected})'
                 for key, value, holds, expected in rules.rules(config)
                 if not holds]
   if problems:
@@ -316,13 +321,10 @@ def _schema_problems(config, schema, prefix: str):
       if isinstance(config[key], ConfigDict):
         yield from _schema_problems(config[key], schema[key], f'{prefix}{key}.')
       else:
-        yield f'{prefix}{key}={config[key]!r} (expected a section)'
-    elif type(config[key]) is not type(schema[key]):
-      yield (f'{prefix}{key}={config[key]!r} (expected '
-             f'{type(schema[key]).__name__})')
-    elif isinstance(schema[key], tuple) and not all(
-        isinstance(member, _TUPLES[key]) for member in config[key]):
-      yield f'{prefix}{key}={config[key]!r} (expected members of another type)'
+        yield f'{prefix}{key}={rules.shown(config[key])} (expected a section)'
+    elif expected := rules.wrong_value(
+        config[key], schema[key], _TUPLES.get(key)):
+      yield f'{prefix}{key}={rules.shown(config[key])} (expected {expected})'
 
 
 def check_section(name: str, changes: Mapping) -> ConfigDict:

@@ -15,7 +15,7 @@ from fibjax.annotation.regions import (
   save_regions,
   select_regions,
 )
-from fibjax.annotation.splits import assign_splits
+from fibjax.annotation.splits import assign_splits, check_apart
 from fibjax.datasets import flyem, simulated, skarberg2021
 from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError, unknown
@@ -146,6 +146,8 @@ def _assign_splits(data, split, window_zyx, source: Source,
                      expected='a split in every row, or in none',
                      remedy="fill the table's column, or let "
                      "--config.split.mode=paper or blocked deal the regions out")
+  if split.mode == 'table' and not split.allow_overlap:
+    check_apart(regions)
   if source.is_users or data.experts:
     _check_experts(regions)
   missing = [split for split in SPLITS if split not in regions.split]

@@ -8,7 +8,6 @@ fill value, but an array without any chunk is an error. Volumes written by fibja
 read by volume.py, which also detects a lost shard.
 """
 import contextlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from fibjax.formats.stack_reader import (
   UNKNOWN,
   StackReader,
   array_reader,
+  block_bytes,
   check_claim,
   choose_axes,
   choose_dataset,
@@ -27,8 +27,9 @@ from fibjax.formats.stack_reader import (
   read_by_blocks,
   slice_names,
 )
-from fibjax.system import files
+from fibjax.system import files, json_files
 from fibjax.volumes import ome_zarr
+from fibjax.volumes.metadata import ArrayLayout, level_folder, read_layout
 from fibjax.volumes.volume import (
   new_volume,
   open_array,
@@ -44,6 +45,7 @@ _V04, _V05 = '0.4', ome_zarr.VERSION
 _CHUNK_ZYX = (4, 512, 512)
 _LEVEL = '0'
 _DROPPED = '1'  # letter of an axis other than z, y and x
+_BLOSC_HEAD_BYTES, _BLOSC_SIZE = 16, slice(4, 8)  # of its header
 
 
 def is_zarr(path: Path) -> bool:
@@ -80,6 +82,7 @@ def open_ome_zarr(path: Path, *, dataset=None, axes=None):
     yield _fibjax_reader(group, dataset)
     return
   level, driver, letters, size = _describe(group)
+  layout = read_layout(level, is_v3=driver == 'zarr3')
   array = _open_array(level, driver)
   shape = tuple(array.shape)
   dropped = {n for a, n in zip(letters, shape, strict=False) if a not in AXES}
@@ -88,11 +91,12 @@ def open_ome_zarr(path: Path, *, dataset=None, axes=None):
                      expected='z, y, x and no other axis longer than one',
                      remedy='save the wanted channel and frame as an image')
   dtype = array.dtype.numpy_dtype
-  _check_stored(level, shape, dtype.itemsize)
+  _check_stored(level, layout, dtype.itemsize)
   choose_axes(str(group), axes, ''.join(a for a in letters if a in AXES))
   yield array_reader(str(group), array, letters, dtype=dtype, voxel_size_zyx_nm=size,
                      origin='OME-Zarr metadata' if any(size) else None,
-                     chunks=array.chunk_layout.read_chunk.shape, dataset=dataset)
+                     chunks=array.chunk_layout.read_chunk.shape, dataset=dataset,
+                     decoded_bytes=2 * layout.chunk_bytes)
 
 
 def write_ome_zarr(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm, *,
@@ -147,9 +151,9 @@ def _attributes(group) -> dict:
   for name in ('zarr.json', '.zattrs'):
     file = group / name
     if file.exists():
-      with decoding(file, 'JSON of a zarr group'):
-        content = json.loads(file.read_text(encoding='utf-8'))
-        return content.get('attributes', {}) if name == 'zarr.json' else dict(content)
+      content = json_files.read_json(file, 'JSON of a zarr group')
+      with decoding(file, 'attributes of a zarr group'):
+        return dict(content.get('attributes', {}) if name == 'zarr.json' else content)
   return {}
 
 
@@ -176,9 +180,7 @@ def _describe(group):
     names = [axis['name'] for axis in image['axes']]
     units = [axis.get('unit') for axis in image['axes']]
     scale = _scale(level, len(names)) * _scale(image, len(names))
-    folder = group / level['path']
-    if not folder.resolve().is_relative_to(group.resolve()):
-      raise ValueError(f'level {level["path"]!r} outside the group')
+    folder = level_folder(group, level['path'])
     letters = ''.join(n if n in tuple(AXES) else _DROPPED for n in names)
     size = tuple(to_nm(scale[letters.index(a)], units[letters.index(a)]) for a in AXES)
   return folder, 'zarr' if image['version'] == _V04 else 'zarr3', letters, size
@@ -189,7 +191,10 @@ def _scale(metadata, n: int) -> np.ndarray:
   scale = np.ones(n)
   for transformation in metadata.get('coordinateTransformations', ()):
     if transformation['type'] == 'scale':
-      scale = scale * np.asarray(transformation['scale'], float)
+      factors = transformation['scale']
+      if len(factors) != n or any(type(f) not in (int, float) for f in factors):
+        raise ValueError(f'scale {factors} for {n} axes')
+      scale = scale * np.array(factors, float)
   return scale
 
 
@@ -198,16 +203,33 @@ def _open_array(path, driver):
     return open_array(path, driver, {}, open=True, read=True)
 
 
-def _check_stored(level: Path, shape, itemsize: int) -> None:
-  """Raises InputError for an array without chunks, or with far too few."""
-  stored = sum(file.stat().st_size for file in level.rglob('*') if file.is_file()
-               and not file.name.startswith('.z') and file.name != 'zarr.json')
+def _check_stored(level: Path, layout: ArrayLayout, itemsize: int) -> None:
+  """Raises InputError for an array without chunks, with far too few or false ones."""
+  chunks = {file: file.stat().st_size for file in level.rglob('*') if file.is_file()
+            and not file.name.startswith('.z') and file.name != 'zarr.json'}
+  stored = sum(chunks.values())
+  for file in chunks if layout.is_blosc else ():
+    _check_blosc(file, layout.chunk_bytes)
   if stored == 0:
     raise InputError(str(level), got='no stored chunk', expected='the data',
                      remedy='the chunks were lost or never written: copy or export the '
                      'image again')
-  check_claim(str(level), shape, itemsize, stored)
+  check_claim(str(level), layout.shape, itemsize, stored)
 
+
+
+def _check_blosc(file: Path, chunk_bytes: int) -> None:
+  """Raises InputError for a chunk of blosc that claims more than a chunk holds.
+
+  TensorStore stops other codecs at the end of a chunk; blosc decodes all at once, up to
+  2 GB, and the process is aborted where memory is short.
+  """
+  with open(file, 'rb') as chunk:
+    claimed = int.from_bytes(chunk.read(_BLOSC_HEAD_BYTES)[_BLOSC_SIZE], 'little')
+  if claimed > chunk_bytes:
+    raise InputError(str(file), got=f'{claimed} bytes in a chunk',
+                     expected=f'at most {chunk_bytes}', remedy='the chunk is damaged: '
+                     'copy or export the image again')
 
 def _fibjax_reader(path, dataset) -> StackReader:
   """The StackReader of a volume that fibjax wrote."""
@@ -218,9 +240,10 @@ def _fibjax_reader(path, dataset) -> StackReader:
   size = volume.voxel_size_zyx_nm
   read = read_by_blocks(read_block, volume.shape, volume.dtype,
                         shard_shape(volume)[0])
+  needed = block_bytes(volume.shape, volume.dtype, shard_shape(volume)[0])
   return StackReader(slice_names(str(path), volume.shape[0]), volume.shape,
                      volume.dtype, size or UNKNOWN,
-                     'OME-Zarr metadata' if size else None, read, AXES, dataset)
+                     'OME-Zarr metadata' if size else None, needed, read, AXES, dataset)
 
 
 def _store_errors(path, expected):

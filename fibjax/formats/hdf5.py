@@ -15,8 +15,8 @@ would read as zeros, and virtual or external data may be missing.
 Besides keras_weights.py this is the only module that knows h5py.
 """
 import contextlib
-import json
 import math
+import zlib
 from pathlib import Path
 
 import h5py
@@ -25,6 +25,7 @@ import numpy as np
 from fibjax.errors import InputError
 from fibjax.formats.stack_reader import (
   AXES,
+  HARMLESS_BYTES,
   UNKNOWN,
   array_reader,
   check_claim,
@@ -34,11 +35,14 @@ from fibjax.formats.stack_reader import (
   new_file,
   place_slabs,
 )
+from fibjax.system import json_files
 from fibjax.volumes.voxel_size import to_nm
 
 _DEFAULT_NAME = 'volume'  # of the dataset to write
 _SIZE, _TAGS = 'element_size_um', 'axistags'
 _DROPPED = '1'  # letter of an axis of length one without a name
+_LZF, _MAX_DEFLATE, _CHECKSUM_BYTES = 32000, 1032, 4
+_COMPRESSIONS = (h5py.h5z.FILTER_DEFLATE, _LZF)
 
 
 @contextlib.contextmanager
@@ -68,7 +72,8 @@ def open_hdf5(path: Path, *, dataset=None, axes=None):
     size = tuple(size[letters.index(axis)] for axis in AXES) if size else UNKNOWN
     yield array_reader(name, data, letters, voxel_size_zyx_nm=size,
                        origin=f'HDF5 {_SIZE}' if any(size) else None,
-                       chunks=data.chunks, dataset=data.name.strip('/'))
+                       chunks=data.chunks, dataset=data.name.strip('/'),
+                       decoded_bytes=_chunk_bytes(data))
 
 
 @contextlib.contextmanager
@@ -95,7 +100,8 @@ def open_matlab73(path: Path, *, dataset=None, axes=None, read_notes):
     # HDF5's order is the reverse of MATLAB's.
     stack = array_reader(name, file[key], chosen[::-1], voxel_size_zyx_nm=size,
                          origin='MATLAB variable' if any(size) else None,
-                         chunks=file[key].chunks, dataset=key)
+                         chunks=file[key].chunks, dataset=key,
+                         decoded_bytes=_chunk_bytes(file[key]))
     yield stack._replace(axes=chosen)
 
 
@@ -157,7 +163,8 @@ def _axes_in_file(data) -> str | None:
   """A letter per axis by ilastik's axistags (JSON); None without them."""
   if _TAGS not in data.attrs:
     return None
-  letters = ''.join(axis['key'] for axis in json.loads(data.attrs[_TAGS])['axes'])
+  tags = json_files.parse_json(f'{data.name}: {_TAGS}', data.attrs[_TAGS])
+  letters = ''.join(axis['key'] for axis in tags['axes'])
   if len(letters) != len(data.shape):
     raise ValueError(f'{_TAGS} name {letters!r} for shape {data.shape}')
   return letters
@@ -182,6 +189,11 @@ def _size_in_file(data) -> list[float | None] | None:
   return [to_nm(s, 'micrometer') for s in sizes]
 
 
+def _chunk_bytes(data) -> int:
+  """Memory to decode a chunk, which is decoded whole, from one buffer to another."""
+  return 2 * math.prod(data.chunks) * data.dtype.itemsize if data.chunks else 0
+
+
 def _check_stored(name, path, data) -> None:
   """Raises InputError unless every voxel is stored in the file itself."""
   if data.is_virtual or data.external:
@@ -200,6 +212,37 @@ def _check_stored(name, path, data) -> None:
                      expected=f'all of shape {data.shape} stored',
                      remedy='writing was interrupted: write the dataset again')
   check_claim(name, data.shape, data.dtype.itemsize, Path(path).stat().st_size)
+  if data.chunks is not None:
+    _check_deflated(name, data)
+
+
+def _check_deflated(name, data) -> None:
+  """Raises InputError for a chunk of gzip that holds more than a chunk.
+
+  HDF5 decompresses all of it: 3 MB can take 3 GB. A chunk that cannot is not looked at.
+  """
+  plist = data.id.get_create_plist()
+  filters = [plist.get_filter(k)[0] for k in range(plist.get_nfilters())]
+  if sum(code in _COMPRESSIONS for code in filters) > 1:
+    raise InputError(name, got='chunks compressed several times',
+                     expected='one compression', remedy='write the dataset again')
+  chunk_bytes, large = math.prod(data.chunks) * data.dtype.itemsize, []
+
+  def visit(chunk):
+    if chunk.size * _MAX_DEFLATE > HARMLESS_BYTES:
+      large.append(chunk.chunk_offset)
+  if h5py.h5z.FILTER_DEFLATE in filters:
+    data.id.chunk_iter(visit)
+  for offset in large:
+    decompressor, total = zlib.decompressobj(), 0
+    compressed = data.id.read_direct_chunk(offset)[1]
+    while compressed and total <= chunk_bytes + _CHECKSUM_BYTES:
+      total += len(decompressor.decompress(compressed, 2**20))
+      compressed = decompressor.unconsumed_tail
+    if total > chunk_bytes + _CHECKSUM_BYTES:
+      raise InputError(name, got=f'more data than the chunk at {offset} holds',
+                       expected=f'{chunk_bytes} bytes', remedy='the file is damaged: '
+                       'copy or export it again')
 
 
 def _matlab_variable(file, name):

@@ -8,6 +8,7 @@ import numpy as np
 
 from fibjax.formats import registry, slices, stacks
 from fibjax.formats.slice_names import natural_key
+from fibjax.formats.stack_reader import decoding, read_slices
 
 
 def read_masks(path, *, dataset=None, axes=None) -> np.ndarray:
@@ -27,9 +28,10 @@ def read_masks(path, *, dataset=None, axes=None) -> np.ndarray:
   path = Path(path)
   form = registry.find_format(path)
   if form.read_masks and dataset is None and axes is None:
-    return form.read_masks(path)
+    with decoding(path):
+      return form.read_masks(path)
   with stacks.open_stack(path, dataset=dataset, axes=axes) as stack:
-    return stacks.read_slices(stack)
+    return read_slices(stack)
 
 
 def read_mask_list(path) -> list[np.ndarray]:

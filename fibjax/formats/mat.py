@@ -65,11 +65,13 @@ def open_mat(path: Path, *, dataset=None, axes=None):
   variable, name = variables[key], f'{path}: {key}'
   check_numbers(name, variable.shape, variable.dtype)
   chosen = choose_axes(name, axes, in_file, default=None)
-  with decoding(path, 'a readable MAT file'):
-    array = mat5.read_variable(path, variable)
-  yield array_reader(name, array, chosen, dtype=variable.dtype, voxel_size_zyx_nm=size,
+  # A bytearray that grows has an eighth to spare.
+  whole_bytes = math.prod(variable.shape) * variable.stored.itemsize * 9 // 8 + 2**21
+  yield array_reader(name, variable, chosen, voxel_size_zyx_nm=size,
                      origin='MATLAB variable' if any(size) else None,
-                     chunks=(*array.shape[:2], 1), dataset=key)
+                     chunks=(*variable.shape[:2], 1), dataset=key,
+                     load=lambda: mat5.read_variable(path, variable),
+                     decoded_bytes=whole_bytes if variable.packed else 0)
 
 
 def write_mat(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm, *, dataset=None):

@@ -79,7 +79,7 @@ FORMATS: tuple[Format, ...] = (
            _lazy('foreign_zarr.write_ome_zarr'), options=('ome_version',),
            recognise=_lazy('foreign_zarr.is_zarr')),
     Format('PNG', ('.png',), None, marks=((0, b'\x89PNG'),),
-           read_masks=_lazy('png.read_png')),
+           read_masks=_lazy('png.read_masks')),
     SLICES)
 
 

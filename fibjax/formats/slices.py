@@ -40,13 +40,18 @@ def open_slices(folder: Path, *, dataset=None, axes=None):
   choose_axes(str(folder), axes, AXES)
   files = [folder / name for name in order_slices(_slice_names(folder), folder)]
   headers = [_read_header(file) for file in files]
-  shape_yx, dtype, size, origin = headers[0]
+  first = headers[0]
   for file, header in zip(files, headers, strict=True):
-    check_same_image(str(file), header[:2], headers[0][:2], files[0].name)
-  if any(header[2:] != (size, origin) for header in headers):
+    check_same_image(str(file), (header.shape[1:], header.dtype),
+                     (first.shape[1:], first.dtype), files[0].name)
+  size, origin = first.voxel_size_zyx_nm, first.origin
+  if any((header.voxel_size_zyx_nm, header.origin) != (size, origin)
+         for header in headers):
     size, origin = UNKNOWN, None  # tags that contradict each other
-  yield StackReader([str(file) for file in files], (len(files), *shape_yx), dtype, size,
-                    origin, lambda z: _read_slice(files[z]))
+  yield StackReader([str(file) for file in files], (len(files), *first.shape[1:]),
+                    first.dtype, size, origin,
+                    max(header.slice_bytes for header in headers),
+                    lambda z: _read_slice(files[z]))
 
 
 def no_images(folder: Path) -> InputError:
@@ -57,37 +62,40 @@ def no_images(folder: Path) -> InputError:
 
 def _slice_names(folder: Path) -> list[str]:
   """Names of the slices in a folder, all of them TIFF or all of them PNG."""
-  names = [file.name for file in folder.iterdir()
-           if file.is_file() and file.name[0] != '.']
-  tiffs, pngs = (sorted(name for name in names if Path(name).suffix.lower() in suffixes)
+  entries = [entry for entry in folder.iterdir() if entry.name[0] != '.']
+  tiffs, pngs = (sorted(entry.name for entry in entries
+                        if entry.suffix.lower() in suffixes)
                  for suffixes in (_TIFF_SUFFIXES, _PNG_SUFFIXES))
   if tiffs and pngs:
     raise InputError(str(folder), got=f'both {tiffs[0]} and {pngs[0]}',
                      expected='slices of one file type', remedy='move the others out')
   if not tiffs and not pngs:
     raise no_images(folder)
+  for name in tiffs or pngs:
+    if not (folder / name).is_file():
+      # The last slice, left out, would leave no gap.
+      raise InputError(str(folder / name), got='a broken link, a folder or a pipe',
+                       expected='a file, by its name a slice',
+                       remedy='restore the slice, or move it out of the folder')
   return tiffs or pngs
 
 
-def _is_png(file: Path) -> bool:
-  return file.suffix.lower() in _PNG_SUFFIXES
+def _open_slice(file: Path):
+  """The StackReader of a slice."""
+  is_png = file.suffix.lower() in _PNG_SUFFIXES
+  return png.open_png(file) if is_png else tiff.open_tiff(file)
 
 
-def _read_header(file: Path):
-  """(shape_yx, dtype, voxel size, origin) of a slice, without its pixels."""
-  if _is_png(file):
-    shape, dtype, _ = png.read_header(file)
-    return shape, dtype, UNKNOWN, None
-  with tiff.open_tiff(file) as stack:
+def _read_header(file: Path) -> StackReader:
+  """The StackReader of a slice, closed: what its header states, without its pixels."""
+  with _open_slice(file) as stack:
     if stack.shape[0] != 1:
       raise InputError(str(file), got=f'{stack.shape[0]} pages',
                        expected='one slice per file in a folder',
                        remedy='give the file itself, or split it')
-    return stack.shape[1:], stack.dtype, stack.voxel_size_zyx_nm, stack.origin
+    return stack._replace(read=None)
 
 
 def _read_slice(file: Path) -> np.ndarray:
-  if _is_png(file):
-    return png.read_png(file)
-  with tiff.open_tiff(file) as stack:
+  with _open_slice(file) as stack:
     return stack.read(0)

@@ -9,9 +9,12 @@ Invariants:
   from the file or from the caller; two that differ are an error.
 * The size that a header claims is compared with the file's size before memory is
   allocated.
+* A reader states how much memory its largest slice takes to decode, `slice_bytes`, and
+  allocates none of it before a slice is read; `check_budget` refuses too much.
 * Values are as stored; bits and booleans become 0/1 uint8, in native byte order.
 """
 import contextlib
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +23,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.system import files
+from fibjax.system import files, refusals
+from fibjax.volumes.metadata import check_room
 
 AXES = 'zyx'
 UNKNOWN = (None, None, None)  # a voxel size no axis of which is known
@@ -28,7 +32,8 @@ BLOCK_BYTES = 2**26  # largest block of slices that is read at once
 # Deflate compresses at most 1032:1, LZW about 2700:1; a header that claims more is
 # wrong. Small claims are harmless, and a blank mask may be compressed better.
 _MAX_COMPRESSION, HARMLESS_BYTES = 4096, 2**28
-_MAX_LISTED = 8
+_MAX_LISTED, _MAX_SLICES = 8, 10**6
+MAX_SLICE_GB = 1.0  # memory that decoding a slice may take
 
 
 class StackReader(NamedTuple):
@@ -40,6 +45,8 @@ class StackReader(NamedTuple):
     dtype: of the values read.
     voxel_size_zyx_nm: as stated in the file, None per axis where unknown.
     origin: the part of the file that states it; None where nothing does.
+    slice_bytes: memory that reading a slice takes, with what is decoded besides it
+      (a tile, a chunk, the whole of a compressed variable).
     read: z -> [y, x] array.
     axes: their order in the file, slowest first (MATLAB: first index first).
     dataset: name of the array inside the file; None where the file is one array.
@@ -49,13 +56,43 @@ class StackReader(NamedTuple):
   dtype: np.dtype
   voxel_size_zyx_nm: tuple[float | None, ...]
   origin: str | None
+  slice_bytes: int
   read: Callable[[int], np.ndarray]
   axes: str = AXES
   dataset: str | None = None
 
 
+def check_budget(stack: StackReader, max_slice_gb: float = MAX_SLICE_GB) -> None:
+  """Raises InputError when a slice takes more memory to decode than the budget, GB.
+
+  A few megabytes of deflate can hold gigabytes of zeros: the size of a file says
+  nothing.
+  """
+  if not stack.slice_bytes <= max_slice_gb * 2**30:
+    needed = stack.slice_bytes / 2**30
+    raise InputError(
+        stack.names[0], got=f'{needed:.3g} GB of memory to decode a slice',
+        expected=f'at most {max_slice_gb:g} GB', remedy='if the file is sound, give '
+        f'--max_slice_gb={1.01 * needed:.2g}, or store it in smaller slices or chunks')
+
+
+def read_slices(stack: StackReader) -> np.ndarray:
+  """Reads all slices of an open stack, [z, y, x], values as stored.
+
+  Raises:
+    InputError: as `check_budget`, or when there is no memory for all slices.
+  """
+  check_budget(stack)
+  check_room(stack.names[0], stack.shape, stack.dtype.itemsize)
+  array_zyx = np.empty(stack.shape, stack.dtype)
+  for z in range(stack.shape[0]):
+    array_zyx[z] = stack.read(z)
+  return array_zyx
+
+
 def array_reader(name: str, array, axes: str, *, dtype=None, voxel_size_zyx_nm=UNKNOWN,
-                 origin=None, chunks=None, dataset=None) -> StackReader:
+                 origin=None, chunks=None, dataset=None, load=None, decoded_bytes=0
+                 ) -> StackReader:
   """Makes the StackReader of an array with numpy indexing: memmap, HDF5, tensorstore.
 
   Slices are read in blocks of at most 64 MiB (or one slice) that are no deeper than a
@@ -64,13 +101,17 @@ def array_reader(name: str, array, axes: str, *, dtype=None, voxel_size_zyx_nm=U
 
   Args:
     name: of the file, for messages.
-    array: with shape and indexing; axes other than z, y and x have length one.
+    array: with shape and indexing; axes other than z, y and x have length one. With
+      `load`, its shape alone is used.
     axes: a letter per axis of the array, slowest first.
     dtype: of the values; None: array.dtype.
     voxel_size_zyx_nm: None per axis where unknown.
     origin: the part of the file that states it.
     chunks: shape of a stored chunk; None for an array in C order.
     dataset: name of the array inside the file.
+    load: () -> the array, decoded whole when the first slice is read; None where
+      `array` can be indexed as it is.
+    decoded_bytes: memory for what is decoded whole, such as a chunk.
 
   Raises:
     InputError: for an empty array, or values that are not real numbers.
@@ -84,15 +125,24 @@ def array_reader(name: str, array, axes: str, *, dtype=None, voxel_size_zyx_nm=U
   at_z = axes.index('z')
   deepest = chunks[at_z] if chunks else 1 if kept[0] == 'z' else shape[0]
   whole = [slice(None) if axis in AXES else 0 for axis in axes]
+  loaded = functools.cache(load or (lambda: array))
 
   def read_block(first, stop):
     index = whole.copy()
     index[at_z] = slice(first, stop)
     with decoding(name):
-      return np.asarray(array[tuple(index)]).transpose(order)
+      return np.asarray(loaded()[tuple(index)]).transpose(order)
   read = read_by_blocks(read_block, shape, dtype, deepest)
   return StackReader(slice_names(name, shape[0]), shape, dtype,
-                     tuple(voxel_size_zyx_nm), origin, read, ''.join(kept), dataset)
+                     tuple(voxel_size_zyx_nm), origin,
+                     decoded_bytes + block_bytes(shape, dtype, deepest), read,
+                     ''.join(kept), dataset)
+
+
+def block_bytes(shape, dtype, depth: int) -> int:
+  """Memory of `read_by_blocks`: a slice and the block that it is cut from."""
+  slice_bytes = shape[1] * shape[2] * np.dtype(dtype).itemsize
+  return slice_bytes + max(slice_bytes, min(BLOCK_BYTES, depth * slice_bytes))
 
 
 def read_by_blocks(read_block, shape, dtype, depth: int):
@@ -121,7 +171,14 @@ def read_by_blocks(read_block, shape, dtype, depth: int):
 
 
 def slice_names(name: str, n_z: int) -> list[str]:
-  """Names of the slices of a file, for messages; counted from 1."""
+  """Names of the slices of a file, for messages; counted from 1.
+
+  Raises:
+    InputError: for more slices than any microscope makes.
+  """
+  if n_z > _MAX_SLICES:
+    raise InputError(name, got=f'{n_z} slices', expected=f'at most {_MAX_SLICES}',
+                     remedy='check the order of the axes (--axes), and the header')
   return [f'{name} slice {z + 1}' for z in range(n_z)]
 
 
@@ -250,16 +307,24 @@ def decoding(name, expected='a readable image'):
   """Turns any error of a decoder into an InputError that names the file.
 
   All exceptions are caught, because damaged input makes decoders raise nearly anything
-  (struct.error, IndexError, errors of each codec).
+  (struct.error, IndexError, errors of each codec). What the system refuses, such as
+  permission, names its file already and stays as it is.
   """
   try:
     yield
   except (InputError, MemoryError):
     raise
   except Exception as error:
-    raise InputError(str(name), got=f'{type(error).__name__}: {error}',
-                     expected=expected,
-                     remedy='the file is damaged: copy or export it again') from error
+    if isinstance(error, OSError) and error.filename is not None:
+      raise
+    raise (refusals.refused(error, str(name))
+           or _damaged(name, error, expected)) from error
+
+
+def _damaged(name, error: Exception, expected: str) -> InputError:
+  return InputError(str(name), got=f'{type(error).__name__}: {error}',
+                    expected=expected,
+                    remedy='the file is damaged: copy or export it again')
 
 
 @contextlib.contextmanager

@@ -3,8 +3,8 @@
 A stack is a folder with one TIFF or PNG per slice, or a file or OME-Zarr folder of one
 of the formats in registry.py. The suffix and the content of a file both identify its
 format and must agree. A stack becomes a volume slab by slab, one shard deep, so memory
-does not grow with its size (except for a compressed MATLAB 5 variable, up to 2 GB,
-which is read whole).
+does not grow with its size (except for a compressed MATLAB 5 variable, which is read
+whole). What a slice takes to decode is bounded before anything is decoded.
 
 Axes: arrays and volumes are z, y, x. The order in the file is taken from the file, else
 from the argument, else it is z, y, x; MATLAB files must state it or be given it. Voxel
@@ -16,6 +16,7 @@ record it. Other types hold no grey values. Codes of label images are translated
 a named table (label_codes.py).
 """
 import contextlib
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -30,7 +31,15 @@ from fibjax.formats.label_codes import (
   encode_labels,
 )
 from fibjax.formats.registry import Format
-from fibjax.formats.stack_reader import StackReader, check_numbers, native
+from fibjax.formats.stack_reader import (
+  MAX_SLICE_GB,
+  StackReader,
+  check_budget,
+  check_numbers,
+  decoding,
+  native,
+)
+from fibjax.volumes.metadata import check_room
 from fibjax.volumes.volume import (
   Volume,
   new_volume,
@@ -39,7 +48,7 @@ from fibjax.volumes.volume import (
   slab_boxes,
   write_box,
 )
-from fibjax.volumes.voxel_size import check_voxel_size
+from fibjax.volumes.voxel_size import check_stated, check_voxel_size
 
 _GREY_DTYPES = ('uint8', 'uint16', 'float32')
 _TO_FLOAT32 = {'int8': 'exact', 'int16': 'exact', 'float16': 'exact',
@@ -60,7 +69,8 @@ class Stack(NamedTuple):
 
 
 @contextlib.contextmanager
-def open_stack(source, *, dataset=None, axes=None):
+def open_stack(source, *, dataset=None, axes=None, voxel_size_zyx_nm=None,
+               max_slice_gb: float = MAX_SLICE_GB):
   """Yields the StackReader of a folder or file; reads headers only.
 
   Args:
@@ -70,21 +80,31 @@ def open_stack(source, *, dataset=None, axes=None):
     axes: order of the axes in the file, slowest first (MATLAB: first index first), such
       as 'yxz'; None takes the file's own, else 'zyx'. A MATLAB file that does not state
       it needs it here.
+    voxel_size_zyx_nm: what the caller will use in place of the size that the file
+      states, which may then be nonsense.
+    max_slice_gb: largest memory, GB, that decoding a slice may take.
 
   Raises:
     InputError: when source is missing, damaged, not what its name says, or its slices
-      do not fit together.
+      do not fit together; for a voxel size in it that is no length, or slices that take
+      more memory.
   """
   source = Path(source)
   form = registry.find_format(source)
   if form.open is None:
     raise registry.not_a_stack(source, f'a {form.title} file')
-  with form.open(source, dataset=dataset, axes=axes) as stack:
+  with contextlib.ExitStack() as opened:
+    with decoding(source):  # of damaged headers, whatever a format does not foresee
+      stack = opened.enter_context(form.open(source, dataset=dataset, axes=axes))
+    check_budget(stack, max_slice_gb)
+    if voxel_size_zyx_nm is None:
+      check_stated(str(source), stack.voxel_size_zyx_nm)
     yield stack
 
 
 def read_stack(path, *, axes: str | None = None, dataset: str | None = None,
-               voxel_size_zyx_nm=None, label_codes: str | None = None) -> Stack:
+               voxel_size_zyx_nm=None, label_codes: str | None = None,
+               max_slice_gb: float = MAX_SLICE_GB) -> Stack:
   """Reads a stack of any format into memory.
 
   Args:
@@ -98,6 +118,8 @@ def read_stack(path, *, axes: str | None = None, dataset: str | None = None,
     voxel_size_zyx_nm: nm per voxel in z, y, x; overrides that of the file.
     label_codes: key of `labels.LABEL_CODES` for a stack of labels; None keeps grey
       values.
+    max_slice_gb: largest memory, GB, that decoding a slice may take; a small file can
+      hold gigabytes of zeros.
 
   Returns:
     `Stack(image_zyx, voxel_size_zyx_nm)`: [z, y, x] grey values uint8, uint16 or
@@ -116,8 +138,10 @@ def read_stack(path, *, axes: str | None = None, dataset: str | None = None,
     ((36, 64, 64), 'uint16', (50.0, 10.0, 10.0))
   """
   given = check_voxel_size(str(path), voxel_size_zyx_nm)
-  with open_stack(path, dataset=dataset, axes=axes) as stack:
+  with open_stack(path, dataset=dataset, axes=axes, voxel_size_zyx_nm=given,
+                  max_slice_gb=max_slice_gb) as stack:
     dtype, _ = _stored_dtype(stack, label_codes)
+    check_room(path, stack.shape, dtype.itemsize)
     image_zyx = _read_slab(stack, 0, stack.shape[0], dtype, label_codes)
     return Stack(image_zyx, given or _size_in_file(stack))
 
@@ -170,13 +194,13 @@ def write_stack(path, image_zyx: np.ndarray, voxel_size_zyx_nm=None, *,
 
 
 def import_stack(source, out, *, voxel_size_zyx_nm=None, dataset=None, axes=None,
-                 label_codes=None) -> Volume:
+                 label_codes=None, max_slice_gb: float = MAX_SLICE_GB) -> Volume:
   """Copies a stack into a new volume, slab by slab; a failure leaves nothing.
 
   The volume's attributes record where its values, axes and voxel size come from.
 
   Args:
-    source, dataset, axes: as for `open_stack`.
+    source, dataset, axes, max_slice_gb: as for `open_stack`.
     out: path of the volume; must not exist.
     voxel_size_zyx_nm: nm per voxel; overrides that of the file (both are recorded).
       The size is unknown when neither is given.
@@ -188,12 +212,15 @@ def import_stack(source, out, *, voxel_size_zyx_nm=None, dataset=None, axes=None
       size or type, not grey, not finite, or of unknown label codes; names the file.
   """
   given = check_voxel_size(str(source), voxel_size_zyx_nm)
-  with open_stack(source, dataset=dataset, axes=axes) as stack:
+  with open_stack(source, dataset=dataset, axes=axes, voxel_size_zyx_nm=given,
+                  max_slice_gb=max_slice_gb) as stack:
     dtype, conversion = _stored_dtype(stack, label_codes)
     size = given or _size_in_file(stack)
     origin = 'argument' if given else stack.origin if size else None
     attributes = {'source': str(source), 'voxel_size_from': origin,
-                  'voxel_size_in_file_zyx_nm': list(stack.voxel_size_zyx_nm),
+                  'voxel_size_in_file_zyx_nm': [
+                      s if s is not None and math.isfinite(s) else None
+                      for s in stack.voxel_size_zyx_nm],
                   'dataset_in_file': stack.dataset, 'axes_in_file': stack.axes,
                   'dtype_in_file': stack.dtype.name, 'conversion': conversion}
     with new_volume(out, stack.shape, dtype, size, fill_value=None,
@@ -229,11 +256,6 @@ def export_stack(volume: Volume, out, *, label_codes=None, dataset=None,
   slabs = (read_box(volume, start, stop) for start, stop in slab_boxes(volume))
   return _write(out, str(volume.path), slabs, volume.shape, volume.dtype,
                 volume.voxel_size_zyx_nm, label_codes, dataset, ome_version)
-
-
-def read_slices(stack: StackReader) -> np.ndarray:
-  """Reads all slices of an open stack, [z, y, x], values as stored."""
-  return np.stack([stack.read(z) for z in range(stack.shape[0])])
 
 
 def _write(path, name: str, slabs_zyx: Iterable[np.ndarray], shape, dtype, size,

@@ -20,6 +20,7 @@ from fibjax.formats.stack_reader import (
   AXES,
   UNKNOWN,
   StackReader,
+  block_bytes,
   check_claim,
   check_no_dataset,
   check_same_image,
@@ -27,6 +28,7 @@ from fibjax.formats.stack_reader import (
   decoding,
   native,
   new_file,
+  read_slices,
 )
 from fibjax.volumes import voxel_size
 
@@ -35,6 +37,10 @@ logging.getLogger('tifffile').setLevel(logging.CRITICAL)
 
 _DESCRIPTION = 270  # code of the TIFF tag with ImageJ's or OME's text
 _CLASSIC_TIFF_BYTES = 2**32 - 2**25
+# Decoded to no more than a tile or strip: tifffile passes the size. Decoders of images
+# allocate what the image states; of these JPEG alone is in use, see `_check_jpeg`.
+_BOUNDED_CODECS = (1, 2, 3, 4, 5, 8, 32773, 32946, 34925, 34926, 50000)
+_JPEG, _JPEG_FRAMES = 7, {*range(0xc0, 0xd0)} - {0xc4, 0xc8, 0xcc}
 
 
 @contextlib.contextmanager
@@ -65,7 +71,7 @@ def read_masks(path: Path) -> np.ndarray:
     InputError: as `open_tiff`.
   """
   with open_tiff(path) as stack:
-    masks_ryx = np.stack([stack.read(z) for z in range(stack.shape[0])])
+    masks_ryx = read_slices(stack)
   return masks_ryx[0] if len(masks_ryx) == 1 else masks_ryx
 
 
@@ -103,6 +109,10 @@ def _open_tiff(path: Path, tif) -> StackReader:
     is_cut = _is_cut(tif)
     headers = [(tuple(p.shape), p.dtype, p.dataoffsets, p.databytecounts,
                 p.bitspersample if p.compression == 1 else 0) for p in pages]
+    segment_voxels = max(
+        math.prod(p.chunks) * min(len(p.dataoffsets), tifffile.TIFF.MAXWORKERS)
+        for p in pages)
+    codecs = {p.compression for p in pages}
     expected, size, origin = _describe(path, tif)
   names = [str(path)] if len(pages) == 1 else [
       f'{path} page {z + 1}' for z in range(len(pages))]
@@ -127,6 +137,7 @@ def _open_tiff(path: Path, tif) -> StackReader:
     memory = np.memmap(path, raw, 'r', start, shape)
     names = [f'{path} slice {z + 1}' for z in range(expected)]
     return StackReader(names, shape, dtype, size, origin,
+                       block_bytes(shape, dtype, 1),
                        lambda z: memory[z].astype(dtype))
   # OME-XML may count the slices of a set of files; ImageJ's tags describe this file.
   if is_cut or (tif.is_imagej and expected > len(pages)):
@@ -134,8 +145,16 @@ def _open_tiff(path: Path, tif) -> StackReader:
 
   def read(z):
     with decoding(names[z]):
+      if pages[z].compression == _JPEG:
+        _check_jpeg(tif.filehandle, pages[z])
       return np.ascontiguousarray(pages[z].asarray(), dtype)
-  return StackReader(names, (len(pages), *shape_yx), dtype, size, origin, read)
+  if not codecs <= {*_BOUNDED_CODECS, _JPEG}:
+    raise InputError(str(path), got=f'compression {max(codecs)}',
+                     expected='none, LZW, deflate, PackBits, LZMA, Zstandard or JPEG',
+                     remedy='save it uncompressed or with deflate')
+  # A tile or strip is decoded whole; several threads of tifffile work on one page.
+  needed = block_bytes((1, *shape_yx), dtype, 1) + segment_voxels * dtype.itemsize
+  return StackReader(names, (len(pages), *shape_yx), dtype, size, origin, needed, read)
 
 
 def _describe(path, tif):
@@ -156,6 +175,21 @@ def _describe(path, tif):
                      remedy='save the wanted channel and frame as a file')
   # Slices are often stored as frames or channels, the default of Fiji and tifffile.
   return max(counts), size, origin if any(size) else None
+
+
+def _check_jpeg(file, page) -> None:
+  """Raises ValueError unless every JPEG of a page fits into its tile or strip.
+
+  The decoder allocates what the JPEG itself states.
+  """
+  for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True):
+    file.seek(offset)
+    data, at = file.read(count), 2
+    while data[at] == 0xff and data[at + 1] not in _JPEG_FRAMES:
+      at += 2 + int.from_bytes(data[at + 2:at + 4], 'big')
+    height, width = struct.unpack_from('>HH', data, at + 5)
+    if data[at] != 0xff or height * width > math.prod(page.chunks):
+      raise ValueError(f'a JPEG of {width} x {height} in a tile of {page.chunks}')
 
 
 def _is_cut(tif) -> bool:

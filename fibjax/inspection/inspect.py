@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fibjax.formats.stack_reader import MAX_SLICE_GB
 from fibjax.formats.stacks import open_stack
 from fibjax.inspection import findings
 from fibjax.inspection.statistics import Statistics, measure
@@ -32,7 +33,8 @@ class Cuts(NamedTuple):
   at_zyx: tuple[int, int, int]
 
 
-def inspect_stack(source, *, us_per_voxel: float | None = None, folder='.') -> dict:
+def inspect_stack(source, *, us_per_voxel: float | None = None, folder='.',
+                  max_slice_gb: float = MAX_SLICE_GB) -> dict:
   """Inspects a stack in one pass; at most a few slices are in memory.
 
   Args:
@@ -40,6 +42,7 @@ def inspect_stack(source, *, us_per_voxel: float | None = None, folder='.') -> d
     us_per_voxel: time that a segmentation takes per voxel on this machine, microseconds
       (`speed.measure_us_per_voxel`); None leaves the time out.
     folder: where results would be written; its free space is reported.
+    max_slice_gb: as for `stacks.open_stack`.
 
   Returns:
     JSON-able dict:
@@ -60,7 +63,7 @@ def inspect_stack(source, *, us_per_voxel: float | None = None, folder='.') -> d
   Raises:
     InputError: when the stack cannot be opened or read; names the file.
   """
-  with open_stack(source) as stack:
+  with open_stack(source, max_slice_gb=max_slice_gb) as stack:
     measured = measure(stack.shape, stack.read)
     facts = findings.Facts(
         shape=tuple(int(n) for n in stack.shape), dtype=np.dtype(stack.dtype),
@@ -128,13 +131,13 @@ def estimate_needs(shape, dtype, us_per_voxel: float | None = None,
                  'scoring by one network'}
 
 
-def cuts(source) -> Cuts:
+def cuts(source, max_slice_gb: float = MAX_SLICE_GB) -> Cuts:
   """Extracts cuts through the middle of a stack in z, y and x; reads each slice once.
 
   Raises:
     InputError: as `inspect_stack`.
   """
-  with open_stack(source) as stack:
+  with open_stack(source, max_slice_gb=max_slice_gb) as stack:
     z_at, y_at, x_at = at_zyx = tuple(n // 2 for n in stack.shape)
     rows, columns, middle = [], [], None
     for z in range(stack.shape[0]):

@@ -169,6 +169,9 @@ def load_forest(path) -> Forest:
     fault = _find_fault(forest)
   except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError,
           zipfile.BadZipFile) as error:  # raised by numpy and zipfile for damage
+    refusal = refusals.refused(error, str(path))
+    if refusal is not None:
+      raise refusal from None
     fault = f'{type(error).__name__}: {error}'
   if fault:
     raise InputError(str(path), got=fault, expected='a forest of fibjax',

@@ -88,6 +88,9 @@ def check_record(record: dict, n_z: int) -> list[dict]:
              for part in record['steps']]
     for key in ('shape', 'dtype', 'hash'):
       record['input'][key]
+    if not all(isinstance(step.name, str) and isinstance(step.parameters, dict)
+               for step, _ in parts):
+      raise TypeError('name and parameters of each step')
   except (KeyError, TypeError) as error:
     raise InputError('preparation record', got=f'no {error}',
                      expected='the record of a corrected volume',

@@ -136,10 +136,17 @@ def check_estimated(step: Step, estimated, slices: int) -> None:
     raise InputError(f'record of step {step.name}', remedy='run fibjax prep again',
                      got=f'estimates {sorted(estimated) if estimated else "none"}',
                      expected=', '.join(names) or 'none')
+  shapes = {'z2': (slices, 2), 'z3': (slices, 3), 'yx': (2,), 'reference': (2,)}
   for name, values in estimated.items():
-    if name.rpartition('_')[2] in ('z', 'z2', 'z3') and len(values) != slices:
-      raise InputError(f'record of step {step.name}', got=f'{len(values)} of {name}',
-                       expected=f'one for each of {slices} slices',
+    shape = shapes.get(name.rpartition('_')[2], ())
+    try:
+      got = np.shape(np.array(values, float))
+    except (TypeError, ValueError):
+      got = None
+    if name != 'limited' and got != shape:
+      raise InputError(f'record of step {step.name}',
+                       got=f'{name} of shape {got}' if got else f'other {name}',
+                       expected=f'numbers of shape {shape} for {slices} slices',
                        remedy='use the record of this stack')
 
 

@@ -25,7 +25,7 @@ from fibjax.report import (
   sweep_tables,
   tables,
 )
-from fibjax.system import csv_files, files
+from fibjax.system import csv_files, files, json_files
 from fibjax.system.run_folder import RunFolder
 
 
@@ -76,19 +76,20 @@ def write_report(folder, facts: MethodFacts | None, *, source_inputs=(),
   settings, metrics, versions = (sources.read_json_if_any(path, notes) for path in (
       run.config, run.metrics, run.versions))
   records, hashes, postprocess = (
-      files.read_json(path) if path.is_file() else {}
+      json_files.read_object(path) if path.is_file() else {}
       for path in (run.preprocessing, run.inputs, run.postprocess))
   postprocess = postprocess or metrics.get('postprocess') or {}
   page_tables = _tables(run, metrics, facts, is_published, notes)
   page_figures = _figures(run, settings, records, facts, notes)
   if run.results.is_file():
-    _add_ensemble(files.read_json(run.results), page_tables, page_figures)
+    _add_ensemble(json_files.read_object(run.results), page_tables, page_figures)
   elif metrics.get('reliability'):
     page_figures.append(_reliability(metrics['reliability']))
   if run.analysis.is_file():
-    _add_physics(files.read_json(run.analysis), page_tables, page_figures, notes)
+    _add_physics(json_files.read_object(run.analysis), page_tables, page_figures, notes)
   return write_page(
       run, 'report.html', page_tables, page_figures, notes=notes,
+      warnings=sources.overlap_warnings(run),
       highlights=_highlights(settings, postprocess, facts), settings=settings,
       versions=versions, inputs=[*prose.inputs(hashes, records), *source_inputs],
       methods=prose.methods_paragraph(settings, versions, metrics, postprocess,
@@ -98,7 +99,7 @@ def write_report(folder, facts: MethodFacts | None, *, source_inputs=(),
 
 def write_page(folder, template: str, page_tables, page_figures, *, notes, highlights,
                settings: dict, versions: dict, citations, inputs=(), methods: str = '',
-               workdir: str | None = None) -> Path:
+               workdir: str | None = None, warnings=()) -> Path:
   """Writes a page, its figures and its tables into a folder.
 
   Args:
@@ -114,6 +115,7 @@ def write_page(folder, template: str, page_tables, page_figures, *, notes, highl
     inputs: (name, value) pairs of text about what was read.
     methods: a paragraph for a paper.
     workdir: name of the workdir where it is not the folder.
+    warnings: sentences about results that must not be taken as they are.
 
   Returns:
     path of report.html.
@@ -127,7 +129,8 @@ def write_page(folder, template: str, page_tables, page_figures, *, notes, highl
                    '\n'.join(tables.to_markdown(table) for table in page_tables))
   html = _template(template).render(
       name=settings.get('name') or workdir, folder=workdir, notes=notes,
-      tables=page_tables, combined=tables.COMBINED, figures=page_figures,
+      warnings=warnings, tables=page_tables, combined=tables.COMBINED,
+      figures=page_figures,
       highlights=highlights, settings=_flatten(settings), versions=versions,
       inputs=inputs, methods=methods, citations=citations)
   files.write_text(written.report, html)

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fibjax.annotation.regions import Regions, load_regions, region_mask
+from fibjax.annotation import splits
+from fibjax.annotation.regions import SPLITS, Regions, load_regions, region_mask
 from fibjax.metrics import confusion
 from fibjax.report.figures import RegionPanel
 from fibjax.report.published import SIZES_XY
-from fibjax.system import files
+from fibjax.system import json_files
 from fibjax.system.run_folder import RunFolder
 from fibjax.volumes.volume import Volume, open_volume, read_box
 
@@ -50,7 +51,7 @@ def read_json_if_any(path, notes: list[str]) -> dict:
   if not path.is_file():
     notes.append(f'{path.name} is missing: the run has not written it yet.')
     return {}
-  return files.read_json(path)
+  return json_files.read_object(path)
 
 
 def open_films(run: RunFolder) -> list[Film]:
@@ -72,6 +73,17 @@ def load_regions_if_any(run: RunFolder, notes: list[str]) -> Regions | None:
     notes.append('There are no annotated regions, so nothing was compared with labels.')
     return None
   return load_regions(run.regions)
+
+
+def overlap_warnings(run: RunFolder) -> list[str]:
+  """A sentence for each split whose regions overlap those of another one."""
+  regions = load_regions_if_any(run, [])
+  rows = splits.overlapping_rows(regions) if regions else []
+  counts = {name: [regions.split[r] for r in rows].count(name) for name in SPLITS}
+  return [f'{count} of {regions.split.count(name)} {_SPLIT_NAMES[name]} regions share '
+          f'labelled voxels with regions of another split: the scores of the '
+          f'{_SPLIT_NAMES[name]} split are too good.'
+          for name, count in counts.items() if count and name != 'train']
 
 
 def voxel_size_yx_nm(volume) -> tuple[float, float] | None:

@@ -22,18 +22,16 @@ _DIGEST_BYTES = 16
 def record(path, digest: str) -> None:
   """Lists the content that a file is about to get; on the disk when this returns."""
   path = Path(path)
-  with open(path.parent / LIST, 'a', encoding='utf-8') as file:
-    file.write(f'{digest}  {path.name}\n')
-    file.flush()
-    os.fsync(file.fileno())
-  sync_folder(path.parent)
+  if digest not in _read_list(path.parent).get(path.name, ()):
+    _append(path.parent, {path.name: digest})
 
 
 def seal(folder) -> None:
-  """Lists all files of a folder that are finished, as they are."""
-  for path in sorted(Path(folder).iterdir()):
-    if path.is_file() and path.name != LIST:
-      record(path, hash_file(path))
+  """Lists all files of a folder and of the folders below it, as they are."""
+  folder = Path(folder)
+  _append(folder, {path.relative_to(folder).as_posix(): hash_file(path)
+                   for path in sorted(folder.rglob('*'))
+                   if path.is_file() and path.name != LIST})
 
 
 def check(path, content: bytes | None = None) -> None:
@@ -47,22 +45,54 @@ def check(path, content: bytes | None = None) -> None:
     InputError: when the content has changed since.
   """
   path = Path(path)
+  listed = _read_list(path.parent).get(path.name)
+  if not listed or (content is None and not path.is_file()):
+    return  # not fibjax's, or missing, which whoever reads it reports
+  if (hash_file(path) if content is None else hash_bytes(content)) not in listed:
+    raise _changed(path, 'a content that fibjax did not write')
+
+
+def check_sealed(folder) -> None:
+  """Checks all files of a folder that `seal` listed; one without a list is accepted.
+
+  Raises:
+    InputError: when one of them is missing or has changed.
+  """
+  folder = Path(folder)
+  for name, listed in _read_list(folder).items():
+    path = folder / name
+    if not path.is_file():
+      raise _changed(path, 'no such file')
+    if hash_file(path) not in listed:
+      raise _changed(path, 'a content that fibjax did not write')
+
+
+def _changed(path: Path, got: str) -> InputError:
+  return InputError(str(path), got=got,
+                    expected=f'the content that the file {LIST} lists',
+                    remedy='it was damaged or edited: restore it, or delete it and run '
+                    'the same command again to make it anew')
+
+
+def _append(folder: Path, digests: dict[str, str]) -> None:
+  """Adds lines to the list of a folder; on the disk when this returns."""
+  with open(folder / LIST, 'a', encoding='utf-8') as file:
+    file.writelines(f'{digest}  {name}\n' for name, digest in digests.items())
+    file.flush()
+    os.fsync(file.fileno())
+  sync_folder(folder)
+
+
+def _read_list(folder: Path) -> dict[str, set[str]]:
+  """Hashes of all contents that were written under each name."""
   try:
-    lines = (path.parent / LIST).read_text('utf-8', errors='replace').splitlines()
+    lines = (folder / LIST).read_text('utf-8', errors='replace').splitlines()
   except FileNotFoundError:
-    return
-  if content is None and not path.is_file():
-    return  # whoever reads it reports it
-  listed = {line.partition('  ')[0] for line in lines
-            if line.partition('  ')[2] == path.name}
-  if not listed:
-    return
-  digest = hash_file(path) if content is None else hash_bytes(content)
-  if digest not in listed:
-    raise InputError(str(path), got='a content that fibjax did not write',
-                     expected=f'the content that {LIST} in its folder lists',
-                     remedy='the file was damaged or edited: restore it, or delete it '
-                     'and run the same command again to make it anew')
+    return {}
+  listed = {}
+  for digest, _, name in (line.partition('  ') for line in lines):
+    listed.setdefault(name, set()).add(digest)
+  return listed
 
 
 def hash_bytes(content: bytes) -> str:

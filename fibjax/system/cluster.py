@@ -35,6 +35,7 @@ from fibjax.system.files import check_absent, check_file, write_text
 CONNECT_S = 8  # to reach a scheduler
 _WORKERS_S = 60  # until its first worker is there, or local ones
 _TRIES = 3  # workers that may die on one unit before it is given up
+_MAX_WORKERS = 4096
 _CERTIFICATES = ('ca', 'cert', 'key')
 _LOG = 'FIBJAX_WORKER_LOG'  # environment variable of local workers, and its file
 
@@ -75,9 +76,9 @@ def check_resources(resources: Resources) -> None:
       without TLS that is not allowed to be insecure, or missing PEM files.
   """
   workers, scheduler = resources.workers, resources.scheduler
-  if workers < 0 or (workers and scheduler):
+  if not 0 <= workers <= _MAX_WORKERS or (workers and scheduler):
     raise InputError('--workers', got=f'{workers} with --scheduler={scheduler!r}',
-                     expected='at least 0, and only one of both',
+                     expected=f'0 to {_MAX_WORKERS}, and only one of both',
                      remedy='leave one of them out')
   files = {name: getattr(resources, f'tls_{name}') for name in _CERTIFICATES}
   if not scheduler.startswith('tls://'):

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from fibjax.errors import InputError
-from fibjax.system import checksums, refusals
+from fibjax.system import checksums, json_files, refusals
 
 # A file that was changed this recently can change again within the same time stamp.
 _SETTLED_NS = 2 * 10 ** 9
@@ -35,7 +35,7 @@ def whole_file(path, *, checked: bool = False):
       `checksums.check`; not for files that users may edit.
   """
   path = Path(path)
-  path.parent.mkdir(parents=True, exist_ok=True)
+  make_folders(path.parent)
   # The suffix is kept, since some libraries choose the format by it; the process number
   # keeps two processes that write the same file apart.
   partial = path.with_name(f'{_temporary_prefix(path)}{os.getpid()}{path.suffix}')
@@ -87,19 +87,19 @@ def read_json(path):
   """Reads a JSON file.
 
   Raises:
-    InputError: when the file is missing, is not JSON, or has changed since fibjax
-      wrote it.
+    InputError: when the file is missing, is not JSON (see `json_files.parse_json`), or
+      has changed since fibjax wrote it.
   """
-  try:
-    content = Path(path).read_bytes()
-    checksums.check(path, content)
-    return json.loads(content)
-  except FileNotFoundError:
-    raise InputError(str(path), got='no such file', expected='a JSON file',
-                     remedy='check the path') from None
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise InputError(str(path), got=f'damaged JSON ({error})', expected='a JSON file',
-                     remedy='repair it, or let fibjax write it again') from None
+  return json_files.read_json(path)
+
+
+def make_folders(path) -> None:
+  """Creates a folder and missing parents, and brings their names to the disk."""
+  path = Path(path).absolute()
+  missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+  for folder in reversed(missing):
+    folder.mkdir(exist_ok=True)
+    checksums.sync_folder(folder.parent)
 
 
 def partial_path(path) -> Path:
@@ -131,6 +131,7 @@ def new_folder(path):
     InputError: when path exists.
   """
   check_absent(path)
+  make_folders(Path(path).parent)
   partial = partial_path(path)
   shutil.rmtree(partial, ignore_errors=True)
   try:

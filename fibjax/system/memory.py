@@ -10,6 +10,11 @@ import psutil
 
 from fibjax.errors import InputError
 
+try:
+  import resource
+except ImportError:  # Windows has no such limits
+  resource = None
+
 _GB_PER_CORE = 0.2  # of address space that the threads of libraries reserve
 _SAMPLING_S = 0.02
 
@@ -32,9 +37,7 @@ def check_address_space(least_gb: float) -> None:
   Raises:
     InputError: when the limit is lower.
   """
-  try:
-    import resource  # not on Windows
-  except ImportError:
+  if resource is None:
     return
   limit, _ = resource.getrlimit(resource.RLIMIT_AS)
   needed = 1e9 * (least_gb + _GB_PER_CORE * (os.cpu_count() or 1))
@@ -43,6 +46,15 @@ def check_address_space(least_gb: float) -> None:
         'ulimit -v', got=f'{limit / 1e9:.2g} GB of address space',
         expected=f'at least {needed / 1e9:.2g} GB', remedy='raise it: much is reserved '
         'but never used; to bound memory, use --memory_gb')
+
+
+def limit_bytes() -> int:
+  """Memory that this process can have at most: the machine's, or its own limit."""
+  limits = [total_bytes()]
+  if resource is not None:
+    limits += [resource.getrlimit(kind)[0]
+               for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+  return min(limit for limit in limits if limit >= 0)  # -1: no limit
 
 
 def trim() -> None:

@@ -88,6 +88,8 @@ class RunFolder(os.PathLike):
   def __fspath__(self) -> str:
     return str(self.path)
 
+  __str__ = __fspath__
+
   def raw(self, name: str) -> Path:
     """Raw volume that was made for the run."""
     return film_path(self.data / name, 'raw')
@@ -187,7 +189,7 @@ def lock(workdir):
       raise InputError(str(workdir), got='a folder with other files',
                        expected='a new folder, an empty one, or a workdir',
                        remedy='choose another path')
-    workdir.mkdir(parents=True, exist_ok=True)
+    files.make_folders(workdir)
     acquired = filelock.FileLock(workdir / _LOCK, timeout=0).acquire()
   except filelock.Timeout:
     raise InputError(str(workdir), got='a workdir in use by another process',

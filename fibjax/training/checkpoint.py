@@ -3,12 +3,11 @@
 A checkpoint is one pytree of host arrays (`state`) and one JSON item (`meta`), in a
 folder FOLDER/<epoch>. Arrays are fetched to the host before they are written, so that
 a checkpoint restores on any number of devices. The newest is kept; the one before goes
-when all of the new one is on the disk. `meta` has a checksum of both items, since
-Orbax does not notice all damage.
+when all of the new one is on the disk. The checksums of its files are verified before
+it is read, since Orbax does not notice all damage.
 """
 import contextlib
 import functools
-import json
 import logging
 import shutil
 import time
@@ -20,12 +19,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fibjax.errors import InputError
-from fibjax.models.params import hash_params
 from fibjax.system import checksums, files, refusals
 
 _ERRORS = (ValueError, OSError, KeyError, TypeError)
 _SETTLING_S, _SETTLING_TRIES = 0.5, 10
-_CHECKSUM = 'checksum'  # its key in the stored meta, beside those of the caller
 
 
 def newest_epoch(folder) -> int | None:
@@ -48,11 +45,12 @@ def save(folder, epoch: int, state: Any, meta: dict) -> None:
     InputError: when it cannot be written.
   """
   folder, host_state = Path(folder).resolve(), jax.device_get(state)
-  checked = meta | {_CHECKSUM: _checksum(host_state, meta)}
   path = folder / str(epoch)
-  with files.new_folder(path) as partial, _removing_unfinished(partial):
-    _checkpointer().save(partial, args=ocp.args.Composite(
-        state=ocp.args.StandardSave(host_state), meta=ocp.args.JsonSave(checked)))
+  with files.new_folder(path) as partial:
+    with _removing_unfinished(partial):
+      _checkpointer().save(partial, args=ocp.args.Composite(
+          state=ocp.args.StandardSave(host_state), meta=ocp.args.JsonSave(meta)))
+    checksums.seal(partial)
   for child in folder.iterdir():
     if child.name.isdigit() and int(child.name) != epoch:
       files.remove(child)
@@ -91,6 +89,7 @@ def restore(folder, epoch: int, target: Any) -> tuple[Any, dict]:
     InputError: when the checkpoint is damaged or of another architecture.
   """
   path, host_target = Path(folder).resolve() / str(epoch), jax.device_get(target)
+  checksums.check_sealed(path)
   try:
     items = _checkpointer().restore(path, args=ocp.args.Composite(
         state=ocp.args.StandardRestore(host_target), meta=ocp.args.JsonRestore()))
@@ -102,11 +101,7 @@ def restore(folder, epoch: int, target: Any) -> tuple[Any, dict]:
                     for tree in (items['state'], host_target))
   if stored != wanted:
     raise _unusable(path, 'weights of other shapes')
-  state, meta = items['state'], items['meta']
-  written = meta.pop(_CHECKSUM, None)  # checkpoints of earlier versions have none
-  if written is not None and written != _checksum(state, meta):
-    raise _unusable(path, 'a content that changed since it was written')
-  return state, meta
+  return items['state'], items['meta']
 
 
 def replace_weights(folder, weights: Any) -> None:
@@ -125,12 +120,6 @@ def _checkpointer() -> ocp.Checkpointer:
   # One warning per leaf otherwise; errors of its threads are raised by `save` as well.
   logging.getLogger('absl').setLevel(logging.CRITICAL)
   return ocp.Checkpointer(ocp.CompositeCheckpointHandler('state', 'meta'))
-
-
-def _checksum(state: Any, meta: dict) -> str:
-  """Hash of both items, as they are and as they are read back."""
-  return checksums.hash_bytes(
-      (hash_params(state) + json.dumps(meta, sort_keys=True)).encode())
 
 
 def _first_line(error: Exception) -> str:

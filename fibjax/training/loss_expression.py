@@ -16,6 +16,7 @@ import numpy as np
 from fibjax.errors import InputError, check_shape, did_you_mean
 from fibjax.training import losses
 
+_MAX_CHARACTERS = 500  # also bounds the depth of the syntax tree
 _FACTOR_MAX = float(np.finfo(np.float32).max)
 
 
@@ -113,12 +114,16 @@ def _unknown(expression, name: str) -> InputError:
 
 
 def _parse(expression) -> ast.expr:
-  # Deep nesting of parentheses exhausts the parser's stack or memory.
+  # Deep nesting exhausts the stack of the parser, or of the functions below.
   try:
-    return ast.parse(str(expression).strip(), mode='eval').body
+    text = str(expression).strip()
+    if len(text) > _MAX_CHARACTERS:
+      raise ValueError
+    return ast.parse(text, mode='eval').body
   except (SyntaxError, ValueError, RecursionError, MemoryError):
     raise _mistake(expression, 'no sum',
-                   f'a sum of {", ".join(losses.TERMS)}') from None
+                   f'a sum of {", ".join(losses.TERMS)}, at most {_MAX_CHARACTERS} '
+                   'characters') from None
 
 
 def _operands(node: ast.expr, operator: type) -> list[ast.expr]:

@@ -5,7 +5,6 @@ belongs to a sweep: the size of the neighbourhood and the loss a member was trai
 with, its number and seed, its hyper-parameters, the scores of its best epoch and how it
 ended. Seeds stay text, since a float64 does not hold all of their digits.
 """
-import csv
 import math
 from collections import Counter
 from pathlib import Path
@@ -88,9 +87,14 @@ def write_rows(folder, rows) -> None:
 
 def read_rows(folder) -> list[dict]:
   """Rows of metrics.csv of a workdir, all values as floats."""
-  with open(RunFolder(folder).epochs, encoding='utf-8', newline='') as file:
-    return [{name: float(value) for name, value in row.items()}
-            for row in csv.DictReader(file)]
+  path = RunFolder(folder).epochs
+  if not path.is_file():
+    raise InputError(str(path), got='no such file', expected='a row per epoch',
+                     remedy='check --workdir, or train again')
+  columns = csv_files.read_columns(path)
+  return [dict(zip(columns, row, strict=True))
+          for row in zip(*(column.tolist() for column in columns.values()),
+                         strict=True)]
 
 
 def read_members(path) -> dict[str, np.ndarray]:

@@ -38,7 +38,10 @@ from fibjax.volumes.metadata import (
   LEVEL,
   UNKNOWN_SIZE,
   check_dtype,
+  check_layout,
+  check_room,
   check_volume_shape,
+  level_folder,
   not_a_volume,
   read_group,
   read_json_group,
@@ -94,8 +97,8 @@ def open_volume(path) -> Volume:
     axes = multiscale['axes']
     names = tuple(axis['name'] for axis in axes)
     dataset = multiscale['datasets'][0]
-    level = dataset['path']
-    scale = next(t['scale'] for t in dataset['coordinateTransformations']
+    folder = level_folder(path, dataset['path'])
+    scale = next(list(t['scale']) for t in dataset['coordinateTransformations']
                  if t['type'] == 'scale')
     units = tuple(axis.get('unit') for axis in axes)
     channels = ()
@@ -108,11 +111,13 @@ def open_volume(path) -> Volume:
   if names != ome_zarr.AXES:
     raise not_a_volume(path, f'axes {names}')
   all_stored = fibjax_attributes.get(_ALL_STORED, False)
-  with store_errors(path / level):
-    store = open_array(path / level, 'zarr3', {
+  check_layout(folder, all_stored and not files.is_partial(path))
+  with store_errors(folder):
+    store = open_array(folder, 'zarr3', {
         'fill_missing_data_reads': not all_stored,
         'store_data_equal_to_fill_value': all_stored}, open=True)
-  if store.rank != 3 + bool(channels) or len(scale) != 3:
+  if (store.rank != 3 + bool(channels) or len(scale) != 3
+      or channels and store.shape[0] != len(channels)):
     raise not_a_volume(path, f'an array of {store.rank} axes, scale {scale}')
   size = size_from_ome(path, scale, units, fibjax_attributes)
   _check_metadata(path, ome, fibjax_attributes)
@@ -183,6 +188,7 @@ def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
   ome = ome_zarr.image_attributes(
       volume_name(files.final_name(path)), size, LEVEL, channels)
   with store_errors(path, 'choose a folder that can be written'):
+    files.make_folders(path.parent)
     store = open_array(path / LEVEL, 'zarr3', settings, create=True)
     _write_metadata(path, ome, fibjax_attributes)
   return _volume(path, store, size, fibjax_attributes, channels)
@@ -244,7 +250,7 @@ def _metadata_checksum(path: Path, ome: dict, fibjax_attributes: dict) -> str:
   checked = {k: v for k, v in fibjax_attributes.items() if k != _CHECKSUM}
   try:
     array = (path / LEVEL / 'zarr.json').read_text(encoding='utf-8')
-  except (OSError, UnicodeDecodeError):
+  except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
     raise not_a_volume(path, f'no readable {LEVEL}/zarr.json') from None
   return checksums.hash_bytes(json.dumps([ome, checked, array],
                                          sort_keys=True).encode())
@@ -290,6 +296,9 @@ def read_box(volume: Volume, start_zyx, stop_zyx, channel: int | None = 0
   channels = ()
   if volume.channels:
     channels = (slice(None) if channel is None else channel,)
+  n_channels = len(volume.channels) if channel is None else 1
+  check_room(volume.path, (max(1, n_channels), *(
+      b - a for a, b in zip(start, stop, strict=True))), volume.dtype.itemsize)
   with store_errors(volume.path):
     return np.asarray(volume.store[channels + _slices(start, stop)].read().result())
 

@@ -8,8 +8,11 @@ count as unknown.
 import math
 from xml.etree import ElementTree
 
+import numpy as np
+
 from fibjax.errors import InputError
 
+_LEAST_NM, _MOST_NM = 1e-6, 1e9  # products of three stay far from 0 and infinity
 UNITS_NM = {'angstrom': 0.1, 'nanometer': 1.0, 'micrometer': 1e3, 'millimeter': 1e6,
             'centimeter': 1e7, 'meter': 1e9}
 # '\\u00b5m': ImageJ writes the micro sign as this escape sequence.
@@ -23,15 +26,19 @@ def check_voxel_size(name: str, voxel_size_zyx_nm) -> tuple[float, ...] | None:
   """Returns the voxel size as three floats, or None for None.
 
   Raises:
-    InputError: unless it is three positive finite numbers.
+    InputError: unless it is three numbers from 1e-6 to 1e9 nm; a text, even of digits,
+      is no number.
   """
   if voxel_size_zyx_nm is None:
     return None
   try:
-    size = tuple(float(s) for s in voxel_size_zyx_nm)
-  except (TypeError, ValueError):
-    size = ()
-  if len(size) != 3 or not all(math.isfinite(s) and s > 0 for s in size):
+    numbers = list(voxel_size_zyx_nm)
+    size = tuple(float(s) for s in numbers)
+  except (TypeError, ValueError, OverflowError):
+    numbers = size = ()
+  is_text = any(isinstance(s, str | bytes | bool | np.bool_) for s in (
+      voxel_size_zyx_nm, *numbers))
+  if is_text or len(size) != 3 or not all(_LEAST_NM <= s <= _MOST_NM for s in size):
     raise InputError(f'{name}: voxel size', got=voxel_size_zyx_nm,
                      expected='three positive numbers, nm per voxel in z, y, x',
                      remedy='for example 50,10,10')
@@ -41,18 +48,29 @@ def check_voxel_size(name: str, voxel_size_zyx_nm) -> tuple[float, ...] | None:
 def to_nm(value, unit) -> float | None:
   """Converts a length to nm; None where the value or its unit is not known.
 
+  0 stands for an unknown value in many programs. A value that is no length, negative
+  or not finite, is returned as it is, NaN for a text; `check_stated` refuses it.
   Rounded to six digits: the rational numbers of TIFF tags carry no more.
   """
   name = str(unit).strip().lower().replace('\u03bc', '\u00b5').replace('metre', 'meter')
   name = _SHORT_UNITS.get(name, name)
   name = name if name in UNITS_NM else name.removesuffix('s')
+  if value is None or name not in UNITS_NM:
+    return None
   try:
-    value = abs(float(value))
-  except (TypeError, ValueError):
-    return None
-  if name not in UNITS_NM or not 0 < value < math.inf:
-    return None
-  return float(f'{value * UNITS_NM[name]:.6g}')
+    value = float(value)
+  except (TypeError, ValueError, OverflowError):
+    value = math.nan
+  return None if value == 0 else float(f'{value * UNITS_NM[name]:.6g}')
+
+
+def check_stated(name: str, voxel_size_zyx_nm) -> None:
+  """Raises InputError for a voxel size in a file that is no length; None is unknown."""
+  if not all(s is None or _LEAST_NM <= s <= _MOST_NM for s in voxel_size_zyx_nm):
+    raise InputError(f'{name}: voxel size', got=tuple(voxel_size_zyx_nm),
+                     expected='positive lengths in the file, nm in z, y, x',
+                     remedy='correct the file, or give the voxel size yourself '
+                     '(--voxel_size_nm)')
 
 
 def from_imagej(tags: dict, page_tags: dict):

@@ -16,6 +16,7 @@ import re
 import sys
 import threading
 import warnings
+from pathlib import Path
 
 from fibjax.errors import InputError
 
@@ -30,7 +31,7 @@ _KINDS = (
      ('EIO', 'ESTALE', 'ENOTCONN', 'ENXIO', 'ENODEV', 'ENOLINK', 'EREMOTEIO',
       'ETIMEDOUT', 'EHOSTDOWN', 'EHOSTUNREACH', 'ENETDOWN', 'ENETUNREACH',
       'ESHUTDOWN')),
-    ('a path that exists', 'check it; it may have been removed during the work',
+    ('a path that exists', 'check the path; it may have been removed during the work',
      ('ENOENT', 'ENOTDIR')),
     ('fewer open files', 'raise the limit (ulimit -n), or close other programs',
      ('EMFILE', 'ENFILE')),
@@ -78,8 +79,11 @@ def refused(error: BaseException, name: str) -> RefusedError | None:
     if number in _ADVICE:
       expected, remedy = _ADVICE[number]
       place = getattr(link, 'filename', None)
-      return RefusedError(name if place is None else str(place),
-                          got=os.strerror(number), expected=expected, remedy=remedy)
+      if not isinstance(place, str | bytes | os.PathLike) or _is_temporary(
+          Path(os.fsdecode(place)), Path(name)):
+        place = name
+      return RefusedError(os.fsdecode(place), got=os.strerror(number),
+                          expected=expected, remedy=remedy)
     if isinstance(link, RecursionError):
       return RefusedError(name, got='input that is nested too deeply',
                           expected=f'at most about {sys.getrecursionlimit()} levels',
@@ -117,6 +121,12 @@ def names_its_path(function):
 
 def _is_memory(error: BaseException) -> bool:
   return _error_number(error) == errno.ENOMEM
+
+
+def _is_temporary(path: Path, final_path: Path) -> bool:
+  """Whether path is that of `files.whole_file` or in that of `files.new_folder`."""
+  return any(part == f'{final_path.name}.partial' or
+             part.startswith(f'.{final_path.name}.') for part in path.parts)
 
 
 def _error_number(error: BaseException) -> int | None:

@@ -11,7 +11,7 @@ import filelock
 
 from fibjax.errors import InputError
 from fibjax.system import files
-from fibjax.system.refusals import RefusedError, refused
+from fibjax.system.refusals import RefusedError
 
 _LOCK = '.lock'
 # Results that take long to compute again, finished or partial.
@@ -195,9 +195,7 @@ def lock(workdir):
     raise InputError(str(workdir), got='a workdir in use by another process',
                      expected='one run per workdir',
                      remedy='wait for it or choose another --workdir') from None
-  except OSError as error:
-    if refused(error, ''):
-      raise
+  except (FileExistsError, NotADirectoryError) as error:
     raise InputError(str(workdir), got=str(error), expected='a folder to write to',
                      remedy='choose another --workdir') from None
   with acquired:

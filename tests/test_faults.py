@@ -90,6 +90,10 @@ STAGES = {
         'regions', 'import', m / 'places.csv', m / 'masks.npy', '--profile=fiji',
         f'--out={w / "r"}')}
 
+# Slower than the others.
+FIGURES = {'inspect': lambda m, w: ('inspect', m / 'film.tif', '--quick',
+                                    f'--png={w / "film.png"}')}
+
 
 def content(folder: Path) -> dict:
   """Content of all files that two undisturbed calls write alike, without times."""
@@ -146,12 +150,13 @@ def spread(writes: int, most: int | None) -> list[int]:
   return [1 + int(point) for point in points]
 
 
-@pytest.mark.parametrize('most', [12, pytest.param(None, marks=pytest.mark.long)])
-@pytest.mark.parametrize('stage', STAGES)
+@pytest.mark.parametrize('most', [8, pytest.param(None, marks=pytest.mark.long)])
+@pytest.mark.parametrize('stage', [
+    *STAGES, pytest.param('inspect', marks=pytest.mark.long)])
 def test_an_error_at_any_write_ends_in_one_line_and_can_be_repeated(
     stage, most, material, tmp_path, capsys, monkeypatch):
   work = tmp_path / 'w'
-  words = STAGES[stage](material, work)
+  words = (STAGES | FIGURES)[stage](material, work)
   work.mkdir()
   with injected(work, monkeypatch) as faults:
     assert call(words, capsys)[0] == 0
@@ -282,6 +287,16 @@ def test_an_export_that_fills_the_disk_ends_in_one_line(material, tmp_path, caps
   with small_disk(tmp_path / 'disk', '64k') as disk:
     check_rule(words, *call(words, capsys))
     assert not list(disk.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='needs tmpfs')
+def test_a_disk_that_is_read_only_ends_in_one_line(material, tmp_path, capsys):
+  with small_disk(tmp_path / 'disk', '1m') as disk:
+    subprocess.run(['mount', '-o', 'remount,ro', disk], check=True)
+    for stage in ('.mrc', '.ome.zarr', 'import', 'regions import', 'simulate'):
+      status, err = call(STAGES[stage](material, disk), capsys)
+      assert status == 2 and err.count('\n') == 1, err
+      assert os.strerror(errno.EROFS) in err
 
 
 def run_limited(limit, words):

@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import fibjax
 from fibjax.annotation import frame
 from fibjax.annotation.sizes import Sizes
 from fibjax.cli import main
@@ -381,3 +382,17 @@ def test_what_threads_report_is_lost_only_with_a_refusal(capsys, monkeypatch):
     monkeypatch.setattr('fibjax.cli.data_verbs._export', in_a_thread(error))
     assert main.main(['export', 'a', '--out=b']) == (2 if error else 0)
     assert len(printed) == expected
+
+
+def test_the_library_raises_no_odd_errors(monkeypatch):
+  segmenter = fibjax.Segmenter(None, 'a scorer', None, None)
+  for raised, expected in (
+      (RuntimeError('RESOURCE_EXHAUSTED: Out of memory'), RefusedError),
+      (MemoryError(), MemoryError), (OSError(errno.EIO, 'x'), OSError),
+      (RuntimeError('a defect'), RuntimeError)):
+    def fail(*_, raised=raised):
+      raise raised
+    monkeypatch.setattr(segmenter, 'score', fail)
+    with pytest.raises(expected) as caught:
+      segmenter.segment(None)
+    assert type(caught.value) is expected

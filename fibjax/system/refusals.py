@@ -37,7 +37,7 @@ _KINDS = (
      ('EMFILE', 'ENFILE')),
     ('a reader of the output', 'do not close it before the end', ('EPIPE',)),
     ('free memory', 'close other programs, raise the limit (ulimit -v, -u), or lower '
-     '--memory_gb', ('ENOMEM', 'EAGAIN')))
+     'memory_gb or the batch', ('ENOMEM', 'EAGAIN')))
 _ADVICE = {getattr(errno, name): (expected, remedy)
            for expected, remedy, names in _KINDS for name in names
            if hasattr(errno, name)}
@@ -121,6 +121,24 @@ def names_its_path(function):
 
 def _is_memory(error: BaseException) -> bool:
   return _error_number(error) == errno.ENOMEM
+
+
+def translated(function):
+  """Decorates a function of the library: odd errors of other libraries are refusals.
+
+  OSError and MemoryError are Python's own and stay what they are.
+  """
+  @functools.wraps(function)
+  def call(*args, **options):
+    try:
+      return function(*args, **options)
+    except Exception as error:
+      refusal = refused(error, function.__qualname__)
+      if refusal is None or refusal is error or isinstance(
+          error, OSError | MemoryError | InputError):
+        raise
+      raise refusal from error
+  return call
 
 
 def _is_temporary(path: Path, final_path: Path) -> bool:

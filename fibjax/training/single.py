@@ -37,6 +37,7 @@ class Trained(NamedTuple):
   ended: str | None
 
 
+@refusals.translated
 def train_network(model: Model, train: DeviceRegions, val: DeviceRegions, *, settings,
                   seed: int = 0, folder=None, data_seed: int = 0,
                   standardise: bool = True) -> Trained:
@@ -83,6 +84,7 @@ def train_network(model: Model, train: DeviceRegions, val: DeviceRegions, *, set
                 may_diverge=False)[0]
 
 
+@refusals.translated
 def train_networks(model: Model, train: DeviceRegions, val: DeviceRegions,
                    members: list[Member], *, settings, folder=None, data_seed: int = 0,
                    standardise: bool = True, halving: tuple[int, ...] = ()

@@ -1,5 +1,6 @@
 """Units on workers: real processes on loopback, some of which die."""
 import errno
+import gc
 import os
 import pickle
 import signal
@@ -21,6 +22,14 @@ from fibjax.system.cluster import Resources
 from fibjax.system.refusals import RefusedError
 
 ROOT = Path(__file__).parents[1]
+# Dask leaves its connection to a worker that died to the garbage collector.
+pytestmark = pytest.mark.filterwarnings('ignore:unclosed <ssl.SSLSocket:ResourceWarning')
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+  yield
+  gc.collect()
 
 
 def add(shared, unit):
@@ -117,10 +126,11 @@ def babble(_, unit):
 
 
 BABBLING = """
-import signal, sys
+import logging, signal
 from fibjax.system import cluster, signals
 from tests import test_cluster
 signal.signal(signal.SIGINT, signal.default_int_handler)
+logging.basicConfig(level=logging.INFO)  # as a library does
 if __name__ == '__main__':
   with signals.end_at_signals('resume'):
     list(cluster.run_units(test_cluster.{function}, 0, [1],

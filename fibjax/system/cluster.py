@@ -205,7 +205,7 @@ def _client(resources: Resources):
         'distributed.admin.large-graph-warning-threshold': '1GB',
         # Pages about the cluster, which would have no password.
         'distributed.scheduler.http.routes': [], 'distributed.worker.http.routes': []}))
-    stack.enter_context(distributed.utils.silence_logging_cmgr(logging.CRITICAL + 1))
+    stack.enter_context(_silent_loggers())
     if not resources.scheduler:
       folder = Path(stack.enter_context(
           tempfile.TemporaryDirectory(prefix='fibjax-', ignore_cleanup_errors=True)))
@@ -227,6 +227,21 @@ def _client(resources: Resources):
           expected='a Dask scheduler with workers',
           remedy='start one, or leave it out to compute here') from None
     yield client, None
+
+
+@contextlib.contextmanager
+def _silent_loggers():
+  """Keeps what Dask logs in this process off stderr, whoever listens to all loggers."""
+  loggers = [logging.getLogger(name) for name in ('distributed', 'tornado', 'asyncio')]
+  before = [(logger.propagate, list(logger.handlers)) for logger in loggers]
+  for logger in loggers:
+    # Not none, or Python would print warnings and errors itself.
+    logger.propagate, logger.handlers[:] = False, [logging.NullHandler()]
+  try:
+    yield
+  finally:
+    for logger, (propagates, handlers) in zip(loggers, before, strict=True):
+      logger.propagate, logger.handlers[:] = propagates, handlers
 
 
 def _local_cluster(workers: int, security, folder: Path):

@@ -23,7 +23,8 @@ from fibjax.system.refusals import RefusedError
 
 ROOT = Path(__file__).parents[1]
 # Dask leaves its connection to a worker that died to the garbage collector.
-pytestmark = pytest.mark.filterwarnings('ignore:unclosed <ssl.SSLSocket:ResourceWarning')
+pytestmark = pytest.mark.filterwarnings(
+    'ignore:unclosed <ssl.SSLSocket:ResourceWarning')
 
 
 @pytest.fixture(autouse=True)

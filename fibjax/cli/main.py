@@ -49,7 +49,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Runs one verb and returns the exit status."""
+  """Runs one verb and returns the exit status.
+
+  Args:
+    argv: words after `fibjax`; None: those of this process, which then ends here when
+      the exit status is not 0.
+  """
   # float32 on GPUs, too, not TF32; JAX reads it when it is imported, here or in workers
   os.environ.setdefault('JAX_DEFAULT_MATMUL_PRECISION', 'highest')
   top = parser()
@@ -61,6 +66,10 @@ def main(argv: list[str] | None = None) -> int:
     drop_reports()
     with contextlib.suppress(OSError):  # stderr may be on the full disk
       print(f'fibjax: {line}', file=sys.stderr, flush=True)
+    if argv is None:
+      # The process is the command's own. Python would wait for threads of libraries at
+      # its end, and some that failed never end.
+      os._exit(2)
     return 2
 
 

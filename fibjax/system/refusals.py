@@ -10,12 +10,10 @@ is removed.
 import contextlib
 import errno
 import functools
-import gc
 import os
 import re
 import sys
 import threading
-import warnings
 from pathlib import Path
 
 from fibjax.errors import InputError
@@ -190,18 +188,8 @@ def held_back():
   hooks, reports = (threading.excepthook, sys.unraisablehook), []
   threading.excepthook = lambda report: reports.append((hooks[0], report))
   sys.unraisablehook = lambda report: reports.append((hooks[1], report))
-
-  def drop():
-    # Orbax's threads may hold theirs to the end of the process.
-    warnings.filterwarnings('ignore', 'coroutine .* never awaited', RuntimeWarning)
-    with warnings.catch_warnings():
-      # Objects that are only half made, such as an event loop without files, complain
-      # when they are deleted; here, not at the end of the process.
-      warnings.simplefilter('ignore')
-      gc.collect()
-    reports.clear()
   try:
-    yield drop
+    yield reports.clear
   finally:
     threading.excepthook, sys.unraisablehook = hooks
     for hook, report in reports:

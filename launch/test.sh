@@ -6,6 +6,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 if [ $# -gt 0 ]; then
   exec .venv/bin/python -m pytest "$@"
 fi
-.venv/bin/python -m pytest -m 'long'
-# Two processes, since most of these tests compile small programs on a single core.
+# Two processes, since most tests compile small programs on a single core.
+.venv/bin/python -m pytest -m 'long' -n 2 --dist loadfile
 exec .venv/bin/python -m pytest -m 'not long' -n 2 --dist loadfile

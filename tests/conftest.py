@@ -1,8 +1,17 @@
 """Shared fixtures: strict JAX settings, two CPU devices, optional real data."""
+import atexit
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# Most of the time goes into compiling; a program that several tests need, here or in
+# another process of this session, is compiled once.
+if 'JAX_COMPILATION_CACHE_DIR' not in os.environ:
+  _programs = os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp()
+  os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.3'
+  atexit.register(shutil.rmtree, _programs, ignore_errors=True)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -55,6 +55,7 @@ def test_dense_is_translation_equivariant():
   np.testing.assert_allclose(whole[:, 5:37, 11:43], part, atol=1e-5)
 
 
+@pytest.mark.long
 def test_gradient_of_dense_is_the_sum_of_patch_gradients():
   model = small_model(33, 1)
   params = random_params(model)
@@ -76,6 +77,7 @@ def test_gradient_of_dense_is_the_sum_of_patch_gradients():
                expected, found)
 
 
+@pytest.mark.long
 def test_dropout_in_the_dense_form_is_fresh_and_keeps_the_mean():
   model = small_model(33, 1)
   params = random_params(model)

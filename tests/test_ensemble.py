@@ -82,6 +82,7 @@ def test_dihedral_scores_do_not_know_the_orientation(film, tmp_path, padding, n_
     np.testing.assert_allclose(again, turn(found), atol=1e-5)
 
 
+@pytest.mark.long
 def test_a_mean_of_turned_patches_voxel_by_voxel(film, tmp_path):
   array, volume = film
   model, params = make(33, 1, 0)
@@ -96,8 +97,8 @@ def test_a_mean_of_turned_patches_voxel_by_voxel(film, tmp_path):
     assert found[z, y, x] == pytest.approx(float(expected), abs=1e-5)
 
 
-@pytest.mark.parametrize('dihedral', [
-    False, pytest.param(True, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize('dihedral', [False, True])
 def test_region_scores_are_those_of_the_volume(film, tmp_path, dihedral):
   _, volume = film
   pairs = [make(33, 1, 0), make(33, 3, 1, 'same')]

@@ -175,6 +175,7 @@ def first_step(name):
 
 # If a change of initialisation, sampling, augmentation, dropout, loss or network is
 # wanted, print first_step(name) for all NETWORKS and record the new values here.
+@pytest.mark.long
 @pytest.mark.parametrize('name, loss, gradient_norm', [
     ('patch_cnn context', 1.122569, 2.902178), ('patch_cnn same', 1.036178, 6.049423),
     ('resunet', 3.428250, 59.25457), ('unet', 1.405737, 8.950383)])

@@ -58,6 +58,7 @@ def alone(tmp_path_factory):
   return [(reached.rows[0], states[0]) for reached, states in found]
 
 
+@pytest.mark.long
 def test_a_member_is_bit_by_bit_what_it_is_alone(tmp_path, one_device, alone,
                                                  monkeypatch):
   traced, train_step = [], step.train_step
@@ -85,6 +86,7 @@ def assert_close(reached, states, alone):
                  states[k].params, state.params)
 
 
+@pytest.mark.long
 def test_three_members_on_two_devices(tmp_path, alone):
   assert len(jax.local_devices()) == 2
   assert_close(*run(tmp_path, MEMBERS), alone)
@@ -120,6 +122,7 @@ def test_a_checkpoint_of_one_device_goes_on_on_eight(tmp_path, one_device, alone
   assert_close(*run(tmp_path, MEMBERS), alone)  # nothing left to do: it reads
 
 
+@pytest.mark.long
 def test_a_diverging_member_ends_and_the_others_go_on(tmp_path, one_device, alone,
                                                       capfd):
   wild = MEMBERS[1]._replace(settings=MEMBERS[1].settings | {'log10_learning_rate': 1.})
@@ -137,6 +140,7 @@ def test_a_diverging_member_ends_and_the_others_go_on(tmp_path, one_device, alon
   assert reached.ended == ('diverged',)
 
 
+@pytest.mark.long
 def test_the_worse_half_stops(tmp_path, one_device, alone):
   reached, states = run(tmp_path, MEMBERS, halving=(1,))
   first = [rows[0]['val_bce'] for rows, _ in alone]

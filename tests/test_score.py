@@ -48,6 +48,7 @@ def test_dense_scores_equal_the_network_voxel_by_voxel(film, context_model, tmp_
   assert open_volume(tmp_path / 's').voxel_size_zyx_nm == (50., 10., 10.)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('mode', ['patch', 'auto'])
 def test_the_published_network_voxel_by_voxel(film, tmp_path, mode):
   array, volume = film
@@ -84,6 +85,7 @@ def test_one_device_gives_the_scores_of_two(context_model, film, tmp_path, monke
   np.testing.assert_allclose(one, two, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('n_xy, tile_yx', [(33, (512, 512)), (113, (1024, 256))])
 def test_the_memory_of_a_tile_is_what_the_compiler_plans(n_xy, tile_yx):
   model = small_model(n_xy, 3)
@@ -127,7 +129,8 @@ def test_tiles_are_equal_and_cover(extent, largest, expected):
   assert network_scorer.tile_side(extent, largest, 16) == expected
 
 
-@pytest.mark.parametrize('settings', [{}, {'dihedral': True}, {'tile_px': 16}])
+@pytest.mark.parametrize('settings', [
+    {}, pytest.param({'dihedral': True}, marks=pytest.mark.long), {'tile_px': 16}])
 def test_an_array_gets_the_scores_of_the_volume(context_model, film, tmp_path,
                                                 settings):
   array, volume = film

@@ -62,8 +62,8 @@ class _KilledError(Exception):
   pass
 
 
-@pytest.mark.parametrize('when', [
-    'before', pytest.param('after', marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize('when', ['before', 'after'])
 def test_a_killed_training_resumes_bit_by_bit(tmp_path, sides, monkeypatch, when):
   settings = tiny_config()
   run(settings, sides, tmp_path / 'whole')
@@ -158,7 +158,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, sides):
   settings = tiny_config(epochs=1)
   run(settings, sides, tmp_path)
   shutil.rmtree(tmp_path / 'checkpoints' / '0' / 'state')
-  with pytest.raises(InputError, match=r'checkpoint .*checkpoints.0'):
+  with pytest.raises(InputError, match=r'checkpoints.0'):
     stored.load_best(make_model(settings.model), settings.train, tmp_path)
 
 

@@ -67,6 +67,7 @@ def swept(tmp_path_factory):
   return folder, sweep.run_sweep(load(), folder)
 
 
+@pytest.mark.long
 def test_every_size_and_member_is_in_the_table(swept):
   folder, result = swept
   rows = rows_of(folder)
@@ -81,6 +82,7 @@ def test_every_size_and_member_is_in_the_table(swept):
   assert not list(folder.rglob('groups/*/*/checkpoints'))
 
 
+@pytest.mark.long
 def test_a_winner_is_the_run_it_would_have_been_alone(swept, tmp_path):
   folder, result = swept
   winner = folder / 'sweep' / 'winners' / '33x1'
@@ -103,6 +105,7 @@ def test_a_winner_is_the_run_it_would_have_been_alone(swept, tmp_path):
   assert out.exists()
 
 
+@pytest.mark.long
 def test_a_killed_sweep_goes_on_where_it_was(swept, tmp_path, monkeypatch):
   folder, _ = swept
   run_units, seen = cluster.run_units, []

@@ -43,8 +43,9 @@ def test_weights_are_as_many_as_in_the_papers(name, base, depth, norm, weights):
   assert models.count_weights(models.empty_params(model)) == weights
 
 
-@pytest.mark.parametrize('name, depth, reach', [('resunet', 1, 8), ('resunet', 2, 20),
-                                                ('unet', 1, 10), ('unet', 2, 26)])
+@pytest.mark.parametrize('name, depth, reach', [
+    ('resunet', 1, 8), pytest.param('resunet', 2, 20, marks=pytest.mark.long),
+    ('unet', 1, 10), pytest.param('unet', 2, 26, marks=pytest.mark.long)])
 def test_a_voxel_sees_its_reach_and_no_farther(name, depth, reach):
   model, params = make(name, depth=depth, norm='group', seed=0)
   assert model.before_px == layers.margin_px(reach, depth)
@@ -65,6 +66,7 @@ def test_a_voxel_sees_its_reach_and_no_farther(name, depth, reach):
   assert seen == reach
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name, norm', [('resunet', 'group'), ('resunet', 'batch'),
                                         ('unet', 'none')])
 def test_tiles_have_no_seams(name, norm, tmp_path):
@@ -86,6 +88,7 @@ def test_tiles_have_no_seams(name, norm, tmp_path):
   assert np.ptp(whole) > 0.05
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', ['resunet', 'unet'])
 def test_cells_shift_with_the_image(name):
   model, params = make(name, seed=2)
@@ -99,6 +102,7 @@ def test_cells_shift_with_the_image(name):
   assert abs(near[:, 1:, 1:] - apart[:, :-1, :-1]).max() > 1e-4  # within a cell not
 
 
+@pytest.mark.long
 def test_a_voxel_alone_is_the_voxel_in_a_tile():
   model, params = make(n_z=3, seed=3)
   image = jax.random.normal(jax.random.key(1), (1, model.window_px, model.window_px, 3))

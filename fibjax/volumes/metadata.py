@@ -1,4 +1,5 @@
 """Metadata of volumes on disk: groups, voxel sizes, shapes and dtypes, checked."""
+import json
 import math
 import os
 import re
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.system import files, json_files, memory
+from fibjax.system import checksums, files, json_files, memory
 from fibjax.volumes import ome_zarr
 from fibjax.volumes.voxel_size import UNITS_NM, check_voxel_size
 
@@ -22,6 +23,7 @@ _DTYPES = ('uint8', 'uint16', 'uint32', 'int32', 'float32', 'float64')
 
 # Keys of attributes.fibjax that this module sets; all others are the caller's.
 UNKNOWN_SIZE = 'voxel_size_unknown'
+CHECKSUM = 'checksum'  # of the metadata of a volume
 
 
 def size_from_ome(path, scale, units, fibjax_attributes):
@@ -210,3 +212,34 @@ def check_dtype(path, dtype) -> np.dtype:
     raise InputError(str(path), got=f'dtype {dtype}',
                      expected=f'one of {", ".join(_DTYPES)}', remedy='convert it first')
   return dtype
+
+
+def write_metadata(path: Path, ome: dict, fibjax_attributes: dict) -> None:
+  """Writes the group's zarr.json, with the checksum of all metadata."""
+  check = {CHECKSUM: _metadata_checksum(path, ome, fibjax_attributes)}
+  files.write_json(path / 'zarr.json', ome_zarr.group(
+      ome=ome, fibjax=fibjax_attributes | check), checked=False)
+
+
+def check_metadata(path: Path, ome: dict, fibjax_attributes: dict) -> None:
+  """Raises InputError when metadata changed since they got their checksum."""
+  # Volumes of other programs, and those that fibjax made before, have none.
+  written = fibjax_attributes.get(CHECKSUM)
+  if written is not None and written != _metadata_checksum(path, ome,
+                                                           fibjax_attributes):
+    raise InputError(
+        str(path), got='metadata that changed since they were written',
+        expected=f'those that {CHECKSUM!r} in zarr.json was made of',
+        remedy='the file is damaged: import or compute it again; if you edited it, '
+        f'delete {CHECKSUM!r} from attributes.fibjax in zarr.json')
+
+
+def _metadata_checksum(path: Path, ome: dict, fibjax_attributes: dict) -> str:
+  """Hash of both zarr.json of a volume, without the checksum itself."""
+  checked = {k: v for k, v in fibjax_attributes.items() if k != CHECKSUM}
+  try:
+    array = (path / LEVEL / 'zarr.json').read_text(encoding='utf-8')
+  except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
+    raise not_a_volume(path, f'no readable {LEVEL}/zarr.json') from None
+  return checksums.hash_bytes(json.dumps([ome, checked, array],
+                                         sort_keys=True).encode())

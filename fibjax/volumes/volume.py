@@ -24,21 +24,22 @@ No other module uses tensorstore.
 """
 import contextlib
 import dataclasses
-import json
 from pathlib import Path
 
 import numpy as np
 import tensorstore as ts
 
 from fibjax.errors import InputError
-from fibjax.system import checksums, files, geometry, refusals
+from fibjax.system import files, geometry, refusals
 from fibjax.system.run_folder import volume_name
 from fibjax.volumes import ome_zarr
 from fibjax.volumes.metadata import (
+  CHECKSUM,
   LEVEL,
   UNKNOWN_SIZE,
   check_dtype,
   check_layout,
+  check_metadata,
   check_room,
   check_volume_shape,
   level_folder,
@@ -46,14 +47,14 @@ from fibjax.volumes.metadata import (
   read_group,
   read_json_group,
   size_from_ome,
+  write_metadata,
 )
 from fibjax.volumes.voxel_size import check_voxel_size
 
 # No cache: it gave no speed-up where it was tried, and its memory grows (2026-11).
 _CONTEXT = ts.Context({'cache_pool': {'total_bytes_limit': 0}})
 _ALL_STORED = 'every_shard_stored'
-_CHECKSUM = 'checksum'
-_OWN_KEYS = (UNKNOWN_SIZE, _ALL_STORED, _CHECKSUM)  # of attributes.fibjax
+_OWN_KEYS = (UNKNOWN_SIZE, _ALL_STORED, CHECKSUM)  # of attributes.fibjax
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,7 +121,7 @@ def open_volume(path) -> Volume:
       or channels and store.shape[0] != len(channels)):
     raise not_a_volume(path, f'an array of {store.rank} axes, scale {scale}')
   size = size_from_ome(path, scale, units, fibjax_attributes)
-  _check_metadata(path, ome, fibjax_attributes)
+  check_metadata(path, ome, fibjax_attributes)
   return _volume(path, store, size, fibjax_attributes, channels)
 
 
@@ -190,7 +191,7 @@ def create_volume(path, shape, dtype, voxel_size_zyx_nm, *, shard_zyx=None,
   with store_errors(path, 'choose a folder that can be written'):
     files.make_folders(path.parent)
     store = open_array(path / LEVEL, 'zarr3', settings, create=True)
-    _write_metadata(path, ome, fibjax_attributes)
+    write_metadata(path, ome, fibjax_attributes)
   return _volume(path, store, size, fibjax_attributes, channels)
 
 
@@ -219,41 +220,10 @@ def write_attributes(volume: Volume, attributes: dict) -> None:
     InputError: when the volume is damaged or cannot be written.
   """
   ome, own = read_group(volume.path)
-  _check_metadata(volume.path, ome, own)
+  check_metadata(volume.path, ome, own)
   kept = {key: own[key] for key in (UNKNOWN_SIZE, _ALL_STORED) if key in own}
   with store_errors(volume.path, 'check free space and permissions'):
-    _write_metadata(volume.path, ome, {**attributes, **kept})
-
-
-def _write_metadata(path: Path, ome: dict, fibjax_attributes: dict) -> None:
-  """Writes the group's zarr.json, with the checksum of all metadata."""
-  check = {_CHECKSUM: _metadata_checksum(path, ome, fibjax_attributes)}
-  files.write_json(path / 'zarr.json', ome_zarr.group(
-      ome=ome, fibjax=fibjax_attributes | check), checked=False)
-
-
-def _check_metadata(path: Path, ome: dict, fibjax_attributes: dict) -> None:
-  """Raises InputError when metadata changed since they got their checksum."""
-  # Volumes of other programs, and those that fibjax made before, have none.
-  written = fibjax_attributes.get(_CHECKSUM)
-  if written is not None and written != _metadata_checksum(path, ome,
-                                                           fibjax_attributes):
-    raise InputError(
-        str(path), got='metadata that changed since they were written',
-        expected=f'those that {_CHECKSUM!r} in zarr.json was made of',
-        remedy='the file is damaged: import or compute it again; if you edited it, '
-        f'delete {_CHECKSUM!r} from attributes.fibjax in zarr.json')
-
-
-def _metadata_checksum(path: Path, ome: dict, fibjax_attributes: dict) -> str:
-  """Hash of both zarr.json of a volume, without the checksum itself."""
-  checked = {k: v for k, v in fibjax_attributes.items() if k != _CHECKSUM}
-  try:
-    array = (path / LEVEL / 'zarr.json').read_text(encoding='utf-8')
-  except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
-    raise not_a_volume(path, f'no readable {LEVEL}/zarr.json') from None
-  return checksums.hash_bytes(json.dumps([ome, checked, array],
-                                         sort_keys=True).encode())
+    write_metadata(volume.path, ome, {**attributes, **kept})
 
 
 def create_group(path) -> Path:

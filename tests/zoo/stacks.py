@@ -156,7 +156,7 @@ def _h5_bomb(folder):
   with h5py.File(path, 'w') as file:
     data = file.create_dataset('d', (1, _SIDE, _SIDE), 'u1', chunks=(1, _SIDE, _SIDE),
                                compression='gzip')
-    data.id.write_direct_chunk((0, 0, 0), deflated_zeros(5 * 10**8))
+    data.id.write_direct_chunk((0, 0, 0), deflated_zeros(42 * 10**7))
   return importing(path)
 
 
@@ -187,9 +187,9 @@ def _h5_chunk(folder):
   """A small slice in a chunk of many slices."""
   path = folder / 'a.h5'
   with h5py.File(path, 'w') as file:
-    data = file.create_dataset('d', (20000, 400, 400), 'u1', chunks=(20000, 400, 400),
+    data = file.create_dataset('d', (8000, 400, 400), 'u1', chunks=(8000, 400, 400),
                                compression='gzip')
-    data.id.write_direct_chunk((0, 0, 0), deflated_zeros(10**9))
+    data.id.write_direct_chunk((0, 0, 0), deflated_zeros(42 * 10**7))
   return importing(path)
 
 

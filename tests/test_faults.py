@@ -31,8 +31,11 @@ from tests.faults import injected
 
 pytestmark = [
     pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='needs /proc'),
-    # tifffile leaves a file that it cannot write to the garbage collector.
-    pytest.mark.filterwarnings('ignore:unclosed file:ResourceWarning')]
+    # tifffile leaves a file that it cannot write, and its buffer, to the garbage
+    # collector.
+    pytest.mark.filterwarnings('ignore:unclosed file:ResourceWarning'),
+    pytest.mark.filterwarnings('ignore:.*BytesIO object:'
+                               'pytest.PytestUnraisableExceptionWarning')]
 ROOT = Path(__file__).parents[1]
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
 SIZES = ('--region_px=32', '--context_px=64', '--context_slices=3')

@@ -6,6 +6,7 @@ into processes of their own, libraries in C++ included (strace), and disks are s
 import contextlib
 import csv
 import errno
+import gc
 import json
 import os
 import pickle
@@ -28,8 +29,13 @@ from fibjax.system.refusals import RefusedError
 from fibjax.training import checkpoint
 from tests.faults import injected
 
-pytestmark = pytest.mark.skipif(not os.path.isdir('/proc/self/fd'),
-                                reason='needs /proc')
+pytestmark = [
+    pytest.mark.skipif(not os.path.isdir('/proc/self/fd'), reason='needs /proc'),
+    # tifffile leaves a file that it cannot write, and its buffer, to the garbage
+    # collector.
+    pytest.mark.filterwarnings('ignore:unclosed file:ResourceWarning'),
+    pytest.mark.filterwarnings('ignore:.*BytesIO object:'
+                               'pytest.PytestUnraisableExceptionWarning')]
 ROOT = Path(__file__).parents[1]
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
 SIZES = ('--region_px=32', '--context_px=64', '--context_slices=3')
@@ -37,6 +43,12 @@ SIZES = ('--region_px=32', '--context_px=64', '--context_slices=3')
 # Orbax's names of files; scores and validation losses show that weights are the same.
 CHANGING = {'.checksums', '.lock', 'versions.json', 'events', 'report.html',
             'tables.md', 'checkpoints', 'weights', 'time.png'}
+
+
+@pytest.fixture(autouse=True)
+def _collected():
+  yield
+  gc.collect()
 
 
 @pytest.fixture(scope='module')

@@ -299,12 +299,9 @@ def write_box(volume: Volume, start_zyx, array_zyx: np.ndarray) -> None:
   stop = [int(a) + n for a, n in zip(start_zyx, array_zyx.shape[-3:], strict=True)]
   start, stop = _check_box(volume, start_zyx, stop)
   all_channels = (slice(None),) if volume.channels else ()
-  writes = []
-  for low, high in geometry.cut_at_grid(start, stop, shard_shape(volume)):
-    part = _slices(*([a - b for a, b in zip(at, start, strict=True)]
-                     for at in (low, high)))
-    writes.append(volume.store[all_channels + _slices(low, high)].write(
-        array_zyx[..., *part]))
+  writes = [volume.store[all_channels + _slices(*box)].write(array_zyx[..., *_slices(
+      *(np.subtract(corner, start) for corner in box))])
+            for box in geometry.cut_at_grid(start, stop, shard_shape(volume))]
   # All are waited for, so that none is still writing when the caller cleans up.
   errors = [write.exception() for write in writes]
   with store_errors(volume.path, 'check free space and permissions'):
@@ -379,8 +376,7 @@ def store_errors(path, remedy='the file is damaged: import or compute it again',
   try:
     yield
   except (ValueError, OSError, NotImplementedError) as error:
-    refusal = refusals.refused(error, str(path))
-    if refusal is not None:
+    if refusal := refusals.refused(error, str(path)):
       raise refusal from error
     got = str(error).split(' [tensorstore_spec=')[0].split(' [source locations=')[0]
     raise InputError(str(path), got=got, expected=expected, remedy=remedy) from error

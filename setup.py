@@ -31,6 +31,7 @@ setup(
         'pystackreg>=0.2.7',
         'PyWavelets>=1.6',
         'dask[distributed]>=2024.8',
+        'cryptography>=42',
         'matplotlib>=3.9',
         'jinja2>=3.1',
         'scikit-learn>=1.5',

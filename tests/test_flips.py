@@ -80,7 +80,7 @@ def kind(path, folder):
 @pytest.mark.parametrize('config, overrides, make, share', [
     ('demo.py:tiny', ('data.shape_zyx=16,128,128', 'train.steps_per_epoch=2',
                       'analyse.mvoxel=0'), commands, 0.6),
-    ('demo.py:tiny', ('data.shape_zyx=24,128,128', 'model.name=forest',
+    ('demo.py:tiny', ('data.shape_zyx=40,96,96', 'model.name=forest',
                       'forest.trees=5', 'analyse.mvoxel=0'), commands, 0.2),
     ('skarberg2021.py:sweep_tiny', (), swept, 0.2)])
 def test_a_flipped_bit_is_reported_or_has_no_effect(tmp_path, config, overrides, make,

@@ -26,6 +26,21 @@ def test_tiles_cover_every_voxel_once(shape, tile):
   assert (covered == 1).all()
 
 
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 9), st.integers(1, 5)),
+                min_size=3, max_size=3))
+def test_a_box_is_cut_where_the_cells_of_a_grid_meet(axes):
+  start, length, step = (tuple(values) for values in zip(*axes, strict=True))
+  stop = tuple(a + n for a, n in zip(start, length, strict=True))
+  covered = np.zeros(stop, int)
+  for low, high in geometry.cut_at_grid(start, stop, step):
+    covered[tuple(map(slice, low, high))] += 1
+    assert all(a // n == (b - 1) // n
+               for a, b, n in zip(low, high, step, strict=True))
+  expected = np.zeros(stop, int)
+  expected[tuple(map(slice, start, stop))] = 1
+  np.testing.assert_array_equal(covered, expected)
+
+
 def test_grow_adds_the_margin_on_both_sides():
   assert geometry.grow(((1, 2, 3), (4, 5, 6)), (1, 0, 2)) == ((0, 2, 1), (5, 5, 8))
 

@@ -90,8 +90,9 @@ def test_the_slurm_job_starts_a_cluster_and_ends_it(tmp_path):
   try:
     assert done.returncode == 2
     assert 'none/config.json: got no such file' in done.stderr
-    assert 'tcp://127.0.0.1:' in (folder / 'scheduler.log').read_text()
+    assert 'tls://127.0.0.1:' in (folder / 'scheduler.log').read_text()
     assert 'Registered to' in (folder / 'workers.log').read_text()
     assert 'jax' in (folder / 'software.txt').read_text()
+    assert not (folder / 'tls').exists()
   finally:
     shutil.rmtree(folder)

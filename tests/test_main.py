@@ -267,6 +267,7 @@ def test_signals_leave_a_workdir_that_goes_on(tmp_path, sent, status):
 def test_where_to_work_is_checked(capsys, tmp_path):
   words = ('segment', f'--workdir={tmp_path}', '--volume=v', f'--out={tmp_path / "o"}')
   assert '--workers' in fails(capsys, *words, '--workers=2', '--scheduler=tcp://a:1')
+  assert '--insecure' in fails(capsys, *words, '--scheduler=tcp://a:1')
   assert '--workers: got -1' in fails(capsys, *words, '--workers=-1')
   with pytest.raises(SystemExit) as stop:
     main.main([*words, '--memory_gb=0'])
@@ -279,6 +280,7 @@ def test_what_the_system_refuses_is_one_line(stack, tmp_path, capsys):
   (tmp_path / 'file').write_text('no folder')
   line = fails(capsys, 'regions', 'propose', volume, f'--out={tmp_path}/file/p.csv',
                '--region_px=32', '--context_px=64', '--context_slices=3', '--count=2')
-  assert f'{tmp_path}/file' in line and 'check the path, its permissions' in line
+  assert f'{tmp_path}/file/p.csv: got Not a directory' in line
+  assert 'check the path' in line
   line = fails(capsys, 'inspect', stack, '--quick', f'--png={tmp_path}/file/x.png')
   assert f'{tmp_path}/file' in line

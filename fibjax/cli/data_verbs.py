@@ -160,7 +160,7 @@ def _inspect(args, _):
   from fibjax.formats import stacks
   from fibjax.inspection import inspect
   from fibjax.report import figures, inspect_figure
-  from fibjax.system import progress
+  from fibjax.system import files, progress
   if args.png:
     args.png.parent.mkdir(parents=True, exist_ok=True)
   speed = None
@@ -174,7 +174,7 @@ def _inspect(args, _):
   if args.png:
     cuts = inspect.cuts(args.source, args.max_slice_gb)
     figure = inspect_figure.inspect_figure(findings, cuts)
-    args.png.write_bytes(figures.to_png(figure))
+    files.write_bytes(args.png, figures.to_png(figure))
   print(json.dumps(findings) if args.json else inspect.describe(findings))
 
 

@@ -77,6 +77,12 @@ def next_step(verb: str) -> str:
   return 'nothing half-written is left'
 
 
+def needs_gb(verb: str) -> float:
+  """Address space that the libraries of a verb reserve at least, 10^9 bytes."""
+  without_jax = ('import', 'export', 'prep', 'regions', 'simulate', 'report', 'view')
+  return 0.5 if verb in without_jax else 2.2
+
+
 def _add_resources(sub):
   """The fields of cluster.Resources as flags."""
   sub.add_argument('--memory_gb', type=_positive, default=1.5, metavar='GB',
@@ -84,22 +90,22 @@ def _add_resources(sub):
   sub.add_argument('--workers', type=int, default=0, metavar='N',
                    help='local worker processes (default: this process alone)')
   sub.add_argument('--scheduler', default='', metavar='ADDRESS',
-                   help='a running Dask scheduler, e.g. tcp://10.0.0.1:8786')
+                   help='a running Dask scheduler with TLS, e.g. tls://10.0.0.1:8786')
   for name in ('ca', 'cert', 'key'):
     sub.add_argument(f'--tls_{name}', default='', metavar='FILE',
-                     help='PEM file for a tls:// scheduler')
+                     help='PEM file for the scheduler; launch/slurm.sbatch makes them')
+  sub.add_argument('--insecure', action='store_true', help='accept a scheduler without '
+                   'TLS: whoever can reach its port can run code as you')
 
 
 _positive = data_verbs.number(float)
 
 
 def _resources(args):
-  from fibjax.system.cluster import Resources
-  if not 0 <= args.workers <= 4096 or (args.workers and args.scheduler):
-    raise InputError('--workers', got=f'{args.workers} with --scheduler='
-                     f'{args.scheduler!r}', expected='0 to 4096, and only one of both',
-                     remedy='leave one of them out')
-  return Resources(*(getattr(args, name) for name in Resources._fields))
+  from fibjax.system.cluster import Resources, check_resources
+  resources = Resources(*(getattr(args, name) for name in Resources._fields))
+  check_resources(resources)
+  return resources
 
 
 def _load(args, overrides):

@@ -1,16 +1,19 @@
 """The `fibjax` command: one verb, one function, no logic.
 
-A user's mistake gives one line on stderr and exit status 2; SIGINT and SIGTERM leave a
-workdir from which the same command resumes (130, 143). I/O errors are also reported in
-one line. Everything else that escapes is a defect and keeps its traceback.
+A user's mistake gives one line on stderr and exit status 2; so does whatever the system
+refuses (refusals.py): a full disk, missing permission or memory. SIGINT and SIGTERM
+leave a workdir from which the same command resumes (130, 143). Everything else that
+escapes is a defect and keeps its traceback.
 """
 import argparse
+import contextlib
 import os
 import re
 import sys
 
 from fibjax.cli import data_verbs, job_verbs
 from fibjax.errors import InputError, did_you_mean, printable
+from fibjax.system import memory, refusals
 from fibjax.system.signals import end_at_signals
 
 
@@ -46,11 +49,32 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Runs one verb and returns the exit status."""
+  """Runs one verb and returns the exit status.
+
+  Args:
+    argv: words after `fibjax`; None: those of this process, which then ends here when
+      the exit status is not 0.
+  """
   # float32 on GPUs, too, not TF32; JAX reads it when it is imported, here or in workers
   os.environ.setdefault('JAX_DEFAULT_MATMUL_PRECISION', 'highest')
   top = parser()
   args, rest = top.parse_known_args(argv)
+  with refusals.held_back() as drop_reports:
+    line = _run(top, args, rest)
+    if line is None:
+      return 0
+    drop_reports()
+    with contextlib.suppress(OSError):  # stderr may be on the full disk
+      print(f'fibjax: {line}', file=sys.stderr, flush=True)
+    if argv is None:
+      # The process is the command's own. Python would wait for threads of libraries at
+      # its end, and some that failed never end.
+      os._exit(2)
+    return 2
+
+
+def _run(top, args, rest) -> str | None:
+  """Runs the verb; what to report where the user or the system is at fault."""
   prefix = '--config.'
   try:
     for word in rest:
@@ -59,12 +83,17 @@ def main(argv: list[str] | None = None) -> int:
             word, got='an unknown flag', expected=f'a flag of {args.verb}',
             remedy=did_you_mean(word.partition('=')[0], _flags(top, args))
             or f'see fibjax {args.verb} --help')
+    memory.check_address_space(job_verbs.needs_gb(args.verb))
     with end_at_signals(job_verbs.next_step(args.verb)):
       args.function(args, tuple(word.removeprefix(prefix) for word in rest))
-  except (InputError, OSError) as error:
-    print(f'fibjax: {_one_line(error)}', file=sys.stderr)
-    return 2
-  return 0
+      sys.stdout.flush()  # else a full disk would be noticed after the last line
+  except Exception as error:
+    line = _one_line(error, args.verb)
+    if line is None:
+      raise
+    _end_output()
+    return str(line)
+  return None
 
 
 def _flags(top: argparse.ArgumentParser, args) -> list[str]:
@@ -74,12 +103,22 @@ def _flags(top: argparse.ArgumentParser, args) -> list[str]:
           for flag in action.option_strings]
 
 
-def _one_line(error: InputError | OSError) -> InputError:
-  """What is reported to the user; re-raises a system error that names no file."""
+def _one_line(error: Exception, verb: str) -> InputError | None:
+  """What is reported to the user; None for a defect, which keeps its traceback."""
   if isinstance(error, InputError):
     return error
-  if error.filename is None:
-    raise error
-  return InputError(str(error.filename), got=error.strerror,
-                    expected='a path that can be read or written',
-                    remedy='check the path, its permissions and the free space')
+  line = refusals.refused(error, f'fibjax {verb}')
+  if line is None and isinstance(error, OSError) and error.filename is not None:
+    return InputError(str(error.filename), got=error.strerror,
+                      expected='a path that can be read or written',
+                      remedy='check the path, its permissions and the free space')
+  return line
+
+
+def _end_output() -> None:
+  """Drops what stdout could not take; Python would try and complain at its end."""
+  try:
+    sys.stdout.flush()
+  except OSError:
+    with open(os.devnull, 'wb') as nowhere:
+      os.dup2(nowhere.fileno(), sys.stdout.fileno())

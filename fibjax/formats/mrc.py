@@ -28,7 +28,6 @@ from fibjax.formats.stack_reader import (
   choose_axes,
   decoding,
   new_file,
-  place_slabs,
 )
 from fibjax.volumes.voxel_size import to_nm
 
@@ -80,29 +79,38 @@ def write_mrc(path, slabs_zyx, shape, dtype, voxel_size_zyx_nm) -> None:
   Raises:
     InputError: when path exists or cannot be written.
   """
-  with new_file(path) as partial, _new_mrc(partial, shape, dtype) as mrc:
+  with new_file(path) as partial:
+    stored = mrcfile.utils.dtype_from_mode(_MODES[np.dtype(dtype).name])
+    header = _new_header(partial, shape, stored)
     if voxel_size_zyx_nm is not None:
-      mrc.voxel_size = tuple(10 * s for s in reversed(voxel_size_zyx_nm))
+      lengths = [10 * s * n for s, n in zip(voxel_size_zyx_nm, shape, strict=True)]
+      header.cella.z, header.cella.y, header.cella.x = lengths
     sums, lows, highs = np.zeros(2), [], []
-    for z, slab in place_slabs(slabs_zyx):
-      mrc.data[z:z + len(slab)] = slab
-      sums += slab.sum(dtype=float), np.square(slab, dtype=float).sum()
-      lows.append(slab.min())
-      highs.append(slab.max())
-    mean, square = sums / math.prod(shape)
-    mrc.header.dmin, mrc.header.dmax, mrc.header.dmean = min(lows), max(highs), mean
-    mrc.header.rms = math.sqrt(max(0., square - mean**2))
+    # Not a memory map: where the disk is full, writing to one kills the process.
+    with open(partial, 'wb') as file:
+      file.write(header.tobytes())
+      for slab in slabs_zyx:
+        file.write(slab.astype(stored).tobytes())
+        sums += slab.sum(dtype=float), np.square(slab, dtype=float).sum()
+        lows.append(slab.min())
+        highs.append(slab.max())
+      mean, square = sums / math.prod(shape)
+      header.dmin, header.dmax, header.dmean = min(lows), max(highs), mean
+      header.rms = math.sqrt(max(0., square - mean**2))
+      file.seek(0)
+      file.write(header.tobytes())
 
 
-def _new_mrc(path, shape, dtype):
-  """A new volume file of mrcfile, memory-mapped, to be closed by the caller."""
+def _new_header(path, shape, dtype):
+  """The header of a volume, as mrcfile writes it; makes a file of one voxel."""
   with warnings.catch_warnings():
     # mrcfile 1.5.4 sets the dtype of its header in place, deprecated in NumPy 2.5.
     warnings.filterwarnings('ignore', 'Setting the dtype', DeprecationWarning)
-    mrc = mrcfile.new_mmap(path, tuple(shape), _MODES[np.dtype(dtype).name],
-                           overwrite=True)
-    mrc.set_volume()
-  return mrc
+    with mrcfile.new(path, np.zeros((1, 1, 1), dtype), overwrite=True) as mrc:
+      mrc.set_volume()
+      header = mrc.header.copy()
+  header.nz, header.ny, header.nx = header.mz, header.my, header.mx = shape
+  return header
 
 
 def _read_header(path):

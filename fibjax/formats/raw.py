@@ -124,11 +124,20 @@ def new_with_sidecar(path, voxel_size_zyx_nm, **notes):
     InputError: when one of the two exists or cannot be written.
   """
   size = None if voxel_size_zyx_nm is None else list(voxel_size_zyx_nm)
-  with new_file(sidecar_of(path)) as partial_sidecar, new_file(path) as partial:
-    files.write_json(partial_sidecar, notes | {'voxel_size_zyx_nm': size},
-                     checked=False)
-    with open(partial, 'wb') as file:
-      yield file
+  sidecar = sidecar_of(path)
+  files.check_absent(sidecar)
+  try:
+    with new_file(path) as partial:
+      with open(partial, 'wb') as file:
+        yield file
+      # First, since a reader takes a data file without it for one of unknown size.
+      with new_file(sidecar) as partial_sidecar:
+        files.write_json(partial_sidecar, notes | {'voxel_size_zyx_nm': size},
+                         checked=False)
+  except BaseException:
+    if not Path(path).exists():
+      sidecar.unlink(missing_ok=True)
+    raise
 
 
 def _layout(name: str, notes: dict):

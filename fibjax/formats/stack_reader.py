@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.system import files
+from fibjax.system import files, refusals
 from fibjax.volumes.metadata import check_room
 
 AXES = 'zyx'
@@ -314,12 +314,11 @@ def decoding(name, expected='a readable image'):
     yield
   except (InputError, MemoryError):
     raise
-  except OSError as error:
-    if error.filename is not None:
-      raise
-    raise _damaged(name, error, expected) from error
   except Exception as error:
-    raise _damaged(name, error, expected) from error
+    if isinstance(error, OSError) and error.filename is not None:
+      raise
+    raise (refusals.refused(error, str(name))
+           or _damaged(name, error, expected)) from error
 
 
 def _damaged(name, error: Exception, expected: str) -> InputError:

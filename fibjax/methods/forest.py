@@ -27,7 +27,7 @@ from fibjax.errors import InputError, check_shape
 from fibjax.methods import scale_space
 from fibjax.methods.forest_traversal import Forest, descend, put_forest
 from fibjax.metrics import confusion
-from fibjax.system import checksums, devices, files, progress
+from fibjax.system import checksums, devices, files, progress, refusals
 
 MIN_LEAVES = (1, 5, 20, 50, 100)
 # Voxels that descend together. On CPU their features and a tree stay in the cache.
@@ -169,6 +169,9 @@ def load_forest(path) -> Forest:
     fault = _find_fault(forest)
   except (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError,
           zipfile.BadZipFile) as error:  # raised by numpy and zipfile for damage
+    refusal = refusals.refused(error, str(path))
+    if refusal is not None:
+      raise refusal from None
     fault = f'{type(error).__name__}: {error}'
   if fault:
     raise InputError(str(path), got=fault, expected='a forest of fibjax',

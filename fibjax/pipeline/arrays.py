@@ -16,6 +16,7 @@ from fibjax.methods.method import Inputs, Method
 from fibjax.models import Model
 from fibjax.pipeline.segmenter import Segmenter
 from fibjax.preparation import scaling
+from fibjax.system import refusals
 from fibjax.training import loop, single
 from fibjax.volumes.volume import array_volume
 
@@ -101,6 +102,7 @@ def cut_contexts(images, regions: Regions, model: Model) -> np.ndarray:
   return contexts.cut_contexts(volumes, regions, model.before_px, model.n_z)
 
 
+@refusals.translated
 def train(images, regions: Regions, *, model: Model | None = None,
           settings: Mapping | None = None, seeds: Sequence[int] = (0,),
           scale: str = 'dtype', gradient: bool = True, folder=None) -> Segmenter:

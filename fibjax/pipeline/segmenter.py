@@ -18,7 +18,7 @@ from fibjax.methods.registry import make_method
 from fibjax.pipeline import stages
 from fibjax.pipeline.run import check_trained, open_run
 from fibjax.preparation import scaling
-from fibjax.system import files, progress
+from fibjax.system import files, progress, refusals
 from fibjax.system.cluster import HERE, Resources
 from fibjax.system.run_folder import RunFolder, lock
 from fibjax.volumes.volume import Volume, open_volume
@@ -65,6 +65,7 @@ class Segmenter:
                        remedy='use segmenter.segment: it labels without scores')
     return self.scorer.open(self._memory_gb)
 
+  @refusals.translated
   def score(self, image_zyx: np.ndarray) -> np.ndarray:
     """Scores every voxel of an image.
 
@@ -84,6 +85,7 @@ class Segmenter:
     scores = score_array(opened, self._scale(image_zyx))
     return scores[0] if self.scorer.channels else scores
 
+  @refusals.translated
   def segment(self, image_zyx: np.ndarray, voxel_size_zyx_nm=None) -> np.ndarray:
     """Segments an image.
 
@@ -101,6 +103,7 @@ class Segmenter:
       return self.method.label(self._scale(image_zyx), voxel_size_zyx_nm)
     return segment_array(self.score(image_zyx), self.postprocessing)
 
+  @refusals.translated
   def segment_volume(self, source, out, *, resources: Resources = HERE) -> Path:
     """Segments a volume on disk, of any size; resumes an interrupted call.
 

@@ -14,12 +14,13 @@ import time
 from pathlib import Path
 
 from fibjax.errors import InputError
-from fibjax.system import checksums, json_files
+from fibjax.system import checksums, json_files, refusals
 
 # A file that was changed this recently can change again within the same time stamp.
 _SETTLED_NS = 2 * 10 ** 9
 
 
+@refusals.names_its_path
 @contextlib.contextmanager
 def whole_file(path, *, checked: bool = False):
   """Yields a temporary path that becomes `path` when the block succeeds.
@@ -117,6 +118,7 @@ def final_name(path) -> str:
   return Path(path).name.removesuffix('.partial')
 
 
+@refusals.names_its_path
 @contextlib.contextmanager
 def new_folder(path):
   """Yields a folder to fill that becomes `path` when the block succeeds.

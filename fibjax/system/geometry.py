@@ -20,6 +20,14 @@ def tile_boxes(shape: Index, tile: Index) -> Iterator[Box]:
     yield start, stop
 
 
+def cut_at_grid(start: Index, stop: Index, step: Index) -> Iterator[Box]:
+  """Yields the parts of the box [start, stop) in each cell of a grid from voxel 0."""
+  edges = ((a, *range(a - a % n + n, b, n), b)
+           for a, b, n in zip(start, stop, step, strict=True))
+  for cell in itertools.product(*map(itertools.pairwise, edges)):
+    yield tuple(zip(*cell, strict=True))
+
+
 def grow(box: Box, margin: Index) -> Box:
   """Grows a box by margin voxels on both sides of each axis, also beyond the volume."""
   start, stop = box

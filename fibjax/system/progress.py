@@ -2,6 +2,7 @@
 
 stdout is left to results.
 """
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -11,9 +12,23 @@ from tqdm import tqdm
 _SECONDS_BETWEEN_LINES = 10.
 
 
+_diverted = []  # where `say` prints in a process whose stderr is diverted
+
+
 def say(message: str) -> None:
   """Prints one line on stderr, above the progress bar if there is one."""
-  tqdm.write(message, file=sys.stderr)
+  tqdm.write(message, file=_diverted[-1] if _diverted else sys.stderr)
+
+
+def divert_stderr(path) -> None:
+  """Sends what is printed on stderr to the end of a file, for the rest of the process.
+
+  It reaches libraries in other languages, too. The lines of `say` stay on stderr.
+  """
+  sys.stderr.flush()
+  _diverted.append(os.fdopen(os.dup(2), 'w', encoding='utf-8', buffering=1))
+  with open(path, 'ab') as log:
+    os.dup2(log.fileno(), 2)
 
 
 def track(items: Iterable, description: str, unit: str, total: int) -> Iterator:

@@ -11,6 +11,7 @@ import filelock
 
 from fibjax.errors import InputError
 from fibjax.system import files
+from fibjax.system.refusals import RefusedError
 
 _LOCK = '.lock'
 # Results that take long to compute again, finished or partial.
@@ -194,13 +195,15 @@ def lock(workdir):
     raise InputError(str(workdir), got='a workdir in use by another process',
                      expected='one run per workdir',
                      remedy='wait for it or choose another --workdir') from None
-  except OSError as error:
+  except (FileExistsError, NotADirectoryError) as error:
     raise InputError(str(workdir), got=str(error), expected='a folder to write to',
                      remedy='choose another --workdir') from None
   with acquired:
     is_new = {path.name for path in workdir.iterdir()} == {_LOCK}
     try:
       yield workdir
+    except RefusedError:  # no mistake: what is finished is kept
+      raise
     except InputError:
       if is_new and not any(any(workdir.glob(name)) for name in _EXPENSIVE):
         _empty(workdir, existed)

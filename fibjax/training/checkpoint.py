@@ -6,8 +6,11 @@ a checkpoint restores on any number of devices. The newest is kept; the one befo
 when all of the new one is on the disk. The checksums of its files are verified before
 it is read, since Orbax does not notice all damage.
 """
+import contextlib
 import functools
 import logging
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,10 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fibjax.errors import InputError
-from fibjax.system import checksums, files
+from fibjax.system import checksums, files, refusals
 
 _ERRORS = (ValueError, OSError, KeyError, TypeError)
+_SETTLING_S, _SETTLING_TRIES = 0.5, 10
 
 
 def newest_epoch(folder) -> int | None:
@@ -43,17 +47,34 @@ def save(folder, epoch: int, state: Any, meta: dict) -> None:
   folder, host_state = Path(folder).resolve(), jax.device_get(state)
   path = folder / str(epoch)
   with files.new_folder(path) as partial:
-    try:
+    with _removing_unfinished(partial):
       _checkpointer().save(partial, args=ocp.args.Composite(
           state=ocp.args.StandardSave(host_state), meta=ocp.args.JsonSave(meta)))
-    except _ERRORS as error:
-      raise InputError(f'checkpoint {path}', got=_first_line(error),
-                       expected='a folder that can be written',
-                       remedy='check free space and permissions, then resume') from None
     checksums.seal(partial)
   for child in folder.iterdir():
     if child.name.isdigit() and int(child.name) != epoch:
       files.remove(child)
+
+
+@contextlib.contextmanager
+def _removing_unfinished(path: Path):
+  """Removes what Orbax left beside path, of a process that was killed or of this one.
+
+  Orbax raises the first error while its threads still write other arrays, and reports
+  theirs; so the block ends a little later, when they are done with the folder.
+  """
+  def remove():
+    for unfinished in path.parent.glob(f'{path.name}.orbax-checkpoint-tmp*'):
+      shutil.rmtree(unfinished, ignore_errors=True)
+  remove()
+  try:
+    yield
+  except Exception:
+    _checkpointer.cache_clear()  # it still holds what failed
+    for _ in range(_SETTLING_TRIES):
+      remove()
+      time.sleep(_SETTLING_S / _SETTLING_TRIES)
+    raise
 
 
 def restore(folder, epoch: int, target: Any) -> tuple[Any, dict]:
@@ -73,7 +94,8 @@ def restore(folder, epoch: int, target: Any) -> tuple[Any, dict]:
     items = _checkpointer().restore(path, args=ocp.args.Composite(
         state=ocp.args.StandardRestore(host_target), meta=ocp.args.JsonRestore()))
   except _ERRORS as error:
-    raise _unusable(path, _first_line(error)) from None
+    raise (refusals.refused(error, f'checkpoint {path}')
+           or _unusable(path, _first_line(error))) from None
   # Orbax returns arrays as stored, even where the target has another shape.
   stored, wanted = (jax.tree.map(np.shape, tree)
                     for tree in (items['state'], host_target))
@@ -95,7 +117,8 @@ def load_weights(folder, target: Any) -> Any:
 
 @functools.cache
 def _checkpointer() -> ocp.Checkpointer:
-  logging.getLogger('absl').setLevel(logging.ERROR)  # one warning per leaf otherwise
+  # One warning per leaf otherwise; errors of its threads are raised by `save` as well.
+  logging.getLogger('absl').setLevel(logging.CRITICAL)
   return ocp.Checkpointer(ocp.CompositeCheckpointHandler('state', 'meta'))
 
 

@@ -3,11 +3,16 @@
 The regions come from `sampling.put_regions`, which takes arrays. `loop.train_members`
 below these functions yields after every epoch.
 """
+import contextlib
+import time
 from typing import Any, NamedTuple
 
-from tensorboardX import SummaryWriter
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event
+from tensorboardX.summary import scalar
 
 from fibjax.models import Model
+from fibjax.system import refusals
 from fibjax.system.progress import say
 from fibjax.system.run_folder import RunFolder
 from fibjax.training import loop
@@ -32,6 +37,7 @@ class Trained(NamedTuple):
   ended: str | None
 
 
+@refusals.translated
 def train_network(model: Model, train: DeviceRegions, val: DeviceRegions, *, settings,
                   seed: int = 0, folder=None, data_seed: int = 0,
                   standardise: bool = True) -> Trained:
@@ -78,6 +84,7 @@ def train_network(model: Model, train: DeviceRegions, val: DeviceRegions, *, set
                 may_diverge=False)[0]
 
 
+@refusals.translated
 def train_networks(model: Model, train: DeviceRegions, val: DeviceRegions,
                    members: list[Member], *, settings, folder=None, data_seed: int = 0,
                    standardise: bool = True, halving: tuple[int, ...] = ()
@@ -160,7 +167,7 @@ def train_run(settings, model: Model, train: DeviceRegions, val: DeviceRegions, 
   snapshots = loop.train_members(
       settings, model, [loop.make_member(settings, seed)], train, val, run,
       data_seed=data_seed, standardise=standardise, may_diverge=False)
-  with SummaryWriter(str(run.events)) as events:
+  with _open_events(run.events) as add_event:
     for i, reached in enumerate(snapshots):
       rows = reached.rows[0]
       write_rows(run, rows)
@@ -170,7 +177,31 @@ def train_run(settings, model: Model, train: DeviceRegions, val: DeviceRegions, 
       say(f'epoch {len(rows)}/{settings.epochs}: training BCE '
           f'{row["train_bce"]:.4f}, validation BCE {row["val_bce"]:.4f}, '
           f'mIoU {row["val_miou"]:.4f}, {row["seconds"]:.0f} s')
-      for name in EPOCH_COLUMNS:
-        if name != 'epoch':
-          events.add_scalar(name, row[name], row['epoch'])
+      add_event(row)
   return best_row(rows)
+
+
+@contextlib.contextmanager
+def _open_events(folder):
+  """Yields a function that writes a row of EPOCH_COLUMNS for TensorBoard.
+
+  It writes in this thread: the thread of SummaryWriter ends when the disk is full, and
+  the caller then waits for it forever.
+  """
+  with refusals.naming(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = EventsWriter(str(folder / 'events'))
+
+  def add(row):
+    values = [scalar(name, row[name]).value[0] for name in EPOCH_COLUMNS
+              if name != 'epoch']
+    event = Event(wall_time=time.time(), step=row['epoch'])
+    event.summary.value.extend(values)
+    with refusals.naming(folder):
+      writer.write_event(event)
+      writer.flush()
+  try:
+    yield add
+  finally:
+    with refusals.naming(folder):
+      writer.close()

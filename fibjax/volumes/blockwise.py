@@ -25,6 +25,7 @@ from fibjax.errors import InputError
 from fibjax.system import cluster, files, geometry, memory, progress
 from fibjax.system.cluster import Resources
 from fibjax.system.geometry import Box
+from fibjax.system.refusals import RefusedError
 from fibjax.volumes.volume import (
   Volume,
   create_volume,
@@ -213,6 +214,8 @@ def _is_intact(target: Volume, start) -> bool:
                zip(start, shard_shape(target), target.shape, strict=True))
   try:
     read_box(target, start, stop, channel=None)
+  except RefusedError:  # says nothing about the shard
+    raise
   except InputError:
     return False
   return True

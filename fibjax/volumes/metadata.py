@@ -282,7 +282,7 @@ def _metadata_checksum(path: Path, ome: dict, fibjax_attributes: dict) -> str:
   checked = {k: v for k, v in fibjax_attributes.items() if k != CHECKSUM}
   try:
     array = (path / LEVEL / 'zarr.json').read_text(encoding='utf-8')
-  except (OSError, UnicodeDecodeError):
+  except (FileNotFoundError, NotADirectoryError, UnicodeDecodeError):
     raise not_a_volume(path, f'no readable {LEVEL}/zarr.json') from None
   return checksums.hash_bytes(json.dumps([ome, checked, array],
                                          sort_keys=True).encode())

@@ -30,7 +30,7 @@ import numpy as np
 import tensorstore as ts
 
 from fibjax.errors import InputError
-from fibjax.system import files, geometry
+from fibjax.system import files, geometry, refusals
 from fibjax.system.run_folder import volume_name
 from fibjax.volumes import ome_zarr
 from fibjax.volumes.metadata import (
@@ -298,9 +298,15 @@ def write_box(volume: Volume, start_zyx, array_zyx: np.ndarray) -> None:
                      expected=f'{axes}-D {volume.dtype}', remedy='convert it first')
   stop = [int(a) + n for a, n in zip(start_zyx, array_zyx.shape[-3:], strict=True)]
   start, stop = _check_box(volume, start_zyx, stop)
+  all_channels = (slice(None),) if volume.channels else ()
+  writes = [volume.store[all_channels + _slices(*box)].write(array_zyx[..., *_slices(
+      *(np.subtract(corner, start) for corner in box))])
+            for box in geometry.cut_at_grid(start, stop, shard_shape(volume))]
+  # All are waited for, so that none is still writing when the caller cleans up.
+  errors = [write.exception() for write in writes]
   with store_errors(volume.path, 'check free space and permissions'):
-    all_channels = (slice(None),) if volume.channels else ()
-    volume.store[all_channels + _slices(start, stop)].write(array_zyx).result()
+    for error in filter(None, errors):
+      raise error
 
 
 def shard_shape(volume: Volume) -> tuple[int, int, int]:
@@ -370,5 +376,7 @@ def store_errors(path, remedy='the file is damaged: import or compute it again',
   try:
     yield
   except (ValueError, OSError, NotImplementedError) as error:
+    if refusal := refusals.refused(error, str(path)):
+      raise refusal from error
     got = str(error).split(' [tensorstore_spec=')[0].split(' [source locations=')[0]
     raise InputError(str(path), got=got, expected=expected, remedy=remedy) from error

@@ -135,8 +135,8 @@ def new_with_sidecar(path, voxel_size_zyx_nm, **notes):
         files.write_json(partial_sidecar, notes | {'voxel_size_zyx_nm': size},
                          checked=False)
   except BaseException:
-    if not Path(path).exists():
-      sidecar.unlink(missing_ok=True)
+    if sidecar.exists() and not Path(path).exists():
+      sidecar.unlink()
     raise
 
 

@@ -96,7 +96,7 @@ def read_json(path):
 def make_folders(path) -> None:
   """Creates a folder and missing parents, and brings their names to the disk."""
   path = Path(path).absolute()
-  missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+  missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
   for folder in reversed(missing):
     folder.mkdir(exist_ok=True)
     checksums.sync_folder(folder.parent)

@@ -2,6 +2,7 @@
 import contextlib
 import ctypes
 import functools
+import math
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -9,11 +10,6 @@ from collections.abc import Callable, Iterator
 import psutil
 
 from fibjax.errors import InputError
-
-try:
-  import resource
-except ImportError:  # Windows has no such limits
-  resource = None
 
 _GB_PER_CORE = 0.2  # of address space that the threads of libraries reserve
 _SAMPLING_S = 0.02
@@ -37,11 +33,9 @@ def check_address_space(least_gb: float) -> None:
   Raises:
     InputError: when the limit is lower.
   """
-  if resource is None:
-    return
-  limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+  limit = _limit('RLIMIT_AS')
   needed = 1e9 * (least_gb + _GB_PER_CORE * (os.cpu_count() or 1))
-  if limit != resource.RLIM_INFINITY and limit < needed:
+  if limit < needed:
     raise InputError(
         'ulimit -v', got=f'{limit / 1e9:.2g} GB of address space',
         expected=f'at least {needed / 1e9:.2g} GB', remedy='raise it: much is reserved '
@@ -50,11 +44,15 @@ def check_address_space(least_gb: float) -> None:
 
 def limit_bytes() -> int:
   """Memory that this process can have at most: the machine's, or its own limit."""
-  limits = [total_bytes()]
-  if resource is not None:
-    limits += [resource.getrlimit(kind)[0]
-               for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
-  return min(limit for limit in limits if limit >= 0)  # -1: no limit
+  return int(min(total_bytes(), _limit('RLIMIT_AS'), _limit('RLIMIT_DATA')))
+
+
+def _limit(name: str) -> float:
+  """A limit of this process; infinite without one, and where psutil knows of none."""
+  if not hasattr(psutil, name):  # all systems but Linux and FreeBSD
+    return math.inf
+  limit, _ = psutil.Process().rlimit(getattr(psutil, name))
+  return math.inf if limit in (-1, psutil.RLIM_INFINITY) else limit
 
 
 def trim() -> None:

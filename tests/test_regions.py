@@ -342,7 +342,7 @@ def test_imported_regions_appear_whole_or_not_at_all(tmp_path, monkeypatch):
   source = (tmp_path / 't.csv', tmp_path / 'm.npy', 'paper')
   before = set(tmp_path.iterdir())
 
-  def full(path, text):
+  def full(path, text, **options):
     raise OSError('no space left')
   with monkeypatch.context() as patch:
     patch.setattr(files, 'write_text', full)
@@ -360,7 +360,7 @@ def test_imported_regions_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=f'{there}: got a path that already exists'):
       import_regions(*source, tmp_path / there)
     assert (tmp_path / 't.csv').read_bytes() == content
-  with pytest.raises(NotADirectoryError):
+  with pytest.raises(InputError, match=r't\.csv: got a file, expected a folder'):
     import_regions(*source, tmp_path / 't.csv' / 'out')
 
 

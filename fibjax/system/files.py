@@ -94,10 +94,17 @@ def read_json(path):
 
 
 def make_folders(path) -> None:
-  """Creates a folder and missing parents, and brings their names to the disk."""
+  """Creates a folder and missing parents, and brings their names to the disk.
+
+  Raises:
+    InputError: when one of them is a file.
+  """
   path = Path(path).absolute()
   missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
   for folder in reversed(missing):
+    if folder.exists():
+      raise InputError(str(folder), got='a file', expected='a folder',
+                       remedy='choose another path')
     folder.mkdir(exist_ok=True)
     checksums.sync_folder(folder.parent)
 

@@ -158,7 +158,8 @@ def _record(data: bytes):
 
 def _names(data: bytes):
   names = data.decode('utf-8', 'surrogateescape').split('\n')
-  slice_names.order_slices([name for name in names if name])
+  if any(names):  # a folder without slices is refused before
+    slice_names.order_slices([name for name in names if name])
 
 
 def _texts(*texts):

@@ -21,9 +21,13 @@ from fibjax.annotation.regions import (
   select_regions,
 )
 from fibjax.annotation.splits import assign_splits, context_boxes
+from fibjax.config import base
+from fibjax.datasets import collect
 from fibjax.errors import InputError
 from fibjax.formats import label_codes
 from fibjax.system import files
+from fibjax.system.run_folder import RunFolder
+from fibjax.volumes.volume import new_volume, write_box
 
 SHAPE = (200, 2247, 3372)
 
@@ -422,3 +426,23 @@ def test_masks_that_a_table_names_are_files_of_the_folder(tmp_path):
       import_masks([row | {'mask': bad}], tmp_path / 'm', 'paper')
   with pytest.raises(InputError, match='regions row 1: got mask None'):
     import_masks([row | {'mask': 'a.npy'}, row], tmp_path / 'm', 'paper')
+
+
+@pytest.mark.parametrize('allow_overlap', [False, True])
+def test_a_run_takes_splits_that_overlap_only_when_told(tmp_path, allow_overlap):
+  with new_volume(tmp_path / 'a.ome.zarr', (6, 40, 40), np.uint8, None) as volume:
+    write_box(volume, (0, 0, 0), np.ones((6, 40, 40), np.uint8))
+  masks = [np.tile(np.uint8([0, 1]), (8, 4))] * 3
+  save_regions(tmp_path / 'r', overlapping((1, 12, 12), masks=masks))
+  config = base()
+  config.data.volumes, config.data.regions = ((str(tmp_path / name),) for name in (
+      'a.ome.zarr', 'r'))
+  config.split.allow_overlap = allow_overlap
+
+  def collected():
+    return collect.collect(config.data, config.split, (1, 9, 9), RunFolder(tmp_path))
+  if allow_overlap:
+    assert collected()[1].split == ('train', 'test', 'val')
+  else:
+    with pytest.raises(InputError, match='share labelled voxels'):
+      collected()

@@ -9,6 +9,7 @@ imagecodecs.
 import contextlib
 import logging
 import math
+import operator
 import struct
 from pathlib import Path
 
@@ -107,11 +108,15 @@ def _open_tiff(path: Path, tif) -> StackReader:
   with decoding(path):
     pages = list(tif.pages)
     is_cut = _is_cut(tif)
-    headers = [(tuple(p.shape), p.dtype, p.dataoffsets, p.databytecounts,
-                p.bitspersample if p.compression == 1 else 0) for p in pages]
+    # A damaged tag may be bytes or a tuple, which a product would repeat; `index`
+    # accepts integers alone.
+    headers = [(tuple(map(operator.index, p.shape)), p.dtype, p.dataoffsets,
+                p.databytecounts,
+                operator.index(p.bitspersample) if p.compression == 1 else 0)
+               for p in pages]
     segment_voxels = max(
-        math.prod(p.chunks) * min(len(p.dataoffsets), tifffile.TIFF.MAXWORKERS)
-        for p in pages)
+        math.prod(map(operator.index, p.chunks))
+        * min(len(p.dataoffsets), tifffile.TIFF.MAXWORKERS) for p in pages)
     codecs = {p.compression for p in pages}
     expected, size, origin = _describe(path, tif)
   names = [str(path)] if len(pages) == 1 else [

@@ -495,6 +495,8 @@ def _faults():
   text = b'ImageJ=1.53\nimages=3\nslices=3\n\0'
   yield Case('TIFF of ImageJ without offsets', _tif_with(
       (270, 2, len(text), text), without=(273,)))
+  yield Case('TIFF with a width of bytes', _tif_with(
+      (256, 1, 4, 6), (257, 4, 1, 2**28), (278, 4, 1, 2**28)))
   yield Case('TIFF with a width of no value', _tif_with((256, 4, 0, 0)))
   yield Case('TIFF with a negative spacing', _imagej(spacing=-50))
   yield Case('TIFF with a spacing of nan', _imagej(spacing='nan'))

@@ -91,7 +91,8 @@ def _exported(change=None, paint=None):
     painted[1, 16:48, 16:48] = 1
     painted[1, 16:20, 16:48] = 2
     label.unlink()
-    tifffile.imwrite(label, paint(painted) if paint else painted)
+    tifffile.imwrite(label, paint(painted) if paint else painted,
+                     photometric='minisblack')
     manifest = folder / 'paint' / 'manifest.json'
     if change:
       content = change(json.loads(manifest.read_text()))

@@ -252,7 +252,7 @@ def test_an_error_at_any_write_of_a_job_loses_and_changes_nothing(
   status, err, writes = start(words)
   assert status == 0 and writes > 50, err
   whole = content(work)
-  for k, at in enumerate(spread(writes, int(os.environ.get('FIBJAX_FAULTS', 6)))):
+  for k, at in enumerate(spread(writes, int(os.environ.get('FIBJAX_FAULTS', 3)))):
     shutil.rmtree(work)
     status, err, reached = start(words, at, ERRORS[k % 3])
     if reached >= at:  # the number of writes differs a little between calls

@@ -40,7 +40,8 @@ def check_voxel_size(name: str, voxel_size_zyx_nm) -> tuple[float, ...] | None:
       voxel_size_zyx_nm, *numbers))
   if is_text or len(size) != 3 or not all(_LEAST_NM <= s <= _MOST_NM for s in size):
     raise InputError(f'{name}: voxel size', got=voxel_size_zyx_nm,
-                     expected='three positive numbers, nm per voxel in z, y, x',
+                     expected='three positive numbers up to 1e9, nm per voxel in z, '
+                     'y, x',
                      remedy='for example 50,10,10')
   return size
 

@@ -55,6 +55,12 @@ def finished_files(folder):
   return found
 
 
+def without_paths(results):
+  """Results without the metadata of volumes, which name the workdir."""
+  return {path: digest for path, digest in results.items()
+          if not path.endswith('zarr.json')}
+
+
 @pytest.mark.long
 @pytest.mark.parametrize('job', JOBS)
 def test_kills_lose_and_change_nothing(tmp_path, job):
@@ -67,7 +73,7 @@ def test_kills_lose_and_change_nothing(tmp_path, job):
   began = time.monotonic()
   assert start(command, tmp_path / 'whole').wait() == 0
   seconds = time.monotonic() - began
-  whole = finished_files(tmp_path / 'whole')
+  whole = without_paths(finished_files(tmp_path / 'whole'))
   assert len(whole) > 3
   before = {}
   for _ in range(-(-KILLS // len(JOBS))):
@@ -82,4 +88,4 @@ def test_kills_lose_and_change_nothing(tmp_path, job):
     assert {path: after.get(path) for path in before} == before
     before = after
   assert start(command, folder).wait() == 0, (tmp_path / 'killed.log').read_text()
-  assert finished_files(folder) == whole
+  assert without_paths(finished_files(folder)) == whole

@@ -223,10 +223,11 @@ def _run_trial(config, chosen: list[int], raw: Volume, labels_zyx, truth_zyx,
                workdir: RunFolder, trial: RunFolder, resources: Resources) -> None:
   """Trains the members of a trial and writes the scores of every slice."""
   name, regions = volume_name(raw.path), trial.path / 'slices'
-  if not (regions / 'regions.csv').exists():
-    save_regions(regions, _trial_regions(config, name, chosen, labels_zyx))
-  files.share_folder(workdir.prepared, trial.prepared)
-  files.write_json(trial.preprocessing, files.read_json(workdir.preprocessing))
+  with lock(trial):  # which makes it a workdir before it has files
+    if not (regions / 'regions.csv').exists():
+      save_regions(regions, _trial_regions(config, name, chosen, labels_zyx))
+    files.share_folder(workdir.prepared, trial.prepared)
+    files.write_json(trial.preprocessing, files.read_json(workdir.preprocessing))
   trial_config = from_dict(to_dict(config))
   trial_config.data.update(source='volumes', volumes=(str(raw.path),),
                            regions=(str(regions),))

@@ -109,6 +109,7 @@ def test_labels_corrected_by_hand_are_used_and_checked(done, tmp_path):
 def test_the_chain_without_a_person_ends_with_a_report(done, tmp_path):
   _, folder, _ = done
   shutil.copytree(folder / 'film', tmp_path / 'w' / 'film')
+  (tmp_path / 'w' / '.lock').touch()  # as in a workdir whose call was killed
   settings = load(f'{CONFIG}:auto_tiny', ('train.epochs=1',))
   result = training_slices.run_study(settings, tmp_path / 'w')
   assert {row['placement'] for row in result['table']} == {'uncertain'}

@@ -64,7 +64,7 @@ def slurm(tmp_path, *words):
   (tmp_path / 'srun').chmod(0o755)
   return subprocess.run(
       ['bash', ROOT / 'launch' / 'slurm.sbatch', *words], text=True, check=False,
-      capture_output=True, timeout=300,
+      capture_output=True, timeout=900,
       env={**os.environ, 'PATH': f'{tmp_path}:{os.environ["PATH"]}',
            'SLURM_SUBMIT_DIR': str(ROOT), 'SLURM_JOB_NUM_NODES': '1',
            'SLURM_JOB_ID': 'test'})

@@ -29,6 +29,7 @@ def get_config(variant: str = 'base'):
   config = base()
   config.name = 'skarberg2021'
   config.data.source = 'zenodo'
+  config.split.allow_overlap = True  # published splits are taken as they are
   config.model.n_xy = 113
   config.model.padding = 'same'
   config.model.standardise = False

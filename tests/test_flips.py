@@ -24,7 +24,7 @@ NOT_READ = ('report.html', 'tables.md', '.lock', 'figures', 'events', 'snapshots
 def commands(settings, folder):
   """Functions that use a finished workdir; each returns what it made, as bytes."""
   workdir = RunFolder(folder)
-  image_zyx = np.random.default_rng(0).integers(0, 255, (3, 96, 96)).astype(np.uint8)
+  image_zyx = np.random.default_rng(0).integers(0, 255, (7, 96, 96)).astype(np.uint8)
 
   def finished():
     run.run(settings, folder)

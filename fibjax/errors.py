@@ -40,11 +40,11 @@ class InputError(ValueError):
 
   def __reduce__(self):
     """Pickles the message, so that a worker process can send the error."""
-    return _rebuild, (self.name, str(self))
+    return _rebuild, (type(self), self.name, str(self))
 
 
-def _rebuild(name: str, line: str) -> InputError:
-  error = InputError.__new__(InputError, line)
+def _rebuild(kind: type[InputError], name: str, line: str) -> InputError:
+  error = kind.__new__(kind, line)
   error.args, error.name = (line,), name
   return error
 

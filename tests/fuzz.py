@@ -2,8 +2,8 @@
 
 Needs the extra `fuzz` (atheris). A target takes bytes; anything but success or an
 InputError is a finding. Its input and traceback are written to FOLDER (third word,
-default fuzz/TARGET), one for each place in the code, and the search goes on; a crash, a
-hang of 30 s or memory beyond 2 GB ends it, and libFuzzer writes the input. What was
+default fuzz/TARGET), one for each place in the code, and the search continues; a crash,
+a hang of 30 s or memory beyond 2 GB ends it, and libFuzzer writes the input. What was
 found becomes a case of tests/zoo.
 """
 import contextlib

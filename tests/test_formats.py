@@ -666,9 +666,8 @@ def test_exports_that_cannot_be(tmp_path, monkeypatch):
   (tmp_path / 'file').write_text('x')
   for suffix in EXPORTS:
     (tmp_path / f'there{suffix}').write_text('x')
-    for name, message in ((f'there{suffix}', f'there{suffix}.*: got'),
-                          (f'file/a{suffix}', 'file.*: got')):
-      refused(message, stacks.export_stack, volume, tmp_path / name,
+    for name in (f'there{suffix}', f'file/a{suffix}'):
+      refused(f'{name}.*: got', stacks.export_stack, volume, tmp_path / name,
               ome_version='0.4' if '.4.' in suffix else '0.5')
   assert not list(tmp_path.rglob('.*')) and not list(tmp_path.glob('[acd].*'))
   assert not list(tmp_path.glob('*.partial'))

@@ -35,7 +35,7 @@ VOLUMES = ('raw.ome.zarr', 'truth.ome.zarr', 'prepared.ome.zarr', 'scores.ome.za
 
 
 def start(command, folder):
-  """Starts a job in a process group of its own, so that its workers die with it."""
+  """Starts a job in a new process group, so that its workers die with it."""
   flag = '--out' if command[0] == 'segment' else '--workdir'
   with open(f'{folder}.log', 'ab') as log:
     return subprocess.Popen(
@@ -45,14 +45,14 @@ def start(command, folder):
 
 def finished_files(folder):
   """Hash of every finished result by its path."""
-  found = {}
+  hashes = {}
   for path in sorted(folder.rglob('*')):
     inner = path.relative_to(folder)
     building = any('.partial' in part or part.startswith('.') for part in inner.parts)
     if path.is_file() and not building and (
         path.name in FINISHED or set(inner.parts) & set(VOLUMES)):
-      found[str(inner)] = hashlib.blake2b(path.read_bytes()).hexdigest()
-  return found
+      hashes[str(inner)] = hashlib.blake2b(path.read_bytes()).hexdigest()
+  return hashes
 
 
 def without_paths(results):

@@ -280,6 +280,6 @@ def test_what_the_system_refuses_is_one_line(stack, tmp_path, capsys):
   (tmp_path / 'file').write_text('no folder')
   line = fails(capsys, 'regions', 'propose', volume, f'--out={tmp_path}/file/p.csv',
                '--region_px=32', '--context_px=64', '--context_slices=3', '--count=2')
-  assert f'{tmp_path}/file: got a file, expected a folder' in line
+  assert f'{tmp_path}/file/p.csv: got Not a directory' in line
   line = fails(capsys, 'inspect', stack, '--quick', f'--png={tmp_path}/file/x.png')
   assert f'{tmp_path}/file' in line

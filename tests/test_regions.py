@@ -360,7 +360,7 @@ def test_imported_regions_appear_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(InputError, match=f'{there}: got a path that already exists'):
       import_regions(*source, tmp_path / there)
     assert (tmp_path / 't.csv').read_bytes() == content
-  with pytest.raises(InputError, match=r't\.csv: got a file, expected a folder'):
+  with pytest.raises(InputError, match=r't\.csv.out: got Not a directory'):
     import_regions(*source, tmp_path / 't.csv' / 'out')
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fibjax.errors import InputError, nearest, printable
-from fibjax.system import csv_files, json_files, text_files
+from fibjax.system import csv_files, files, json_files, text_files
 
 # What JSON can hold, to be read back as it was written.
 _JSON = st.recursive(
@@ -74,7 +74,7 @@ def test_text_is_read_from_regular_files_of_bounded_size(tmp_path):
 def test_an_object_is_told_from_other_json(tmp_path):
   (tmp_path / 'a.json').write_text('[1]')
   with pytest.raises(InputError, match='JSON of a list, expected an object'):
-    json_files.read_object(tmp_path / 'a.json')
+    files.read_json_object(tmp_path / 'a.json')
 
 
 @given(st.lists(st.fixed_dictionaries({

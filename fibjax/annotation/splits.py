@@ -97,25 +97,28 @@ def overlapping_rows(regions: Regions) -> list[int]:
   Their labels are trained on and scored on, so that scores are worth nothing. Voxels
   that one of two regions leaves unlabelled are not shared.
   """
+  starts_r2 = region_positions(regions)[:, 1:]
+  stops_r2 = starts_r2 + region_sizes(regions)[:, 1:]
   rows_of_slices: dict[tuple, list[int]] = {}
   for r, (name, z) in enumerate(zip(regions.volume, regions.z.tolist(), strict=True)):
     rows_of_slices.setdefault((name, z), []).append(r)
   return sorted({r for rows in rows_of_slices.values()
                  for pair in itertools.combinations(rows, 2)
                  if len({regions.split[r] for r in pair}) > 1
-                 and _share_labels(regions, *pair) for r in pair})
+                 and _share_labels(regions, starts_r2, stops_r2, pair)
+                 for r in pair})
 
 
-def _share_labels(regions: Regions, a: int, b: int) -> bool:
-  first, second = region_positions(regions)[[a, b], 1:]
-  start = np.maximum(first, second)
-  stop = np.minimum(*(np.array((first, second))
-                      + region_sizes(regions)[[a, b], 1:]))
+def _share_labels(regions: Regions, starts_r2, stops_r2, pair: tuple[int, int]) -> bool:
+  rows = list(pair)
+  start, stop = starts_r2[rows].max(0), stops_r2[rows].min(0)
   if (start >= stop).any():
     return False
-  labelled = [region_mask(regions, r)[tuple(map(slice, start - at, stop - at))]
-              != UNLABELLED for r, at in ((a, first), (b, second))]
-  return bool((labelled[0] & labelled[1]).any())
+  first, second = (
+      region_mask(regions, r)[tuple(map(slice, start - starts_r2[r],
+                                        stop - starts_r2[r]))] != UNLABELLED
+      for r in rows)
+  return bool((first & second).any())
 
 
 def check_apart(regions: Regions) -> None:

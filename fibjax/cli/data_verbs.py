@@ -202,11 +202,11 @@ def _export(args, _):
 
 def _prep(args, _):
   from fibjax.preparation import chain, steps
-  from fibjax.system import json_files
+  from fibjax.system import files
   from fibjax.volumes.volume import open_volume
   raw = open_volume(args.volume.resolve())
   if args.replay:
-    chain.replay(raw, json_files.read_object(args.replay), args.out)
+    chain.replay(raw, files.read_json_object(args.replay), args.out)
   else:
     chain.apply_steps(raw, args.out, steps.steps_from(args.steps))
   print(f'record: {chain.record_path(args.out)}', file=sys.stderr)

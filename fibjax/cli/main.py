@@ -13,7 +13,7 @@ import sys
 
 from fibjax.cli import data_verbs, job_verbs
 from fibjax.errors import InputError, did_you_mean, printable
-from fibjax.system import memory, refusals
+from fibjax.system import refusals
 from fibjax.system.signals import end_at_signals
 
 
@@ -75,6 +75,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run(top, args, rest) -> str | None:
   """Runs the verb; what to report where the user or the system is at fault."""
+  from fibjax.system import memory  # here: psutil would delay --help
   prefix = '--config.'
   try:
     for word in rest:

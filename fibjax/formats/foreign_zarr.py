@@ -27,7 +27,7 @@ from fibjax.formats.stack_reader import (
   read_by_blocks,
   slice_names,
 )
-from fibjax.system import files, json_files
+from fibjax.system import files
 from fibjax.volumes import ome_zarr
 from fibjax.volumes.metadata import ArrayLayout, level_folder, read_layout
 from fibjax.volumes.volume import (
@@ -151,7 +151,7 @@ def _attributes(group) -> dict:
   for name in ('zarr.json', '.zattrs'):
     file = group / name
     if file.exists():
-      content = json_files.read_json(file, 'JSON of a zarr group')
+      content = files.read_json(file, 'JSON of a zarr group')
       with decoding(file, 'attributes of a zarr group'):
         return dict(content.get('attributes', {}) if name == 'zarr.json' else content)
   return {}
@@ -217,7 +217,6 @@ def _check_stored(level: Path, layout: ArrayLayout, itemsize: int) -> None:
   check_claim(str(level), layout.shape, itemsize, stored)
 
 
-
 def _check_blosc(file: Path, chunk_bytes: int) -> None:
   """Raises InputError for a chunk of blosc that claims more than a chunk holds.
 
@@ -230,6 +229,7 @@ def _check_blosc(file: Path, chunk_bytes: int) -> None:
     raise InputError(str(file), got=f'{claimed} bytes in a chunk',
                      expected=f'at most {chunk_bytes}', remedy='the chunk is damaged: '
                      'copy or export the image again')
+
 
 def _fibjax_reader(path, dataset) -> StackReader:
   """The StackReader of a volume that fibjax wrote."""

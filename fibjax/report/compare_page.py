@@ -5,7 +5,7 @@ Input is compare.json of the workdir. The same file gives the same bytes.
 from pathlib import Path
 
 from fibjax.report import figures, page, prose, sources, tables
-from fibjax.system import json_files
+from fibjax.system import files
 from fibjax.system.run_folder import RunFolder
 
 TRUTH = 'truth'  # row of the ground truth; all others are methods
@@ -25,7 +25,7 @@ def write_compare_report(folder, titles: dict[str, str]) -> Path:
     InputError: when compare.json is missing or damaged.
   """
   run = RunFolder(folder)
-  result = json_files.read_object(run.compare)
+  result = files.read_json_object(run.compare)
   notes: list[str] = []
   settings, versions = (sources.read_json_if_any(path, notes)
                         for path in (run.config, run.versions))

@@ -25,7 +25,7 @@ from fibjax.report import (
   sweep_tables,
   tables,
 )
-from fibjax.system import csv_files, files, json_files
+from fibjax.system import csv_files, files
 from fibjax.system.run_folder import RunFolder
 
 
@@ -76,17 +76,17 @@ def write_report(folder, facts: MethodFacts | None, *, source_inputs=(),
   settings, metrics, versions = (sources.read_json_if_any(path, notes) for path in (
       run.config, run.metrics, run.versions))
   records, hashes, postprocess = (
-      json_files.read_object(path) if path.is_file() else {}
+      files.read_json_object(path) if path.is_file() else {}
       for path in (run.preprocessing, run.inputs, run.postprocess))
   postprocess = postprocess or metrics.get('postprocess') or {}
   page_tables = _tables(run, metrics, facts, is_published, notes)
   page_figures = _figures(run, settings, records, facts, notes)
   if run.results.is_file():
-    _add_ensemble(json_files.read_object(run.results), page_tables, page_figures)
+    _add_ensemble(files.read_json_object(run.results), page_tables, page_figures)
   elif metrics.get('reliability'):
     page_figures.append(_reliability(metrics['reliability']))
   if run.analysis.is_file():
-    _add_physics(json_files.read_object(run.analysis), page_tables, page_figures, notes)
+    _add_physics(files.read_json_object(run.analysis), page_tables, page_figures, notes)
   return write_page(
       run, 'report.html', page_tables, page_figures, notes=notes,
       warnings=sources.overlap_warnings(run),

@@ -13,7 +13,7 @@ from fibjax.annotation.regions import SPLITS, Regions, load_regions, region_mask
 from fibjax.metrics import confusion
 from fibjax.report.figures import RegionPanel
 from fibjax.report.published import SIZES_XY
-from fibjax.system import json_files
+from fibjax.system import files
 from fibjax.system.run_folder import RunFolder
 from fibjax.volumes.volume import Volume, open_volume, read_box
 
@@ -51,7 +51,7 @@ def read_json_if_any(path, notes: list[str]) -> dict:
   if not path.is_file():
     notes.append(f'{path.name} is missing: the run has not written it yet.')
     return {}
-  return json_files.read_object(path)
+  return files.read_json_object(path)
 
 
 def open_films(run: RunFolder) -> list[Film]:

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from fibjax.models.facts import MethodFacts
 from fibjax.report import figures, page, prose, sources, tables
-from fibjax.system import csv_files, json_files
+from fibjax.system import csv_files, files
 from fibjax.system.run_folder import RunFolder, film_path
 from fibjax.volumes.volume import open_volume, read_box
 
@@ -45,7 +45,7 @@ def write_study_report(folder, facts: MethodFacts) -> Path:
     InputError: when study.json is missing or a file is damaged.
   """
   run = RunFolder(folder)
-  result = json_files.read_object(run.study)
+  result = files.read_json_object(run.study)
   notes: list[str] = []
   settings, versions = (sources.read_json_if_any(path, notes)
                         for path in (run.config, run.versions))

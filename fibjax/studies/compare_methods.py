@@ -98,7 +98,6 @@ def _measure(content: dict, method_run: RunFolder, films: RunFolder) -> None:
   """
   config = from_dict(content)
   method = registry.make_method(config)
-  method_run.path.mkdir(parents=True, exist_ok=True)
   stages.record_settings(config, method_run)
   inputs = _collect_shared(config, method, method_run, films)
   training = _timed(

@@ -146,7 +146,6 @@ def _segment_by_forest(config, prepared: Volume, truth_zyx, workdir: RunFolder,
   else:
     painted = _paint(config, truth_zyx)
   forest_run, name = workdir.forest_run(), prepared.path.name
-  forest_run.path.mkdir(exist_ok=True)
   inputs = Inputs({name: prepared}, painted)
   forest_method.fit(config.forest, config.train.voxel_fraction, config.train.consensus,
                     config.data.seed, config.seed, inputs, forest_run)
@@ -240,7 +239,6 @@ def _run_trial(config, chosen: list[int], raw: Volume, labels_zyx, truth_zyx,
     model, params = sweep.load_member(trial_config, trial.sweep, member,
                                       config.sweep.weights)
     out = trial.path / 'scores' / str(member['seed'])
-    out.parent.mkdir(exist_ok=True)
     scores_zyx = _read(score_volume(network_scorer([model], params), source, out,
                                     resources=resources))
     for against, target_zyx in (('corrected', labels_zyx), ('truth', truth_zyx)):

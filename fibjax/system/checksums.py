@@ -7,7 +7,7 @@ gets its name, so that a crash between the two leaves an older file that is list
 well. Files that are not listed, such as those of the user, are not checked.
 
 Volumes need no line: TensorStore keeps a checksum with every chunk, and
-`volumes.volume` one of the metadata.
+`volumes.metadata` one of the metadata.
 """
 import hashlib
 import os
@@ -76,11 +76,14 @@ def _changed(path: Path, got: str) -> InputError:
 
 def _append(folder: Path, digests: dict[str, str]) -> None:
   """Adds lines to the list of a folder; on the disk when this returns."""
-  with open(folder / LIST, 'a', encoding='utf-8') as file:
+  path = folder / LIST
+  is_new = not path.exists()
+  with open(path, 'a', encoding='utf-8') as file:
     file.writelines(f'{digest}  {name}\n' for name, digest in digests.items())
     file.flush()
     os.fsync(file.fileno())
-  sync_folder(folder)
+  if is_new:
+    sync_folder(folder)
 
 
 def _read_list(folder: Path) -> dict[str, set[str]]:

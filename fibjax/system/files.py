@@ -6,6 +6,7 @@ a loss of power, leaves at most the temporary one, which the next call replaces.
 """
 import concurrent.futures
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -14,7 +15,7 @@ import time
 from pathlib import Path
 
 from fibjax.errors import InputError
-from fibjax.system import checksums, json_files, refusals
+from fibjax.system import checksums, json_files, refusals, text_files
 
 # A file that was changed this recently can change again within the same time stamp.
 _SETTLED_NS = 2 * 10 ** 9
@@ -83,28 +84,41 @@ def write_json(path, content, *, checked: bool = True) -> None:
              checked=checked)
 
 
-def read_json(path):
+def read_json(path, expected: str = 'a JSON file'):
   """Reads a JSON file.
+
+  Args:
+    path: the file.
+    expected: kind of file, for messages.
 
   Raises:
     InputError: when the file is missing, is not JSON (see `json_files.parse_json`), or
       has changed since fibjax wrote it.
   """
-  return json_files.read_json(path)
+  text = text_files.read_text(path, expected, remedy=json_files.REMEDY)
+  return json_files.parse_json(str(path), text, expected)
+
+
+def read_json_object(path) -> dict:
+  """Reads a JSON file whose content is an object, as `read_json`."""
+  content = read_json(path)
+  if not isinstance(content, dict):
+    raise InputError(str(path), got=f'JSON of a {type(content).__name__}',
+                     expected='an object, {...}', remedy=json_files.REMEDY)
+  return content
 
 
 def make_folders(path) -> None:
   """Creates a folder and missing parents, and brings their names to the disk.
 
   Raises:
-    InputError: when one of them is a file.
+    NotADirectoryError: when one of them is a file.
   """
   path = Path(path).absolute()
   missing = [folder for folder in (path, *path.parents) if not folder.is_dir()]
   for folder in reversed(missing):
-    if folder.exists():
-      raise InputError(str(folder), got='a file', expected='a folder',
-                       remedy='choose another path')
+    if folder.exists():  # without its name: callers name what they want to write
+      raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
     folder.mkdir(exist_ok=True)
     checksums.sync_folder(folder.parent)
 

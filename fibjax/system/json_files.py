@@ -13,30 +13,7 @@ from fibjax.system import text_files
 # Far above what fibjax or other programs write: a sidecar has a depth of 2, the
 # metadata of a zarr array about 8, the record of a preparation 6.
 _MAX_DEPTH, _MAX_DIGITS, _MAX_NODES = 64, 64, 10**6
-_REMEDY = 'repair it, or let the program that wrote it write it again'
-
-
-def read_json(path, expected: str = 'a JSON file'):
-  """Reads a JSON file.
-
-  Args:
-    path: the file.
-    expected: kind of file, for messages.
-
-  Raises:
-    InputError: for a missing file, or as `parse_json`.
-  """
-  return parse_json(str(path), text_files.read_text(path, expected, remedy=_REMEDY),
-                    expected)
-
-
-def read_object(path) -> dict:
-  """Reads a JSON file whose content is an object, as `read_json`."""
-  content = read_json(path)
-  if not isinstance(content, dict):
-    raise InputError(str(path), got=f'JSON of a {type(content).__name__}',
-                     expected='an object, {...}', remedy=_REMEDY)
-  return content
+REMEDY = 'repair it, or let the program that wrote it write it again'
 
 
 def parse_json(name: str, data: bytes | str, expected: str = 'a JSON file'):
@@ -54,7 +31,7 @@ def parse_json(name: str, data: bytes | str, expected: str = 'a JSON file'):
       Unicode.
   """
   try:
-    text = text_files.decode(name, data, expected, remedy=_REMEDY) if isinstance(
+    text = text_files.decode(name, data, expected, remedy=REMEDY) if isinstance(
         data, bytes) else data
     if len(text) > text_files.MAX_BYTES:
       raise ValueError(f'more than {text_files.MAX_BYTES} characters')
@@ -74,7 +51,7 @@ def parse_json(name: str, data: bytes | str, expected: str = 'a JSON file'):
 
 def _damaged(name, got: str, expected: str) -> InputError:
   return InputError(name, got=f'damaged JSON ({got})', expected=expected,
-                    remedy=_REMEDY)
+                    remedy=REMEDY)
 
 
 def _object(pairs) -> dict:

@@ -42,6 +42,7 @@ def check_address_space(least_gb: float) -> None:
         'but never used; to bound memory, use --memory_gb')
 
 
+@functools.cache  # it takes as long as a small read of a volume, which asks for it
 def limit_bytes() -> int:
   """Memory that this process can have at most: the machine's, or its own limit."""
   return int(min(total_bytes(), _limit('RLIMIT_AS'), _limit('RLIMIT_DATA')))

@@ -53,15 +53,6 @@ _FOREIGN = (ValueError, RuntimeError, OSError)  # that libraries raise in these 
 class RefusedError(InputError):
   """The system refused something; the same call resumes once it no longer does."""
 
-  def __reduce__(self):
-    return _rebuild, (self.name, str(self))
-
-
-def _rebuild(name: str, line: str) -> RefusedError:
-  error = RefusedError.__new__(RefusedError, line)
-  error.args, error.name = (line,), name
-  return error
-
 
 def refused(error: BaseException, name: str) -> RefusedError | None:
   """The refusal behind an error of any library, or None for an error of another kind.

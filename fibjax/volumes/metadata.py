@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fibjax.errors import InputError
-from fibjax.system import checksums, files, json_files, memory
+from fibjax.system import checksums, files, memory
 from fibjax.volumes import ome_zarr
 from fibjax.volumes.voxel_size import UNITS_NM, check_voxel_size
 
@@ -47,7 +47,7 @@ def read_json_group(path) -> dict:
   file = path / 'zarr.json'
   if not file.is_file():
     raise not_a_volume(path, 'no readable zarr.json')
-  content = json_files.read_json(file, _EXPECTED)
+  content = files.read_json(file, _EXPECTED)
   if not isinstance(content, dict) or content.get('node_type') != 'group':
     raise not_a_volume(file, 'not a zarr v3 group')
   attributes = content.get('attributes', {})
@@ -138,7 +138,7 @@ def read_layout(folder: Path, is_v3: bool) -> ArrayLayout:
     InputError: for missing or damaged metadata, lengths out of range, or chunks of more
       memory than 1 GB.
   """
-  content = json_files.read_json(folder / ('zarr.json' if is_v3 else '.zarray'),
+  content = files.read_json(folder / ('zarr.json' if is_v3 else '.zarray'),
                                  'JSON of a zarr array')
   try:
     shape = _lengths(content['shape'])

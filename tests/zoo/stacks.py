@@ -328,7 +328,7 @@ _SIDECARS = {
     'an offset of text': {'offset': '0'},
     'a dtype of objects': {'dtype': 'object'}, 'a dtype of another length':
     {'dtype': 'float64'}, 'a dtype that is a list': {'dtype': ['uint16']},
-    'a byte order of its own': {'byte_order': 'middle'},
+    'an unknown byte order': {'byte_order': 'middle'},
     'axes twice': {'axes': 'zzy'}, 'axes that are a list': {'axes': ['z', 'y', 'x']},
     'another key': {'path': '/etc/passwd'}}
 _JSON = {
@@ -537,7 +537,7 @@ def _faults():
   yield Case('npy of complex numbers', _npy(noise(np.complex64, _SHAPE)))
   yield Case('npy without a voxel', _npy(noise(shape=(0, 3, 4))))
   yield Case('npy of 10 axes', _npy(noise(shape=(1,) * 10)))
-  yield Case('npy with axes of its own', _npy(noise(shape=_SHAPE), '--axes=abc'))
+  yield Case('npy with unknown axes', _npy(noise(shape=_SHAPE), '--axes=abc'))
   yield Case('npy with a dataset', _npy(noise(shape=_SHAPE), '--dataset=d'))
   yield Case('npy of labels with codes unknown', _npy(noise(shape=_SHAPE),
                                                       '--profile=fiji'))

@@ -25,6 +25,7 @@ def get_config(variant: str = 'base'):
   if variant not in known:
     raise unknown_variant(variant, known)
   config = base()
+  config.postprocess.tune = 'miou'
   config.name = 'compare'
   config.compare.methods = (
       'patch_cnn', 'forest', 'resunet', 'unet', 'otsu', 'sauvola', 'threshold_surface',

@@ -21,6 +21,7 @@ def get_config(variant: str = 'base'):
   if variant not in ('base', 'tiny'):
     raise unknown_variant(variant, ('base', 'tiny'))
   config = base()
+  config.postprocess.tune = 'miou'
   config.name = 'flyem'
   config.data.source = 'flyem'
   config.prepare.gradient = False

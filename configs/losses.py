@@ -15,6 +15,7 @@ def get_config(variant: str = 'base'):
   if variant not in ('base', 'tiny'):
     raise unknown_variant(variant, ('base', 'tiny'))
   config = base()
+  config.postprocess.tune = 'miou'
   config.name = 'losses'
   config.data.source = 'simulate'
   config.data.shape_zyx = (48, 288, 288)

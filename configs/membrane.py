@@ -26,6 +26,7 @@ def get_config(variant: str = 'base'):
   if variant not in known:
     raise unknown_variant(variant, known)
   config = base()
+  config.postprocess.tune = 'miou'
   config.name = 'membrane'
   config.data.source = 'simulate'
   config.data.presets = ('MEM80FLAT',) if variant == 'flat' else ('MEM80',)

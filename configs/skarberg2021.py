@@ -27,6 +27,7 @@ def get_config(variant: str = 'base'):
   if variant not in known:
     raise unknown_variant(variant, known)
   config = base()
+  config.postprocess.tune = 'miou'
   config.name = 'skarberg2021'
   config.data.source = 'zenodo'
   config.split.allow_overlap = True  # published splits are taken as they are

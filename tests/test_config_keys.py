@@ -111,7 +111,7 @@ def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
   run_until(monkeypatch, 'fibjax.studies.training_slices._run_trial',
             training_slices.run_study, load(f'{CONFIGS / "membrane.py"}:tiny', (
                 'data.shape_zyx=40,48,48', 'forest.features=F1',
-                'postprocess.tune=False')), tmp_path / 'study')
+                'postprocess.tune=none')), tmp_path / 'study')
   # A sweep that compares losses, then its ensemble: all stages of the main job. What
   # follows measures, without settings.
   config = load(f'{CONFIGS / "demo.py"}:ensemble_tiny', (*SMALL, 'sweep.losses=bce'))

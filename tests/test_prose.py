@@ -33,7 +33,8 @@ def paragraph(metrics=METRICS, post=None, records=None, method=NETWORK_FACTS,
 
 
 def test_the_paragraph_holds_the_numbers_of_the_run():
-  text = paragraph(post={'sigma_px': 2.345, 'threshold': 0.4321}, model__n_z=5)
+  text = paragraph(post={'sigma_px': 2.345, 'threshold': 0.4321, 'tuned': True,
+                         'taken': True, 'objective': 'miou'}, model__n_z=5)
   for expected in ('classified on 5 slices.', 'σ = 2.35 px',
                    'threshold 0.432, chosen', '1234 labelled voxels', '0.876',
                    '0.850 to 0.900', '30.1 %', '29.8 % in the labels', 'fibjax 9.9',
@@ -49,7 +50,7 @@ def test_it_claims_nothing_that_was_not_done():
   assert not text.startswith('Slices were')
   for absent in ('trained', 'gradient', 'smoothed', 'test regions', 'Skärberg'):
     assert absent not in text, absent
-  fixed = paragraph({}, {'sigma_px': 2., 'threshold': 0.5}, postprocess__tune=False)
+  fixed = paragraph({}, {'sigma_px': 2., 'threshold': 0.5}, postprocess__tune='none')
   assert 'smoothed' in fixed and 'chosen' not in fixed
   for weights, origin in (('archive', 'published archive'), ('/a/b.h5', 'from b.h5')):
     text = paragraph({}, train__weights=weights)

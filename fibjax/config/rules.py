@@ -120,6 +120,7 @@ def _study_rules(config, one_of, within):
 
 def _segmentation_rules(config, one_of, within):
   yield one_of('segment', 'mode', ('auto', 'dense', 'patch'))
+  yield one_of('postprocess', 'tune', ('miou', 'porosity', 'none'))
   yield within('postprocess', 'sigma_px', 0, 50)
   yield within('postprocess', 'threshold', 0, 0.9999)
   yield one_of('postprocess', 'kernel', ('matlab', 'scipy4sigma'))

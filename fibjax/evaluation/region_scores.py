@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fibjax.annotation.regions import Regions, region_mask, select_regions
-from fibjax.inference import postprocess
+from fibjax.inference import postprocess, tuning
 from fibjax.inference.score import Scorer
 from fibjax.metrics import calibration, comparison, confusion
 from fibjax.volumes.volume import Volume, read_mirrored
@@ -152,13 +152,17 @@ def tune(setting: Setting, val_ryx: np.ndarray) -> tuple[float, float]:
     sigma in pixels, and the threshold.
   """
   settings, margin = setting.postprocess, setting.margin_px
-  if not settings.tune:
+  if settings.tune == 'none':
     return settings.sigma_px, settings.threshold
-  best = postprocess.tune(
-      [postprocess.RegionScore(_unpadded(setting.val, r, score_yx, margin),
-                               region_mask(setting.val, r), (margin, margin))
-       for r, score_yx in enumerate(val_ryx)], kernel=settings.kernel)
-  return best.sigma_px, best.threshold
+  regions = [postprocess.RegionScore(_unpadded(setting.val, r, score_yx, margin),
+                                     region_mask(setting.val, r), (margin, margin))
+             for r, score_yx in enumerate(val_ryx)]
+  if settings.tune == 'miou':
+    best = postprocess.tune(regions, kernel=settings.kernel)
+    return best.sigma_px, best.threshold
+  choice = tuning.choose(settings.tune, regions, setting.val.volume, setting.val.z,
+                         kernel=settings.kernel)
+  return choice.sigma_px, choice.threshold
 
 
 def _unpadded(regions: Regions, r: int, score_yx, margin: int):

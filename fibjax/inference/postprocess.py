@@ -20,6 +20,8 @@ from fibjax.metrics import confusion
 from fibjax.metrics.labels import UNLABELLED
 
 KERNELS = ('matlab', 'scipy4sigma')
+SIGMA_MAX_PX = 6.0             # largest sigma that is tried
+THRESHOLD_RANGE = (0.2, 0.6)   # thresholds that are tried for mIoU
 _SIGMA_STEP_PX = 0.5
 _THRESHOLD_STEP = 0.01
 _REFINEMENTS = 3  # rounds after the coarse grid ...
@@ -155,8 +157,8 @@ def _second_pass(first, sigma_px, threshold, kernel):
   return (smooth(first, sigma_px, kernel) > np.float32(threshold)).astype(np.uint8)
 
 
-def tune(regions, *, kernel: str = 'matlab', sigma_max_px: float = 6.0,
-         threshold_range: tuple[float, float] = (0.2, 0.6),
+def tune(regions, *, kernel: str = 'matlab', sigma_max_px: float = SIGMA_MAX_PX,
+         threshold_range: tuple[float, float] = THRESHOLD_RANGE,
          n_threads: int | None = None) -> Tuning:
   """Finds the sigma and threshold of highest mIoU, pooled over complete regions.
 
@@ -178,10 +180,7 @@ def tune(regions, *, kernel: str = 'matlab', sigma_max_px: float = 6.0,
   Raises:
     InputError: for no regions, no labelled voxel, or a mask outside its score.
   """
-  regions = [_check_region(i, r) for i, r in enumerate(regions)]
-  if not regions:
-    raise InputError('regions', got='none', expected='at least one validation region',
-                     remedy='assign a region to the split that post-processing uses')
+  regions = check_regions(regions)
   low, high = threshold_range
   sigmas = _grid(0, sigma_max_px, _SIGMA_STEP_PX)
   thresholds = _grid(low, high, _THRESHOLD_STEP)
@@ -194,7 +193,7 @@ def tune(regions, *, kernel: str = 'matlab', sigma_max_px: float = 6.0,
         if not fresh:
           continue
         counts = sum(pool.map(
-            lambda r, s=sigma, f=fresh: _region_counts(r, s, f, kernel), regions))
+            lambda r, s=sigma, f=fresh: threshold_counts(r, s, f, kernel), regions))
         tried.update({(sigma, t): confusion.summarise(c)['miou']
                       for t, c in zip(fresh, counts, strict=True)})
       if None in tried.values():
@@ -206,6 +205,15 @@ def tune(regions, *, kernel: str = 'matlab', sigma_max_px: float = 6.0,
       thresholds = _around(best[1], threshold_step, low, high)
   table = np.array([(*pair, miou) for pair, miou in sorted(tried.items())])
   return Tuning(best[0], best[1], tried[best], table)
+
+
+def check_regions(regions) -> list[RegionScore]:
+  """Raises InputError for no region, or a mask outside its score."""
+  regions = [_check_region(i, r) for i, r in enumerate(regions)]
+  if not regions:
+    raise InputError('regions', got='none', expected='at least one validation region',
+                     remedy='assign a region to the split that post-processing uses')
+  return regions
 
 
 def _check_region(index, region):
@@ -232,8 +240,9 @@ def _around(centre, step, low, high):
   return sorted(v for v in values if low <= v <= high)
 
 
-def _region_counts(region, sigma_px, thresholds, kernel):
-  """Confusion counts of one region at one sigma, [threshold, label, prediction]."""
+def threshold_counts(region: RegionScore, sigma_px: float, thresholds,
+                     kernel: str) -> np.ndarray:
+  """Counts one region at one sigma: int64 [threshold, label, prediction]."""
   (y, x), (h, w) = region.start_yx, region.mask_yx.shape
   pad = margin_px(sigma_px, kernel)
   top, left = max(y - pad, 0), max(x - pad, 0)

@@ -173,7 +173,7 @@ def train(images, regions: Regions, *, model: Model | None = None,
 
 
 def _tuned(settings, scorer, inputs: Inputs) -> Postprocessing:
-  """Post-processing of highest mIoU on the validation regions."""
+  """Post-processing as chosen on the validation regions."""
   defaults = base().postprocess
   setting = region_scores.make_setting(defaults, network.is_balanced(settings),
                                        inputs.regions)

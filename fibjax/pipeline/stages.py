@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from fibjax.annotation.regions import Regions, region_mask, select_regions
+from fibjax.annotation.regions import Regions, region_mask
 from fibjax.config import to_dict
 from fibjax.datasets import collect
 from fibjax.errors import InputError
 from fibjax.evaluation import evaluate
-from fibjax.inference import postprocess
+from fibjax.inference import postprocess, tuning
 from fibjax.inference.score import Scorer, score_volume
 from fibjax.inference.segment import Postprocessing, segment_scores
 from fibjax.methods.method import Inputs, Method
@@ -35,7 +35,6 @@ from fibjax.volumes.volume import (
 )
 
 _COPIES = 12  # of the volume, float32, that a classical method holds at most
-_TUNING_SIGMA_PX = 6.0  # largest sigma that is tried
 
 
 def record_settings(config, run: RunFolder) -> None:
@@ -147,46 +146,56 @@ def score_volumes(scorer: Scorer, prepared: dict[str, Volume], run: RunFolder,
 
 def segment_volumes(settings, regions: Regions, scores: dict[str, Volume],
                     run: RunFolder, resources: Resources = HERE) -> dict[str, Volume]:
-  """Tunes the post-processing on the validation regions and applies it (§1.10).
+  """Chooses the post-processing on annotated regions and applies it (§1.10).
 
   Args:
     settings: config.postprocess.
     regions: annotated regions.
     scores: P(solid) by name.
-    run: workdir; gets what was tuned, and the segmentations.
+    run: workdir; gets what was chosen, and the segmentations.
     resources: where to work.
   """
   if not run.postprocess.exists():
     chosen = _choose_postprocess(settings, regions, scores)
     files.write_json(run.postprocess, chosen)
-    progress.say(f'post-processing: sigma {chosen["sigma_px"]:.2f} px, threshold '
-                 f'{chosen["threshold"]:.3f}')
-  how = postprocessing(settings, files.read_json(run.postprocess))
+    progress.say(tuning.sentence(chosen))
+  chosen = files.read_json(run.postprocess)
   group = create_group(run.segmentation)
-  return {name: segment_scores(volume, group / name, how, resources=resources)
+  return {name: segment_scores(volume, group / name,
+                               postprocessing(settings, chosen, name),
+                               resources=resources)
           for name, volume in scores.items()}
 
 
-def postprocessing(settings, chosen: dict) -> Postprocessing:
-  """The post-processing of config.postprocess, with the sigma and threshold chosen."""
-  return Postprocessing(chosen['sigma_px'], chosen['threshold'], settings.kernel,
+def postprocessing(settings, chosen: dict, name: str = '') -> Postprocessing:
+  """The post-processing of config.postprocess, with the sigma and threshold chosen.
+
+  Args:
+    settings: config.postprocess.
+    chosen: content of postprocess.json.
+    name: volume; one without a threshold of its own has that of all volumes.
+  """
+  threshold = chosen.get('per_volume', {}).get(name, chosen['threshold'])
+  return Postprocessing(chosen['sigma_px'], threshold, settings.kernel,
                         settings.min_size_vox, settings.ndim, settings.connectivity)
 
 
 def _choose_postprocess(settings, regions: Regions, scores) -> dict:
-  if not settings.tune:
+  """The content of postprocess.json."""
+  if settings.tune == 'none':
     return {'sigma_px': settings.sigma_px, 'threshold': settings.threshold,
             'tuned': False}
-  validation = select_regions(regions, split='val')
-  margin = postprocess.margin_px(_TUNING_SIGMA_PX, settings.kernel)
+  splits = ('val',) if settings.tune == 'miou' else ('train', 'val')
+  chosen = [r for r, split in enumerate(regions.split) if split in splits]
+  margin = postprocess.margin_px(postprocess.SIGMA_MAX_PX, settings.kernel)
   crops = []
-  for r, name in enumerate(validation.volume):
-    score_yx, start_yx = evaluate.crop_region(scores[name], validation, r, margin)
-    crops.append(postprocess.RegionScore(score_yx, region_mask(validation, r),
-                                         start_yx))
-  best = postprocess.tune(crops, kernel=settings.kernel)
-  return {'sigma_px': best.sigma_px, 'threshold': best.threshold, 'tuned': True,
-          'val_miou': best.miou, 'tried': best.table.tolist()}
+  for r in chosen:
+    score_yx, start_yx = evaluate.crop_region(scores[regions.volume[r]], regions, r,
+                                              margin)
+    crops.append(postprocess.RegionScore(score_yx, region_mask(regions, r), start_yx))
+  choice = tuning.choose(settings.tune, crops, [regions.volume[r] for r in chosen],
+                         [int(regions.z[r]) for r in chosen], kernel=settings.kernel)
+  return {'tuned': True, **choice._asdict()}
 
 
 def write_metrics(seed: int, inputs: Inputs, scores, segmentations,

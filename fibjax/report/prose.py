@@ -118,11 +118,19 @@ def _training(train: dict) -> str:
 def _postprocessing(settings: dict, post: dict) -> str:
   if not {'sigma_px', 'threshold'} <= post.keys():
     return ''
-  chosen = (', chosen for mIoU on the validation regions,' if settings.get('tune')
-            else '')
-  text = (f'Scores were smoothed in the plane by a Gaussian of σ = '
-          f'{post["sigma_px"]:.2f} px and compared with the threshold '
-          f'{post["threshold"]:.3f}{chosen} twice')
+  if post.get('tuned') and not post['taken']:
+    text = ('Voxels of a score above 0.5 were taken as solid, since smoothing and '
+            'another threshold were not better on held-out regions')
+  else:
+    own = ', '.join(f'{value:.3f} for {name}'
+                    for name, value in post.get('per_volume', {}).items())
+    chosen = {'miou': ', chosen for mIoU on the validation regions,',
+              'porosity': ', chosen for a porosity without bias on the training and '
+                          'validation regions and then for mIoU,'}.get(
+                              post.get('objective'), '')
+    text = (f'Scores were smoothed in the plane by a Gaussian of σ = '
+            f'{post["sigma_px"]:.2f} px and compared with the threshold '
+            f'{own or format(post["threshold"], ".3f")}{chosen} twice')
   if settings.get('min_size_vox'):
     text += (f'; objects of either phase below {settings["min_size_vox"]} voxels were '
              'removed')

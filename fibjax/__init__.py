@@ -34,7 +34,7 @@ _SURFACE = {
     'Segmenter': 'pipeline.segmenter',
     'double_threshold': 'inference.postprocess',
     'remove_small': 'inference.small_objects',
-    'measure': 'analysis.physics',
+    'measure': 'pipeline.measure',
     'make_model': 'pipeline.arrays',
     'make_loss': 'training.loss_expression',
     'cut_contexts': 'pipeline.arrays',

@@ -6,6 +6,7 @@ import pytest
 
 from fibjax.analysis import chords, physics, pore_size, transport
 from fibjax.errors import InputError
+from fibjax.pipeline import measure
 from fibjax.simulation import structure
 from fibjax.simulation.fields import Spectrum
 
@@ -94,16 +95,16 @@ def test_one_phase_is_refused():
 
 def test_measure_is_the_analysis_of_the_central_box(body):
   size = COARSE
-  got = physics.measure(body, size, mvoxel=0.05, flow_axes='z', tolerance=0.1)
+  got = measure.measure(body, size, mvoxel=0.05, flow_axes='z', tolerance=0.1)
   start, stop = physics.central_box(body.shape, size, 0.05e6)
   assert got.pop('start_zyx') == list(start) and got.pop('stop_zyx') == list(stop)
   box_zyx = body[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))]
   assert box_zyx.size <= 0.05e6 < body.size
   assert got == physics.analyse(box_zyx, size, flow_axes='z', tolerance=0.1)
   small = body[:10, :12, :14]
-  whole = physics.measure(small, size, mvoxel=None, flow_axes='')
+  whole = measure.measure(small, size, mvoxel=None, flow_axes='')
   assert whole['shape_zyx'] == [10, 12, 14] and whole['stop_zyx'] == [10, 12, 14]
-  assert physics.measure(small == 1, size, flow_axes='') == whole  # bool labels
+  assert measure.measure(small == 1, size, flow_axes='') == whole  # bool labels
 
 
 @pytest.mark.parametrize(('labels', 'options', 'match'), [
@@ -124,11 +125,11 @@ def test_measure_is_the_analysis_of_the_central_box(body):
     (np.indices((5, 5, 5)).sum(0) % 2, {'voxel_size_zyx_nm': 10.}, 'voxel size')])
 def test_measure_refuses_bad_arrays(labels, options, match):
   with pytest.raises(InputError, match=match):
-    physics.measure(labels, **{'voxel_size_zyx_nm': FINE, **options})
+    measure.measure(labels, **{'voxel_size_zyx_nm': FINE, **options})
 
 
 def test_measure_refuses_a_box_of_one_phase_in_a_volume_of_two():
   labels = np.zeros((40, 40, 40), np.uint8)
   labels[0] = 1
   with pytest.raises(InputError, match='one phase only'):
-    physics.measure(labels, FINE, mvoxel=0.001)
+    measure.measure(labels, FINE, mvoxel=0.001)

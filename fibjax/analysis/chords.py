@@ -76,6 +76,14 @@ def _count(phase_pln: np.ndarray, spacing_nm: float) -> Chords:
   return Chords(spacing_nm, inside_l, cut_l, through)
 
 
+def pooled(counts: list[Chords]) -> Chords:
+  """Counts of several images of the same spacing together."""
+  longest = max(len(c.inside_l) for c in counts)
+  inside_l, cut_l = (sum(np.pad(getattr(c, name), (0, longest - len(c.inside_l)))
+                         for c in counts) for name in ('inside_l', 'cut_l'))
+  return Chords(counts[0].spacing_nm, inside_l, cut_l, sum(c.through for c in counts))
+
+
 def mean_inside(chords: Chords) -> float | None:
   """Mean length of the chords with both ends inside, nm; None without any."""
   total = chords.inside_l.sum()

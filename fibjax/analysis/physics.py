@@ -1,7 +1,7 @@
 """Physical quantities of one segmented volume, and comparison of two volumes.
 
 `analyse` collects the measurements of the other modules of this package as plain JSON,
-lengths in nm; `measure` does so in the central box of an array. `compare` puts the
+lengths in nm, and `numbers` lists those that describe the medium. `compare` puts the
 numbers of a segmentation beside those of the truth, or of another sampling of the same
 body.
 """
@@ -17,60 +17,10 @@ from fibjax.analysis import (
   specific_surface,
   transport,
 )
-from fibjax.analysis.phases import AXES, axis_index, check_two_phases, find_pore
-from fibjax.errors import InputError
+from fibjax.analysis.phases import AXES, axis_index, find_pore
 
-_QUANTILES = {'p10_nm': 0.1, 'median_nm': 0.5, 'p90_nm': 0.9}
-_PORE_SIZES = ('mean_nm', *_QUANTILES)
-
-
-def measure(labels_zyx, voxel_size_zyx_nm, *, mvoxel: float | None = 4.0,
-            flow_axes: str = AXES, max_lag_nm: float = 1000.0,
-            tolerance: float = 0.05) -> dict:
-  """Measures the physical quantities of a segmented array.
-
-  Time and memory grow with the number of voxels, mainly by the diffusivity along three
-  axes, so at most `mvoxel` million voxels are measured: the central box of
-  `central_box`, as in the analysis of a run.
-
-  Args:
-    labels_zyx: [z, y, x] bool or integers, 0 pore and 1 solid.
-    voxel_size_zyx_nm: voxel size along z, y, x, nm.
-    mvoxel: largest box, million voxels; None measures the whole array.
-    flow_axes: axes along which diffusion is solved, some of 'zyx'.
-    max_lag_nm: longest distance of the S2 curves, nm.
-    tolerance: relative error of the porosity that defines the representative volume.
-
-  Returns:
-    JSON-able dict of `analyse`, with start_zyx and stop_zyx of the box: porosity,
-    profile, representative, pore_size, chords, s2, specific_surface, percolation,
-    euler_per_um3, transport. Undefined quantities are None.
-
-  Raises:
-    InputError: for another rank or dtype, other codes (255 unlabelled included), a
-      missing or bad voxel size, a box of one phase only or of fewer than 3 voxels
-      along an axis, mvoxel not above 0, or an unknown axis.
-
-  Example:
-    >>> import fibjax
-    >>> film = fibjax.simulate_film('HPC45', (8, 40, 40), seed=0)
-    >>> result = fibjax.measure(film.truth_zyx, film.voxel_size_zyx_nm, flow_axes='')
-    >>> result['stop_zyx'], result['transport']  # flow_axes='z' would solve diffusion
-    ([8, 40, 40], {})
-    >>> 0 < result['porosity'] < 1 and result['pore_size']['mean_nm'] > 10
-    True
-  """
-  if mvoxel is not None and not 0 < mvoxel < math.inf:
-    raise InputError('mvoxel', got=mvoxel, expected='million voxels, above 0',
-                     remedy='4 is usual; None measures everything')
-  pore_zyx, size = find_pore(labels_zyx, voxel_size_zyx_nm)
-  n_voxels = pore_zyx.size if mvoxel is None else mvoxel * 1e6
-  start, stop = central_box(pore_zyx.shape, size, n_voxels)
-  box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
-  check_two_phases(pore_zyx[box])
-  result = analyse(np.asarray(labels_zyx)[box], size, flow_axes=flow_axes,
-                   max_lag_nm=max_lag_nm, tolerance=tolerance)
-  return {'start_zyx': list(start), 'stop_zyx': list(stop), **result}
+QUANTILES = {'p10_nm': 0.1, 'median_nm': 0.5, 'p90_nm': 0.9}
+_PORE_SIZES = ('mean_nm', *QUANTILES)
 
 
 def central_box(shape, voxel_size_zyx_nm, voxels: float
@@ -168,14 +118,14 @@ def compare(measured: dict, truth: dict) -> dict:
     relative_error = (found - truth) / |truth|, None where either is undefined or the
     truth is 0; and pore_size_distance_nm, the Wasserstein-1 distance of the pore sizes.
   """
-  numbers, true_numbers = _numbers(measured), _numbers(truth)
+  ours, true_numbers = numbers(measured), numbers(truth)
   sizes = [pore_size.PoreSizes(np.array(result['pore_size']['diameter_nm']),
                                np.array(result['pore_size']['share']))
            for result in (measured, truth)]
   return {'quantities': {
               name: {'found': number, 'truth': true_numbers[name],
                      'relative_error': _relative_error(number, true_numbers[name])}
-              for name, number in numbers.items() if name in true_numbers},
+              for name, number in ours.items() if name in true_numbers},
           'pore_size_distance_nm': pore_size.size_distance(*sizes)}
 
 
@@ -183,7 +133,7 @@ def _pore_size(sizes: pore_size.PoreSizes) -> dict:
   return {'diameter_nm': sizes.diameter_k, 'share': sizes.share_k,
           'mean_nm': pore_size.mean_diameter(sizes),
           **{name: pore_size.diameter_quantile(sizes, share)
-             for name, share in _QUANTILES.items()}}
+             for name, share in QUANTILES.items()}}
 
 
 def _chords(chords_of_axis: dict[str, chords.Chords]) -> dict:
@@ -195,20 +145,20 @@ def _chords(chords_of_axis: dict[str, chords.Chords]) -> dict:
   return rows
 
 
-def _numbers(result: dict) -> dict[str, float | None]:
-  """Numbers that describe the medium, by their path."""
-  numbers = {'porosity': result['porosity']}
-  numbers |= {f'pore_size.{name}': result['pore_size'][name] for name in _PORE_SIZES}
+def numbers(result: dict) -> dict[str, float | None]:
+  """Numbers that describe the medium in a result of `analyse`, by their path."""
+  found = {'porosity': result['porosity']}
+  found |= {f'pore_size.{name}': result['pore_size'][name] for name in _PORE_SIZES}
   for phase, rows in result['chords'].items():
-    numbers |= {f'chords.{phase}.{axis}': row['corrected_nm']
+    found |= {f'chords.{phase}.{axis}': row['corrected_nm']
                 for axis, row in rows.items()}
   for quantity in ('specific_surface', 'percolation'):
-    numbers |= {f'{quantity}.{name}': value for name, value in result[quantity].items()}
-  numbers['euler_per_um3'] = result['euler_per_um3']
+    found |= {f'{quantity}.{name}': value for name, value in result[quantity].items()}
+  found['euler_per_um3'] = result['euler_per_um3']
   for axis, row in result['transport'].items():
-    numbers |= {f'transport.{axis}.{name}': row[name]
+    found |= {f'transport.{axis}.{name}': row[name]
                 for name in ('relative_diffusivity', 'tortuosity')}
-  return numbers
+  return found
 
 
 def _relative_error(number: float | None, truth: float | None) -> float | None:

@@ -126,6 +126,9 @@ def _segmentation_rules(config, one_of, within):
   yield one_of('postprocess', 'kernel', ('matlab', 'scipy4sigma'))
   yield within('postprocess', 'min_size_vox', 0, 10 ** 9)
   yield within('analyse', 'mvoxel', 0, 10 ** 5)
+  draws = config.analyse.draws
+  yield 'analyse.draws', draws, draws == 0 or 8 <= draws <= 10000, '0, or 8 to 10000'
+  yield within('analyse', 'confidence', 0.01, 0.999)
   known = {2: (4, 8), 3: (6, 18, 26)}
   ndim = config.postprocess.ndim
   yield one_of('postprocess', 'ndim', (2, 3))

@@ -76,6 +76,8 @@ def base() -> ConfigDict:
   config.postprocess = _postprocess()
   config.analyse = create(
       mvoxel=4.0,  # size of the central box that is measured, million voxels; 0: none
+      draws=24,  # plausible segmentations for intervals, at least 8; 0: no intervals
+      confidence=0.9,  # of the intervals
   )
   return config
 

@@ -5,6 +5,7 @@ workdirs that exist.
 """
 from pathlib import Path
 
+from fibjax.annotation.regions import load_regions
 from fibjax.config import from_dict
 from fibjax.datasets import collect
 from fibjax.errors import InputError
@@ -42,7 +43,7 @@ def run(config, folder, resources: Resources = HERE) -> dict:
     if not workdir.metrics.exists():
       stages.write_metrics(config.data.seed, inputs, scores, segmentations, workdir)
     if config.analyse.mvoxel:
-      _measure(config.analyse.mvoxel, segmentations, workdir)
+      _measure(config, config.analyse.mvoxel, segmentations, workdir)
     write_report(config, workdir)
     return files.read_json(workdir.metrics)
 
@@ -134,8 +135,8 @@ def analyse_again(folder, mvoxel: float | None = None) -> dict:
                      expected='a finished run', remedy='run it to its end first')
   with lock(workdir):
     workdir.analysis.unlink(missing_ok=True)
-    quantities = _measure(mvoxel, {name: open_volume(workdir.segmentation / name)
-                                   for name in names}, workdir)
+    segmentations = {name: open_volume(workdir.segmentation / name) for name in names}
+    quantities = _measure(config, mvoxel, segmentations, workdir)
     write_report(config, workdir)
   return quantities
 
@@ -154,6 +155,15 @@ def write_report(config, workdir: RunFolder) -> Path:
                            is_published=source.is_published)
 
 
-def _measure(mvoxel: float, segmentations, workdir: RunFolder) -> dict:
+def _measure(config, mvoxel: float, segmentations, workdir: RunFolder) -> dict:
   truths = {name: collect.open_truth(name, workdir) for name in segmentations}
-  return measure.analyse_run(mvoxel, segmentations, truths, workdir.analysis)
+
+  def find_evidence():
+    if not (workdir.scores.exists() and workdir.regions.exists()):
+      return {}  # a classical method has no scores
+    return measure.find_evidence(load_regions(workdir.regions), {
+        name: open_volume(workdir.scores / name) for name in segmentations})
+
+  return measure.analyse_run(mvoxel, segmentations, truths, workdir.analysis,
+                             find_evidence,
+                             measure.make_draws(config.analyse, config.postprocess))

@@ -49,7 +49,7 @@ def test_ends_are_those_of_the_t_with_summed_variances():
 
 
 def test_what_is_above_zero_has_an_interval_of_its_logarithm():
-  drawn = [((1.0, 0.0), {'a': math.exp(v), 'porosity': 0.4 + v / 50, 'euler_per_um3': v})
+  drawn = [((1.0, 0.0), {'a': math.exp(v), 'porosity': 0.4 + v / 50})
            for v in range(1, 10)]
   row = intervals._interval('a', math.exp(5.0), drawn, {}, None, MODEL, 0.9)
   assert row['estimate'] == pytest.approx(math.exp(5)) and row['bias'] == (

@@ -211,7 +211,8 @@ def analyse_volume(labels: Volume, mvoxel: float, truth: Volume | None = None,
 
   Returns:
     JSON-able dict: start_zyx and stop_zyx of the box; found, the quantities of labels
-    (`physics.analyse`); intervals (`intervals.quantity_intervals`) with draws; with a truth also truth, its quantities, and comparison (`physics.compare`).
+    (`physics.analyse`); intervals (`intervals.quantity_intervals`) with draws; with a
+    truth also truth, its quantities, and comparison (`physics.compare`).
     Instead, `undefined` with the reason, for an unknown voxel size, or a box that is
     too thin or contains one phase only.
   """

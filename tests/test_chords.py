@@ -72,6 +72,7 @@ def test_product_limit_by_hand():
   assert chords.mean_inside(found) == pytest.approx(50 / 3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('kind', ['uniform', 'two lengths', 'geometric'])
 def test_short_lines_give_the_mean_of_long_ones(kind):
   rng = np.random.default_rng(2)

@@ -133,6 +133,7 @@ def test_anisotropy_of_columns_is_a_closed_formula():
     two_point.z_anisotropy(np.ones((9, 64, 64)), (20, 10, 10))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', ['otsu', 'level_set'])
 def test_a_classical_method_is_a_run(name, tmp_path):
   overrides = (f'model.name={name}', 'data.shape_zyx=16,96,96')

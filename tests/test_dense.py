@@ -28,7 +28,8 @@ def test_max_pool_drops_an_odd_last_row():
   np.testing.assert_array_equal(conv.max_pool(maps)[0, ..., 0], [[6, 8], [16, 18]])
 
 
-@pytest.mark.parametrize('n_xy, aligned', [(33, False), (49, True)])
+@pytest.mark.parametrize('n_xy, aligned', [
+    (33, False), pytest.param(49, True, marks=pytest.mark.long)])
 def test_dense_equals_one_patch_per_voxel(n_xy, aligned):
   model = small_model(n_xy, 3)
   params = random_params(model)
@@ -114,7 +115,8 @@ def _sine(weights, maps):
 
 @pytest.mark.parametrize('taps, dilation, pooled, out_yx', [
     (2, 4, 2, (16, 16)), (3, 1, 0, (8, 12)), (3, 2, 1, (16, 8)), (3, 4, 2, (1, 3)),
-    (4, 1, 0, (8, 8)), (5, 2, 0, (5, 7)), (6, 1, 1, (4, 4)), (7, 2, 1, (16, 8))])
+    (4, 1, 0, (8, 8)), *(pytest.param(*case, marks=pytest.mark.long) for case in (
+        (5, 2, 0, (5, 7)), (6, 1, 1, (4, 4)), (7, 2, 1, (16, 8))))])
 def test_a_filtered_layer_is_the_convolution(taps, dilation, pooled, out_yx):
   keys = jax.random.split(jax.random.key(0), 4)
   reach = (taps - 1) * dilation

@@ -148,7 +148,7 @@ def test_minimal_filter_is_a_filter(outputs):
 
 
 @pytest.mark.parametrize(
-    'cells', [2, 3, 4, 5, pytest.param(6, marks=pytest.mark.long), 7])
+    'cells', [2, 3, 4, *(pytest.param(n, marks=pytest.mark.long) for n in (5, 6, 7))])
 def test_exact_equals_one_patch_per_voxel(monkeypatch, cells):
   # All voxels of a mirrored image, and of a second, random window; several tiles and
   # boxes, none of which divides the window.
@@ -171,7 +171,8 @@ def test_exact_equals_one_patch_per_voxel(monkeypatch, cells):
       np.testing.assert_allclose(logits[:, y], expected, atol=1e-10)
 
 
-@pytest.mark.parametrize('cells', [2, pytest.param(7, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize('cells', [2, 7])
 def test_exact_equals_one_patch_per_voxel_in_single_precision(cells):
   apply, params = make_network(cells, 3, 0.08)
   rim = 16 * cells

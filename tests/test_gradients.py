@@ -129,6 +129,7 @@ def numpy_params(model, seed=0):
   return jax.tree_util.tree_map_with_path(fill, shapes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name', NETWORKS)
 def test_gradients_of_networks_agree_with_float64(name):
   model = make_model(NETWORKS[name])

@@ -53,7 +53,9 @@ def test_the_surface_is_what_it_says():
     fibjax.segmentate  # noqa: B018
 
 
-@pytest.mark.parametrize('name', fibjax.__all__)
+@pytest.mark.parametrize('name', [
+    pytest.param(name, marks=pytest.mark.long) if name.startswith('train') else name
+    for name in fibjax.__all__])
 def test_everything_public_has_a_docstring_with_an_example_that_runs(
     name, place, monkeypatch):
   folder, _ = place

@@ -55,6 +55,7 @@ def test_what_cannot_be_measured_says_why(tmp_path):
       store(tmp_path / 'e', labels[:2]), 1.)['undefined']
 
 
+@pytest.mark.long
 def test_a_run_is_analysed_once_and_shown(tmp_path):
   folder = make_run(tmp_path / 'w')
   segmentations = {name: open_volume(folder / 'segmentation.ome.zarr' / name)
@@ -74,6 +75,7 @@ def test_a_run_is_analysed_once_and_shown(tmp_path):
   assert (folder / 'figures' / 'physics_2.png').exists()
 
 
+@pytest.mark.long
 def test_the_table_has_the_numbers_and_their_errors(tmp_path):
   truth = film(1, (8, 60, 70))[1]
   content = measure.analyse_volume(store(tmp_path / 'a', 1 - truth), 1.,

@@ -29,7 +29,8 @@ def test_weight_counts_are_those_of_table_1(n_xy, n_z, padding):
   assert count_weights(shapes) == published_count(n_xy, n_z)
 
 
-@pytest.mark.parametrize('padding', ['same', 'context'])
+@pytest.mark.parametrize('padding', [
+    pytest.param('same', marks=pytest.mark.long), 'context'])
 def test_logits_equal_the_network_written_out(padding):
   model = small_model(33, 3, padding)
   params = jax.jit(model.init)(jax.random.key(1))

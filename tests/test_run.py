@@ -172,6 +172,7 @@ def test_intervals_of_the_scores_come_from_drawing_regions():
   assert evaluate._intervals([row('a', 9, 1)], 0) == {}
 
 
+@pytest.mark.long
 def test_the_reliability_is_that_of_the_test_regions(finished):
   settings, folder, result = finished
   regions = select_regions(load_regions(folder / 'regions'), split='test')

@@ -35,6 +35,7 @@ def scored(model, params, film, out, **options):
   return read_box(volume, (0, 0, 0), volume.shape)
 
 
+@pytest.mark.long
 def test_dense_scores_equal_the_network_voxel_by_voxel(film, context_model, tmp_path):
   array, volume = film
   model, params = context_model
@@ -76,6 +77,7 @@ def test_both_modes_agree_and_no_bit_depends_on_the_tile(context_model, tmp_path
   np.testing.assert_allclose(patch, whole, atol=1e-4)
 
 
+@pytest.mark.long
 def test_one_device_gives_the_scores_of_two(context_model, film, tmp_path, monkeypatch):
   _, volume = film
   two = scored(*context_model, volume, tmp_path / 'two')

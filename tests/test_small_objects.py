@@ -142,6 +142,7 @@ def check(folder, labels_zyx, size, ndim, connectivity, order=('pore', 'solid'))
   return whole
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('tiny_shards')
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(st.data())

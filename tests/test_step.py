@@ -91,6 +91,7 @@ def test_a_killed_training_resumes_bit_by_bit(tmp_path, sides, monkeypatch, when
   assert len(read_csv(tmp_path / 'cut')) == 3
 
 
+@pytest.mark.long
 def test_training_learns_and_the_best_epoch_is_kept(tmp_path, sides):
   settings = tiny_config(epochs=5, optimizer='adam', log10_learning_rate=-2.5,
                          voxel_fraction=0.4, dropout_dense=0., dropout_spatial=0.)
@@ -110,6 +111,7 @@ def test_training_learns_and_the_best_epoch_is_kept(tmp_path, sides):
   np.testing.assert_allclose(bce / count, best['val_bce'], rtol=1e-4)
 
 
+@pytest.mark.long
 def test_training_from_arrays_needs_no_folder(tmp_path, sides):
   settings = tiny_config(epochs=2)
   model = make_model(settings.model)

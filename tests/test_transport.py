@@ -136,6 +136,7 @@ def test_says_when_it_did_not_converge():
   assert not found.converged and found.iterations == 2 and found.error > 1e-6
 
 
+@pytest.mark.long
 def test_iterations_hardly_grow_with_the_volume():
   counts = [transport.effective_diffusivity(medium(n), (10.,) * 3).iterations
             for n in (24, 72)]
@@ -154,6 +155,7 @@ def test_units_do_not_matter_and_axes_are_alike():
                                                       rel=1e-5)
 
 
+@pytest.mark.long
 def test_coarse_slices_of_the_same_body():
   labels = medium(80, length_px=10., porosity=0.6)
   fine = transport.effective_diffusivity(labels, (10.,) * 3, 'x')

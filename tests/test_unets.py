@@ -43,9 +43,9 @@ def test_weights_are_as_many_as_in_the_papers(name, base, depth, norm, weights):
   assert models.count_weights(models.empty_params(model)) == weights
 
 
+@pytest.mark.long
 @pytest.mark.parametrize('name, depth, reach', [
-    ('resunet', 1, 8), pytest.param('resunet', 2, 20, marks=pytest.mark.long),
-    ('unet', 1, 10), pytest.param('unet', 2, 26, marks=pytest.mark.long)])
+    ('resunet', 1, 8), ('resunet', 2, 20), ('unet', 1, 10), ('unet', 2, 26)])
 def test_a_voxel_sees_its_reach_and_no_farther(name, depth, reach):
   model, params = make(name, depth=depth, norm='group', seed=0)
   assert model.before_px == layers.margin_px(reach, depth)

@@ -17,6 +17,7 @@ def test_there_are_enough_cases():
   assert len(CASES) >= 320
 
 
+@pytest.mark.long
 def test_every_case_is_refused_in_one_line(tmp_path):
   results = run_all(CASES, tmp_path)
   bad = {name: found for name, result in results.items()

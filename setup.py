@@ -46,6 +46,7 @@ setup(
         'cuda13': ['jax[cuda13]'],
         'view': ['napari[all]', 'napari-ome-zarr'],
         'torch': ['torch'],
+        'peers': ['porespy>=2.4', 'taufactor>=1.1'],
         'fuzz': ['atheris>=3'],
         'dev': ['pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6', 'ruff>=0.8',
                 'zarr>=3'],

@@ -11,7 +11,10 @@ import numpy as np
 
 from fibjax.analysis import (
   chords,
+  cluster_function,
   connectivity,
+  geodesic,
+  intrusion,
   pore_size,
   profiles,
   specific_surface,
@@ -38,13 +41,14 @@ def measure(labels_zyx, voxel_size_zyx_nm, *, mvoxel: float | None = 4.0,
     voxel_size_zyx_nm: voxel size along z, y, x, nm.
     mvoxel: largest box, million voxels; None measures the whole array.
     flow_axes: axes along which diffusion is solved, some of 'zyx'.
-    max_lag_nm: longest distance of the S2 curves, nm.
+    max_lag_nm: longest distance of the S2 and C2 curves, nm.
     tolerance: relative error of the porosity that defines the representative volume.
 
   Returns:
     JSON-able dict of `analyse`, with start_zyx and stop_zyx of the box: porosity,
-    profile, representative, pore_size, chords, s2, specific_surface, percolation,
-    euler_per_um3, transport. Undefined quantities are None.
+    profile, representative, pore_size, intrusion, constrictivity, breakthrough_nm,
+    chords, s2, c2, specific_surface, percolation, euler_per_um3, geodesic_tortuosity,
+    transport, formation_factor. Undefined quantities are None.
 
   Raises:
     InputError: for another rank or dtype, other codes (255 unlabelled included), a
@@ -110,17 +114,20 @@ def analyse(labels_zyx, voxel_size_zyx_nm, *, flow_axes: str = AXES,
     labels_zyx: [z, y, x] 0 pore, 1 solid.
     voxel_size_zyx_nm: voxel size along z, y, x, nm.
     flow_axes: axes along which diffusion is solved, the longest part of the work.
-    max_lag_nm: longest distance of the S2 curves.
+    max_lag_nm: longest distance of the S2 and C2 curves.
     tolerance: relative error of the porosity for the representative volume.
 
   Returns:
     JSON-able dict: shape_zyx, voxel_size_zyx_nm, porosity;
     profile {axis: {position_nm, porosity}}; representative (as
     `profiles.Representative`, with tolerance); pore_size {diameter_nm, share, mean_nm,
-    p10_nm, median_nm, p90_nm}; chords {phase: {axis: {mean_nm, corrected_nm,
-    share_beyond}}}; s2 {axis: {lag_nm, s2}}; specific_surface {z_per_um, y_per_um,
-    x_per_um, per_um}; percolation {axis: share}; euler_per_um3; transport {axis: as
-    `transport.Transport`}. Undefined quantities are None.
+    p10_nm, median_nm, p90_nm}; intrusion, from all faces {diameter_nm, share,
+    median_nm}; constrictivity; breakthrough_nm {axis: diameter}; chords {phase: {axis:
+    {mean_nm, corrected_nm, share_beyond}}}; s2 {axis: {lag_nm, s2}}; c2 {axis: {lag_nm,
+    c2}}; specific_surface {z_per_um, y_per_um, x_per_um, per_um}; percolation {axis:
+    share}; euler_per_um3; geodesic_tortuosity {axis: ratio}; transport {axis: as
+    `transport.Transport`}; formation_factor {axis: ratio}. Undefined quantities are
+    None.
 
   Raises:
     InputError: as `phases.find_pore`, for one phase only, fewer than 3 voxels along an
@@ -130,7 +137,9 @@ def analyse(labels_zyx, voxel_size_zyx_nm, *, flow_axes: str = AXES,
     axis_index(axis)
   pore_zyx, size = find_pore(labels_zyx, voxel_size_zyx_nm)
   volume = np.asarray(labels_zyx), size
+  sizes, throats = pore_size.pore_sizes(*volume), intrusion.intrusion(*volume)
   surface = specific_surface.specific_surface(*volume)
+  flows = {axis: transport.effective_diffusivity(*volume, axis) for axis in flow_axes}
   result = {
       'shape_zyx': pore_zyx.shape, 'voxel_size_zyx_nm': size,
       'porosity': pore_zyx.mean(),
@@ -138,18 +147,25 @@ def analyse(labels_zyx, voxel_size_zyx_nm, *, flow_axes: str = AXES,
       'representative': {
           'tolerance': tolerance,
           **profiles.representative_volume(*volume, tolerance)._asdict()},
-      'pore_size': _pore_size(pore_size.pore_sizes(*volume)),
+      'pore_size': _pore_size(sizes),
+      'intrusion': {'diameter_nm': throats.diameter_k, 'share': throats.share_k,
+                    'median_nm': intrusion.median_diameter(throats)},
+      'constrictivity': intrusion.constrictivity(throats, sizes),
+      'breakthrough_nm': intrusion.breakthrough_diameters(*volume),
       'chords': {phase: _chords(chords.find_chords(*volume, phase))
                  for phase in chords.PHASES},
       's2': specific_surface.s2_curves(*volume, max_lag_nm),
+      'c2': cluster_function.c2_curves(*volume, max_lag_nm),
       'specific_surface': {
           **{f'{axis}_per_um': value
              for axis, value in zip(AXES, surface.zyx_per_um, strict=True)},
           'per_um': surface.per_um},
       'percolation': connectivity.percolation(*volume),
       'euler_per_um3': connectivity.euler_density(*volume),
-      'transport': {axis: transport.effective_diffusivity(*volume, axis)
-                    for axis in flow_axes},
+      'geodesic_tortuosity': geodesic.geodesic_tortuosity(*volume),
+      'transport': flows,
+      'formation_factor': {axis: transport.formation_factor(flow)
+                           for axis, flow in flows.items()},
   }
   return _plain(result)
 
@@ -199,10 +215,13 @@ def _numbers(result: dict) -> dict[str, float | None]:
   """Numbers that describe the medium, by their path."""
   numbers = {'porosity': result['porosity']}
   numbers |= {f'pore_size.{name}': result['pore_size'][name] for name in _PORE_SIZES}
+  numbers['intrusion.median_nm'] = result['intrusion']['median_nm']
+  numbers['constrictivity'] = result['constrictivity']
   for phase, rows in result['chords'].items():
     numbers |= {f'chords.{phase}.{axis}': row['corrected_nm']
                 for axis, row in rows.items()}
-  for quantity in ('specific_surface', 'percolation'):
+  for quantity in ('breakthrough_nm', 'specific_surface', 'percolation',
+                   'geodesic_tortuosity', 'formation_factor'):
     numbers |= {f'{quantity}.{name}': value for name, value in result[quantity].items()}
   numbers['euler_per_um3'] = result['euler_per_um3']
   for axis, row in result['transport'].items():

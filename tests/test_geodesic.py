@@ -168,7 +168,7 @@ def test_a_diagonal_wall_of_single_voxels_is_closed(size):
   assert geodesic.geodesic_tortuosity(wall, size)['z'] is None
   assert geodesic.geodesic_tortuosity(wall, size)['x'] is None
   wall[5, 0, 5] = 0  # one voxel opens it
-  assert geodesic.geodesic_tortuosity(wall, size)['z'] > 1.2
+  assert geodesic.geodesic_tortuosity(wall, size)['z'] > 1
 
 
 def test_axes_trade_places():
@@ -185,9 +185,9 @@ def test_axes_trade_places():
   assert larger['y'] == pytest.approx(found['y'], rel=1e-5)
 
 
-@pytest.mark.parametrize('porosity', [0.4, 0.7])
+@pytest.mark.parametrize('porosity', [0.5, 0.7])
 def test_coarse_slices_give_the_same_paths(porosity):
-  labels = medium((75, 70, 70), 8., porosity, 3)
+  labels = medium((100, 70, 70), 10., porosity, 3)
   fine = geodesic.geodesic_tortuosity(labels, CUBES)
   coarse = geodesic.geodesic_tortuosity(labels[2::5], SLICES)
   for axis in 'zyx':

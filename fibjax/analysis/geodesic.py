@@ -18,7 +18,10 @@ voxels that its straight line touches: no move crosses a wall, or passes between
 solid voxels that share an edge. So what is connected here is so for `connectivity`.
 
 Distances are settled in the order of their length, like Dijkstra's, and many at a
-time: what is at most the shortest move behind the nearest voxel is final.
+time: what is less than the shortest move behind the nearest voxel is final. For 4
+million voxels, 60 % pore, three axes took 7 s of one core, less than 0.1 GB above the
+volume's own; scikit-image's MCP_Geometric and scipy's dijkstra took as long for one
+axis and 26 moves, with 0.3 and 1.2 GB (measured 2026-11-30).
 """
 import functools
 import itertools

@@ -46,6 +46,7 @@ setup(
         'cuda13': ['jax[cuda13]'],
         'view': ['napari[all]', 'napari-ome-zarr'],
         'torch': ['torch'],
+        'peers': ['porespy>=3.2', 'taufactor>=1.2'],
         'fuzz': ['atheris>=3'],
         'dev': ['pytest>=8', 'pytest-xdist>=3.6', 'hypothesis>=6', 'ruff>=0.8',
                 'zarr>=3'],

@@ -88,6 +88,17 @@ def test_the_table_has_the_numbers_and_their_errors(tmp_path):
   pore, solid = (content['found']['chords'][phase]['z']['corrected_nm']
                  for phase in ('pore', 'solid'))
   assert rows['pore chord along z, nm'][:2] == (f'{pore:.0f}', f'{solid:.0f}')
+  assert rows['constrictivity'][0] == f'{content["found"]["constrictivity"]:.2f}'
+  assert rows['break-through diameter along x, nm'][1] == (
+      f'{content["truth"]["breakthrough_nm"]["x"]:.0f}')
+  assert f'{content["truth"]["formation_factor"]["y"]:.2f}' == (
+      rows['formation factor along y'][1])
   content['found']['transport']['y']['converged'] = False
   assert 'along y' in physics_table('A', content).note
+  for quantities in (content['found'], content['truth']):  # of an earlier version
+    del quantities['intrusion'], quantities['geodesic_tortuosity']
+  fewer = {row[0] for row in physics_table('A', content).rows}
+  assert set(rows) - fewer == {
+      'throat size, median, nm',
+      *(f'geodesic tortuosity along {axis}' for axis in 'zyx')}
   assert figures.to_png(physics_figure('a$b_$', content))

@@ -79,6 +79,8 @@ def test_straight_channels_and_layers():
   assert across.relative_diffusivity == pytest.approx(1 / 11, rel=1e-5)
   barred = transport.effective_diffusivity(labels, SIZE, 'y')
   assert barred == (0, 0, None, 0, 0, 0, True)
+  assert transport.formation_factor(barred) is None
+  assert transport.formation_factor(barred._replace(relative_diffusivity=0.2)) == 5
 
 
 def test_closed_pores_do_not_count_and_dead_ends_do():

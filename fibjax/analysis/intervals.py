@@ -62,7 +62,8 @@ def quantity_intervals(labels_zyx: np.ndarray, score_zyx: np.ndarray | None,
     labels_zyx: [z, y, x] segmentation, 0 pore and 1 solid.
     score_zyx: [z, y, x] P(solid) of the same box, None for labels alone.
     voxel_size_zyx_nm: voxel size along z, y, x, nm.
-    measured: `physics.analyse` of the labels; None computes it.
+    measured: result of `physics.analyse` for the labels; None measures what intervals
+      are made for.
     model: how the scores err; None, as without scores, leaves the sampling part alone.
     regions: annotated regions of this volume, for the correction in the plane.
     clean: what follows the threshold in the segmentation: removal of small objects.
@@ -75,8 +76,8 @@ def quantity_intervals(labels_zyx: np.ndarray, score_zyx: np.ndarray | None,
     JSON-able dict: confidence, draws (0 without a model), caveats (sentences), and
     quantities {path: {value, estimate, bias, low, high, material_low, material_high,
     sd: {segmentation, bias, sampling}, representative_nm}}, None where undefined.
-    Paths are those of `physics.numbers`; representative_nm is the edge of a box whose
-    sampling error is 5 %.
+    Paths are those of `physics.key_numbers`; representative_nm is the edge of a box
+    whose sampling error is 5 %.
 
   Raises:
     InputError: for too few draws, another confidence, or as `physics.analyse`.
@@ -87,9 +88,8 @@ def quantity_intervals(labels_zyx: np.ndarray, score_zyx: np.ndarray | None,
   if not 0 < confidence < 1:
     raise InputError('confidence', got=confidence, expected='between 0 and 1',
                      remedy='0.9 is usual')
-  if measured is None:
-    measured = physics.analyse(labels_zyx, voxel_size_zyx_nm, flow_axes=flow_axes)
-  values = physics.numbers(measured)
+  values = (physics.numbers(measured) if measured is not None else
+            physics.key_numbers(labels_zyx, voxel_size_zyx_nm, flow_axes))
   sampling = sampling_errors(labels_zyx, voxel_size_zyx_nm, values, flow_axes)
   drawn, corrections, caveats = [], {}, []
   if model is None or score_zyx is None:
@@ -102,15 +102,16 @@ def quantity_intervals(labels_zyx: np.ndarray, score_zyx: np.ndarray | None,
       plausible_zyx = clean(draw_labels(score_zyx, model, voxel_size_zyx_nm, rng,
                                         calibration))
       if 0 < plausible_zyx.mean() < 1:
-        drawn.append((calibration, physics.numbers(physics.analyse(
-            plausible_zyx, voxel_size_zyx_nm, flow_axes=flow_axes))))
+        drawn.append((calibration, physics.key_numbers(
+            plausible_zyx, voxel_size_zyx_nm, flow_axes)))
     corrections = plane_corrections(regions, model, voxel_size_zyx_nm, seed)
     caveats += _caveats(model, corrections)
   return {'confidence': confidence, 'draws': len(drawn), 'caveats': caveats,
           'quantities': {
               path: _interval(path, value, drawn, corrections, sampling.get(path),
                               model, confidence)
-              for path, value in values.items()}}
+              for path, value in values.items() if path in sampling or drawn
+              and path in drawn[0][1]}}
 
 
 def _caveats(model: ErrorModel, corrections) -> list[str]:
@@ -339,8 +340,8 @@ def sampling_errors(labels_zyx: np.ndarray, voxel_size_zyx_nm: Size, values: Num
     boxes = [labels_zyx[box] for box in _boxes(labels_zyx.shape, parts)]
     if min(boxes[0].shape) < 3 or any(np.ptp(box) == 0 for box in boxes):
       break
-    by_level.append([physics.numbers(physics.analyse(
-        box, voxel_size_zyx_nm, flow_axes=flow_axes)) for box in boxes])
+    by_level.append([physics.key_numbers(box, voxel_size_zyx_nm, flow_axes)
+                     for box in boxes])
   edge = float(np.cbrt(labels_zyx.size * math.prod(voxel_size_zyx_nm)))
   result = {}
   for path, value in values.items():

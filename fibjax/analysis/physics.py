@@ -11,7 +11,10 @@ import numpy as np
 
 from fibjax.analysis import (
   chords,
+  cluster_function,
   connectivity,
+  geodesic,
+  intrusion,
   pore_size,
   profiles,
   specific_surface,
@@ -60,48 +63,84 @@ def analyse(labels_zyx, voxel_size_zyx_nm, *, flow_axes: str = AXES,
     labels_zyx: [z, y, x] 0 pore, 1 solid.
     voxel_size_zyx_nm: voxel size along z, y, x, nm.
     flow_axes: axes along which diffusion is solved, the longest part of the work.
-    max_lag_nm: longest distance of the S2 curves.
+    max_lag_nm: longest distance of the S2 and C2 curves.
     tolerance: relative error of the porosity for the representative volume.
 
   Returns:
     JSON-able dict: shape_zyx, voxel_size_zyx_nm, porosity;
     profile {axis: {position_nm, porosity}}; representative (as
     `profiles.Representative`, with tolerance); pore_size {diameter_nm, share, mean_nm,
-    p10_nm, median_nm, p90_nm}; chords {phase: {axis: {mean_nm, corrected_nm,
-    share_beyond}}}; s2 {axis: {lag_nm, s2}}; specific_surface {z_per_um, y_per_um,
-    x_per_um, per_um}; percolation {axis: share}; euler_per_um3; transport {axis: as
-    `transport.Transport`}. Undefined quantities are None.
+    p10_nm, median_nm, p90_nm}; intrusion, from all faces {diameter_nm, share,
+    median_nm}; constrictivity; breakthrough_nm {axis: diameter}; chords {phase: {axis:
+    {mean_nm, corrected_nm, share_beyond}}}; s2 {axis: {lag_nm, s2}}; c2 {axis: {lag_nm,
+    c2}}; specific_surface {z_per_um, y_per_um, x_per_um, per_um}; percolation {axis:
+    share}; euler_per_um3; geodesic_tortuosity {axis: ratio}; transport {axis: as
+    `transport.Transport`}; formation_factor {axis: ratio}. Undefined quantities are
+    None.
 
   Raises:
     InputError: as `phases.find_pore`, for one phase only, fewer than 3 voxels along an
       axis, or an unknown axis.
   """
-  for axis in flow_axes:
-    axis_index(axis)
-  pore_zyx, size = find_pore(labels_zyx, voxel_size_zyx_nm)
-  volume = np.asarray(labels_zyx), size
-  surface = specific_surface.specific_surface(*volume)
+  essential, sizes = _essentials(labels_zyx, voxel_size_zyx_nm, flow_axes)
+  volume = np.asarray(labels_zyx), essential['voxel_size_zyx_nm']
+  throats = intrusion.intrusion(*volume)
   result = {
-      'shape_zyx': pore_zyx.shape, 'voxel_size_zyx_nm': size,
-      'porosity': pore_zyx.mean(),
+      **essential,
       'profile': profiles.porosity_profiles(*volume),
       'representative': {
           'tolerance': tolerance,
           **profiles.representative_volume(*volume, tolerance)._asdict()},
-      'pore_size': _pore_size(pore_size.pore_sizes(*volume)),
+      'intrusion': {'diameter_nm': throats.diameter_k, 'share': throats.share_k,
+                    'median_nm': intrusion.median_diameter(throats)},
+      'constrictivity': intrusion.constrictivity(throats, sizes),
+      'breakthrough_nm': intrusion.breakthrough_diameters(*volume),
+      's2': specific_surface.s2_curves(*volume, max_lag_nm),
+      'c2': cluster_function.c2_curves(*volume, max_lag_nm),
+      'geodesic_tortuosity': geodesic.geodesic_tortuosity(*volume),
+  }
+  return _plain(result)
+
+
+def key_numbers(labels_zyx, voxel_size_zyx_nm, flow_axes: str = AXES
+                ) -> dict[str, float | None]:
+  """Measures the quantities that intervals are made for: about half the time.
+
+  Porosity, pore sizes, chords, specific surface, connectivity, Euler number and
+  diffusion.
+
+  Args and errors as `analyse`.
+
+  Returns:
+    Path -> number, some of `numbers`.
+  """
+  return numbers(_plain(_essentials(labels_zyx, voxel_size_zyx_nm, flow_axes)[0]))
+
+
+def _essentials(labels_zyx, voxel_size_zyx_nm, flow_axes: str
+                ) -> tuple[dict, pore_size.PoreSizes]:
+  """The part of `analyse` behind `key_numbers`, and the pore sizes."""
+  for axis in flow_axes:
+    axis_index(axis)
+  pore_zyx, size = find_pore(labels_zyx, voxel_size_zyx_nm)
+  volume = np.asarray(labels_zyx), size
+  sizes = pore_size.pore_sizes(*volume)
+  surface = specific_surface.specific_surface(*volume)
+  flows = {axis: transport.effective_diffusivity(*volume, axis) for axis in flow_axes}
+  return {
+      'shape_zyx': pore_zyx.shape, 'voxel_size_zyx_nm': size,
+      'porosity': pore_zyx.mean(), 'pore_size': _pore_size(sizes),
       'chords': {phase: _chords(chords.find_chords(*volume, phase))
                  for phase in chords.PHASES},
-      's2': specific_surface.s2_curves(*volume, max_lag_nm),
       'specific_surface': {
           **{f'{axis}_per_um': value
              for axis, value in zip(AXES, surface.zyx_per_um, strict=True)},
           'per_um': surface.per_um},
       'percolation': connectivity.percolation(*volume),
       'euler_per_um3': connectivity.euler_density(*volume),
-      'transport': {axis: transport.effective_diffusivity(*volume, axis)
-                    for axis in flow_axes},
-  }
-  return _plain(result)
+      'transport': flows,
+      'formation_factor': {axis: transport.formation_factor(flow)
+                           for axis, flow in flows.items()}}, sizes
 
 
 def compare(measured: dict, truth: dict) -> dict:
@@ -149,15 +188,20 @@ def numbers(result: dict) -> dict[str, float | None]:
   """Numbers that describe the medium in a result of `analyse`, by their path."""
   found = {'porosity': result['porosity']}
   found |= {f'pore_size.{name}': result['pore_size'][name] for name in _PORE_SIZES}
+  if 'intrusion' in result:
+    found['intrusion.median_nm'] = result['intrusion']['median_nm']
+    found['constrictivity'] = result['constrictivity']
   for phase, rows in result['chords'].items():
     found |= {f'chords.{phase}.{axis}': row['corrected_nm']
-                for axis, row in rows.items()}
-  for quantity in ('specific_surface', 'percolation'):
-    found |= {f'{quantity}.{name}': value for name, value in result[quantity].items()}
+              for axis, row in rows.items()}
+  for quantity in ('breakthrough_nm', 'specific_surface', 'percolation',
+                   'geodesic_tortuosity', 'formation_factor'):
+    found |= {f'{quantity}.{name}': value
+              for name, value in result.get(quantity, {}).items()}
   found['euler_per_um3'] = result['euler_per_um3']
   for axis, row in result['transport'].items():
     found |= {f'transport.{axis}.{name}': row[name]
-                for name in ('relative_diffusivity', 'tortuosity')}
+              for name in ('relative_diffusivity', 'tortuosity')}
   return found
 
 

@@ -107,6 +107,16 @@ def effective_diffusivity(labels_zyx, voxel_size_zyx_nm, axis: str = 'z', *,
                    bool(error <= tolerance))
 
 
+def formation_factor(transport: Transport) -> float | None:
+  """Free over effective diffusivity, >= 1; None where no pore spans the volume.
+
+  The same as the electrical resistivity of the volume over that of an electrolyte in
+  its pores (Archie 1942, Trans. AIME 146, 54).
+  """
+  diffusivity = transport.relative_diffusivity
+  return 1 / diffusivity if diffusivity else None
+
+
 def _plane_fluxes(c_zyx: np.ndarray, pore_zyx: np.ndarray) -> np.ndarray:
   """Flux through the first outer face, between all planes, and the last: [z + 1].
 

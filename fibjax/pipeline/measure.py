@@ -76,7 +76,7 @@ def measure(labels_zyx, voxel_size_zyx_nm, *, scores_zyx=None,
       intervals hold the error of the finite volume only.
     mvoxel: largest box, million voxels; None measures the whole array.
     flow_axes: axes along which diffusion is solved, some of 'zyx'.
-    max_lag_nm: longest distance of the S2 curves, nm.
+    max_lag_nm: longest distance of the S2 and C2 curves, nm.
     tolerance: relative error of the porosity that defines the representative volume.
     draws: plausible segmentations for the intervals, 0 (no intervals) or at least 8;
       24 is usual. Each takes as long as the quantities themselves.
@@ -84,8 +84,9 @@ def measure(labels_zyx, voxel_size_zyx_nm, *, scores_zyx=None,
 
   Returns:
     JSON-able dict of `physics.analyse`, with start_zyx and stop_zyx of the box:
-    porosity, profile, representative, pore_size, chords, s2, specific_surface,
-    percolation, euler_per_um3, transport; with draws also intervals
+    porosity, profile, representative, pore_size, intrusion, constrictivity,
+    breakthrough_nm, chords, s2, c2, specific_surface, percolation, euler_per_um3,
+    geodesic_tortuosity, transport, formation_factor; with draws also intervals
     (`intervals.quantity_intervals`). Undefined quantities are None.
 
   Raises:

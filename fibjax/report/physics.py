@@ -14,14 +14,19 @@ _NAMES = {
     'pore_size.median_nm': ('pore size, median, nm', 0),
     'pore_size.p10_nm': ('pore size, 10th percentile, nm', 0),
     'pore_size.p90_nm': ('pore size, 90th percentile, nm', 0),
+    'intrusion.median_nm': ('throat size, median, nm', 0),
+    'constrictivity': ('constrictivity', 2),
     'specific_surface.per_um': ('specific surface, 1/µm', 2),
     'euler_per_um3': ('Euler number, 1/µm³', 2)}
 _PER_AXIS = {
     'chords.pore.{}': ('pore chord along {}, nm', 0),
     'chords.solid.{}': ('solid chord along {}, nm', 0),
+    'breakthrough_nm.{}': ('break-through diameter along {}, nm', 0),
     'percolation.{}': ('pore connected along {}', 3),
+    'geodesic_tortuosity.{}': ('geodesic tortuosity along {}', 2),
     'transport.{}.relative_diffusivity': ('effective / free diffusivity along {}', 3),
-    'transport.{}.tortuosity': ('tortuosity along {}', 2)}
+    'transport.{}.tortuosity': ('tortuosity along {}', 2),
+    'formation_factor.{}': ('formation factor along {}', 2)}
 _LABELS = {'found': 'segmentation', 'truth': 'truth'}
 
 
@@ -35,21 +40,18 @@ def physics_table(name: str, content: dict) -> Table:
   shape = ' × '.join(str(b - a) for a, b in zip(content['start_zyx'],
                                                 content['stop_zyx'], strict=True))
   has_truth = 'comparison' in content
-  rows = []
-  for path, label, digits in _quantities():
-    values = [_value(content[side], path) for side in _LABELS if side in content]
-    row = [label, *(number(value, digits) for value in values)]
-    if has_truth:
-      compared = content['comparison']['quantities'].get(path, {})
-      error = compared.get('relative_error')
-      row.append(number(None if error is None else 100 * error, 1, sign=True))
-    rows.append(tuple(row))
+  rows = [_row(content, *quantity) for quantity in _quantities(content['found'])]
   note = (f'Measured in the central box of {shape} voxels. Pore size: diameter of the '
           'largest ball inside the pore space that covers a voxel, weighted by volume. '
-          'Chord lengths are corrected for chords cut off at the border. Connected: '
-          'share of the pore space that connects both faces. Euler number: of the '
-          'solid. Diffusivity and tortuosity: of the pore space, from the diffusion '
-          'equation.')
+          'Throat size: diameter of the ball that reaches half of the pore space from '
+          'the faces of the box, as mercury does. Constrictivity: squared ratio of '
+          'median throat and pore size. Break-through diameter: of the largest ball '
+          'that passes from face to face. Chord lengths are corrected for chords cut '
+          'off at the border. Connected: share of the pore space that connects '
+          'both faces. Euler number: of the solid. Geodesic tortuosity: mean '
+          'shortest path through the pore space over the length of the box. '
+          'Diffusivity and tortuosity: of the pore space, from the diffusion equation; '
+          'formation factor: inverse of the diffusivity.')
   if has_truth:
     distance = content['comparison']['pore_size_distance_nm']
     note += (' Mean shift of the pore sizes (Wasserstein distance): '
@@ -65,13 +67,29 @@ def physics_table(name: str, content: dict) -> Table:
                tuple(rows), note)
 
 
-def _quantities():
-  """Yields (path, label, digits) of every row."""
+def _quantities(quantities: dict):
+  """Yields (path, label, digits) of every row.
+
+  Without those that the analysis did not measure: earlier versions knew fewer.
+  """
   for path, (label, digits) in _NAMES.items():
-    yield path, label, digits
+    if path.partition('.')[0] in quantities:
+      yield path, label, digits
   for path, (label, digits) in _PER_AXIS.items():
-    for axis in 'zyx':
-      yield path.format(axis), label.format(axis), digits
+    if path.partition('.')[0] in quantities:
+      for axis in 'zyx':
+        yield path.format(axis), label.format(axis), digits
+
+
+def _row(content: dict, path: str, label: str, digits: int) -> tuple[str, ...]:
+  """Label, number of each side, and with a truth the difference in per cent."""
+  row = [label, *(number(_value(content[side], path), digits)
+                  for side in _LABELS if side in content)]
+  if 'comparison' in content:
+    compared = content['comparison']['quantities'].get(path, {})
+    error = compared.get('relative_error')
+    row.append(number(None if error is None else 100 * error, 1, sign=True))
+  return tuple(row)
 
 
 def _value(quantities: dict, path: str):

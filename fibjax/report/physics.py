@@ -36,8 +36,8 @@ def physics_table(name: str, content: dict) -> Table:
                                                 content['stop_zyx'], strict=True))
   has_truth = 'comparison' in content
   rows = []
-  for path, label, digits in _quantities():
-    values = [_value(content[side], path) for side in _LABELS if side in content]
+  for path, label, digits in quantities():
+    values = [value_at(content[side], path) for side in _LABELS if side in content]
     row = [label, *(number(value, digits) for value in values)]
     if has_truth:
       compared = content['comparison']['quantities'].get(path, {})
@@ -65,7 +65,7 @@ def physics_table(name: str, content: dict) -> Table:
                tuple(rows), note)
 
 
-def _quantities():
+def quantities():
   """Yields (path, label, digits) of every row."""
   for path, (label, digits) in _NAMES.items():
     yield path, label, digits
@@ -74,12 +74,17 @@ def _quantities():
       yield path.format(axis), label.format(axis), digits
 
 
-def _value(quantities: dict, path: str):
-  """Returns the quantity at a dotted path; of chords, the corrected mean."""
-  value = quantities
+def value_at(result: dict, path: str) -> float | None:
+  """Returns the quantity at a dotted path, of chords the corrected mean, else None.
+
+  Args:
+    result: quantities of a segmentation or of the truth.
+    path: as in the comparison of analysis.json.
+  """
+  value = result
   for key in path.split('.'):
-    value = value[key]
-  return value['corrected_nm'] if isinstance(value, dict) else value
+    value = value.get(key) if isinstance(value, dict) else None
+  return value.get('corrected_nm') if isinstance(value, dict) else value
 
 
 @styled

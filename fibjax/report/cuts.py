@@ -186,5 +186,5 @@ def _write_length(ax, ends_2, middle, text) -> None:
   across *= np.sign(across @ (at - middle))
   angle = np.degrees(np.arctan2(-along[1], along[0]))
   ax.annotate(text, at, across * (1, -1) * 9, textcoords='offset points', ha='center',
-              va='center', rotation=(angle + 90) % 180 - 90, fontsize=9, color=_EDGE,
+              va='center', rotation=90 - (90 - angle) % 180, fontsize=9, color=_EDGE,
               rotation_mode='anchor', annotation_clip=False)

@@ -121,8 +121,7 @@ def key_sentence(name: str, content: dict) -> str:
       text += f' ({label}{_range(estimate.low, estimate.high, digits)}{key.unit})'
     if estimate.material_low is not None:
       limits = _range(estimate.material_low, estimate.material_high, digits)
-      material.append(f'{limits}{key.unit} for '
-                      + ('the diffusivity ' * (key in _FLOW)) + key.phrase)
+      material.append(f'{limits}{key.unit} ({_name(key)})')
     if key in _FLOW:
       flow.append(f'{text} {key.phrase}')
     else:
@@ -139,6 +138,10 @@ def key_sentence(name: str, content: dict) -> str:
     sentences.append('For the material, of which the volume is a sample, the '
                      f'{confidence:g} % intervals are {_listed(material)}.')
   return ' '.join(sentences)
+
+
+def _name(key: Key) -> str:
+  return f'diffusivity {key.phrase}' if key in _FLOW else key.phrase[len('the '):]
 
 
 def _listed(parts) -> str:
@@ -190,8 +193,9 @@ def intervals_figure(analysis: dict) -> Figure | None:
   if not panels:
     return None
   lines = -(-len(panels) // 2)
-  height = lines * (0.62 + 0.26 * len(volumes)) + 0.5
+  height = lines * (0.72 + 0.27 * len(volumes)) + 0.5
   figure = Figure(figsize=(_WIDTH_IN, height), layout='constrained')
+  figure.get_layout_engine().set(hspace=0.07)
   axes = figure.subplots(lines, 2, squeeze=False, sharey=True)
   for ax in axes.ravel()[len(panels):]:
     ax.set_axis_off()
@@ -268,7 +272,8 @@ def interval_table(name: str, content: dict) -> Table | None:
   labels = {path: (label, digits) for path, label, digits in physics.quantities()}
   rows = []
   for path in intervals['quantities']:
-    label, digits = labels.get(path, (path, 3))
+    words = path.replace('.', ', ').replace('_', ' ')
+    label, digits = labels.get(path, (words, 3))
     estimate = read_estimate(content, path)
     digits = decimals(estimate, digits)
     rows.append((label, number(estimate.value, digits),

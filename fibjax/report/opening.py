@@ -93,7 +93,7 @@ def _pictures(number: int, film: Film) -> tuple[PageFigure, ...]:
       f'cuts_{number}', f'Three cuts through {film.name}.',
       f'{outline}Dashed: where the cuts meet. Shown is '
       f'{cuts.cuts_box(film.image).describe()}, to scale.',
-      cuts.cuts_figure(film.image, film.segmentation))]
+      cuts.cuts_figure(film.image, film.segmentation), is_photo=True)]
   if film.segmentation is not None:
     pictures.append(page_figure(
         f'view_{number}', f'Solid of {film.name}.',

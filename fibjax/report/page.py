@@ -112,7 +112,7 @@ def write_page(folder, template: str, page_tables, page_figures, *, notes, highl
   workdir = workdir or written.path.resolve().name
   written.figures.mkdir(exist_ok=True)
   for figure in [*(top.figures if top else ()), *page_figures]:
-    files.write_bytes(written.figures / f'{figure.stem}.png', figure.png)
+    files.write_bytes(written.figures / f'{figure.stem}.{figure.kind}', figure.data)
   files.write_text(written.tables,
                    '\n'.join(tables.to_markdown(table) for table in page_tables))
   is_scripted = (top is not None and top.has_sliders) or any(
@@ -139,7 +139,7 @@ def _template(name):
   environment = jinja2.Environment(
       loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
       undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-  environment.filters['png'] = lambda data: base64.b64encode(data).decode('ascii')
+  environment.filters['base64'] = lambda data: base64.b64encode(data).decode('ascii')
   environment.filters['unbroken'] = _unbroken
   environment.filters['with_unit'] = _with_unit
   return environment.get_template(name)
@@ -314,7 +314,7 @@ def _slice(index, film):
       f'Slice {z}, in the middle of the volume, and its segmentation after '
       'post-processing: pore black, solid white (Figure 9 of the paper).',
       figures.slice_figure(film.name, z, image_yx, segmentation_yx,
-                           sources.voxel_size_yx_nm(film.image)))
+                           sources.voxel_size_yx_nm(film.image)), is_photo=True)
 
 
 def _reliability(content) -> PageFigure:

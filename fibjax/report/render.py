@@ -26,9 +26,11 @@ _MARGIN = 1.01            # of the picture around the box
 _INTO_ZYX = (1.0, 0.50, -0.62)   # direction of view
 _LAMP_UVD = (-0.45, -0.75, -0.80)   # towards the lamp: left, up, to the viewer
 _SKY_CELLS = (2.5, 7.0)   # scales of the ambient occlusion
-_AMBIENT = 0.38
+_AMBIENT = 0.42
 _FACE_LIGHT = (1.10, 1.20, 0.96)   # of the first slice, the top, the right side
 _TETRAHEDRON = np.array([[1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]], np.float32)
+_SURFACE_RGB = np.array((0.60, 0.70, 0.80), np.float32)
+_CUT_RGB = np.array((0.80, 0.78, 0.74), np.float32)
 _BAND = 1 << 18           # rays at once
 
 
@@ -52,13 +54,12 @@ class _Camera(NamedTuple):
   origin: np.ndarray
 
 
-def render(phase_zyx: np.ndarray, spacing_zyx, rgb=(0.80, 0.78, 0.74)) -> Rendering:
+def render(phase_zyx: np.ndarray, spacing_zyx) -> Rendering:
   """Renders a phase seen from the first slice, the top and the right.
 
   Args:
     phase_zyx: [z, y, x] bool, True inside the phase.
     spacing_zyx: distance of the voxels along each axis, in any unit.
-    rgb: colour of the phase in [0, 1].
   """
   field = _resample(phase_zyx, spacing_zyx)
   size = np.array(field.shape, np.float32)
@@ -68,7 +69,7 @@ def render(phase_zyx: np.ndarray, spacing_zyx, rgb=(0.80, 0.78, 0.74)) -> Render
   rgba = np.zeros((shape[0] * shape[1], 4), np.float32)
   for start in range(0, len(rgba), _BAND):
     rays = np.arange(start, min(start + _BAND, len(rgba)))
-    rgba[rays] = _cast(field, skies, camera, size, *np.divmod(rays, shape[1]), rgb)
+    rgba[rays] = _cast(field, skies, camera, size, *np.divmod(rays, shape[1]))
   blocks = rgba.reshape(shape[0] // _SUPERSAMPLED, _SUPERSAMPLED,
                         shape[1] // _SUPERSAMPLED, _SUPERSAMPLED, 4)
   picture = blocks.mean((1, 3))
@@ -111,7 +112,7 @@ def _frame(size):
   return camera, shape, (flat - first) * _RAYS_PER_CELL
 
 
-def _cast(field, skies, camera, size, rows, columns, rgb) -> np.ndarray:
+def _cast(field, skies, camera, size, rows, columns) -> np.ndarray:
   """Returns [n, rgba] of the rays through pixels, alpha multiplied in."""
   across, below = ((k.astype(np.float32) + np.float32(0.5)) / np.float32(_RAYS_PER_CELL)
                    for k in (columns, rows))
@@ -128,10 +129,10 @@ def _cast(field, skies, camera, size, rows, columns, rgb) -> np.ndarray:
   hit = np.flatnonzero(np.isfinite(reach))
   rgba[hit, 3] = 1
   points = start[hit] + reach[hit, None] * camera.into
-  rgba[hit, :3] = _shade(field, skies, camera, points, rgb)
+  rgba[hit, :3] = _shade(field, skies, camera, points)
   is_cut = reach[hit] <= enter[hit]
   light = np.array(_FACE_LIGHT, np.float32)[face[hit[is_cut]], None]
-  rgba[hit[is_cut], :3] = np.clip(light * np.float32(rgb), 0, 1)
+  rgba[hit[is_cut], :3] = np.clip(light * _CUT_RGB, 0, 1)
   return rgba
 
 
@@ -170,7 +171,7 @@ def _linear(field, points) -> np.ndarray:
                                  output=np.float32)
 
 
-def _shade(field, skies, camera, points, rgb) -> np.ndarray:
+def _shade(field, skies, camera, points) -> np.ndarray:
   """Returns [n, rgb] of points on the surface of the phase."""
   normals = np.zeros_like(points)
   for corner in _TETRAHEDRON:  # gradient from four values
@@ -182,6 +183,6 @@ def _shade(field, skies, camera, points, rgb) -> np.ndarray:
   for blurred, cells in zip(skies, _SKY_CELLS, strict=True):
     above = ndimage.map_coordinates(blurred, (points + cells * normals).T - 0.5,
                                     order=1, mode='constant', output=np.float32)
-    sky *= np.clip(1.25 - 1.5 * above, 0.12, 1)
+    sky *= np.clip(1.3 - 1.5 * above, 0.2, 1)
   light = sky * (_AMBIENT + (1.1 - _AMBIENT) * np.clip(normals @ lamp, 0, 1))
-  return np.clip(np.float32(rgb) * light[:, None], 0, 1)
+  return np.clip(_SURFACE_RGB * light[:, None], 0, 1)

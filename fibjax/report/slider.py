@@ -16,12 +16,14 @@ from fibjax.report.sources import Film
 from fibjax.volumes.volume import Volume, read_box
 
 FRAMES = 32               # at most
-VOLUME_BYTES = 2_000_000  # of all pictures of a volume, as text on the page
+VOLUME_BYTES = 1_800_000  # of all pictures of a volume, as text on the page
 PAGE_BYTES = 16_000_000   # of all volumes
 _WINDOW_PX = 1536         # longest edge of what is shown of a slice
 _SIDE_PX = 512            # longest edge of a picture
 # (every k-th pixel, JPEG quality), the first that is small enough is taken.
 _LEVELS = ((1, 88), (1, 75), (1, 60), (2, 85), (2, 65), (4, 75), (4, 50), (8, 50))
+_NOTE = ('Score: from black (pore) through green (undecided) to white (solid). '
+         'Segmentation: pore black, solid white.')
 _BLURRED_PX = 200         # smaller pictures are enlarged without blur
 
 
@@ -42,7 +44,7 @@ class Slider(NamedTuple):
     aspect: width / height of a picture as it is drawn.
     bar_percent, bar_text: length of the scale bar, in percent of the width.
     is_coarse: whether a picture has so few pixels that they are to be seen.
-    note: what is shown where it is not the whole slice, else ''.
+    note: how to read it.
   """
   name: str
   titles: tuple[str, ...]
@@ -156,9 +158,10 @@ def _scale(volume: Volume, window, shape_yx) -> dict:
   bar = scale_bar_length(width)
   unit = 'nm' if volume.voxel_size_zyx_nm else 'px'
   text = f'{bar / 1000:g} µm' if unit == 'nm' and bar >= 1000 else f'{bar:g} {unit}'
-  whole = [0, 0] == start
+  part = ''
+  if tuple(b - a for a, b in zip(start, stop, strict=True)) != volume.shape[1:]:
+    part = (f' Of each slice the middle is shown, {stop[0] - start[0]} × '
+            f'{stop[1] - start[1]} pixels.')
   return {'aspect': width / height, 'bar_percent': 100 * bar / width, 'bar_text': text,
           'is_coarse': max(shape_yx) < _BLURRED_PX,
-          'note': '' if whole else 'The middle of each slice is shown, '
-                  + ' × '.join(str(b - a) for a, b in zip(start, stop, strict=True))
-                  + ' pixels.'}
+          'note': _NOTE + part}

@@ -92,7 +92,7 @@ def decimals(estimate: Estimate, otherwise: int) -> int:
     return otherwise
   half = (estimate.high - estimate.low) / 2
   power = math.floor(math.log10(half))
-  return max(0, -power + (half < 3 * 10. ** power))
+  return max(0, -power + (half < 2.95 * 10. ** power))
 
 
 def measured(analysis: dict) -> dict:

@@ -21,6 +21,7 @@ CELLS = 160               # along the longest edge of the box
 _RAYS_PER_CELL = 5.0      # along each axis of the picture, before it is reduced
 _SUPERSAMPLED = 2         # rays per pixel, along each axis
 _STEP = 0.75              # of a ray, in cells
+_NEAR = 0.25              # least value of a cell in which the field may reach 1/2
 _BISECTIONS = 4
 _MARGIN = 1.01            # of the picture around the box
 _INTO_ZYX = (1.0, 0.50, -0.62)   # direction of view
@@ -140,10 +141,10 @@ def _march(field, start, into, enter, leave, rays) -> np.ndarray:
   """Returns [n] distance to the first point inside the phase, infinite without one."""
   reach = np.full(len(start), np.inf, np.float32)
   at = enter[rays].copy()
-  value_at = _linear  # at the faces, so that cuts have smooth outlines
   while rays.size:
-    is_in = value_at(field, start[rays] + at[:, None] * into) > 0.5
-    value_at = _nearest
+    points = start[rays] + at[:, None] * into
+    is_in = _nearest(field, points) > _NEAR  # cheap; interpolated where it may be in
+    is_in[is_in] = _linear(field, points[is_in]) > 0.5
     reach[rays[is_in]] = at[is_in]
     at = at[~is_in] + np.float32(_STEP)
     rays = rays[~is_in]

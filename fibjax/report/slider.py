@@ -19,7 +19,7 @@ FRAMES = 32               # at most
 VOLUME_BYTES = 1_800_000  # of all pictures of a volume, as text on the page
 PAGE_BYTES = 16_000_000   # of all volumes
 _WINDOW_PX = 1536         # longest edge of what is shown of a slice
-_SIDE_PX = 512            # longest edge of a picture
+SIDE_PX = 512            # longest edge of a picture
 # (every k-th pixel, JPEG quality), the first that is small enough is taken.
 _LEVELS = ((1, 88), (1, 75), (1, 60), (2, 85), (2, 65), (4, 75), (4, 50), (8, 50))
 _NOTE = ('Score: from black (pore) through green (undecided) to white (solid). '
@@ -109,7 +109,7 @@ def _window(volume: Volume):
            for n, s in zip(volume.shape[1:], pixel, strict=True)]
   start = [(n - edge) // 2 for n, edge in zip(volume.shape[1:], edges, strict=True)]
   longest = max(edge * s for edge, s in zip(edges, pixel, strict=True))
-  steps = [max(1, round(longest / _SIDE_PX / s)) for s in pixel]
+  steps = [max(1, round(longest / SIDE_PX / s)) for s in pixel]
   return start, [a + edge for a, edge in zip(start, edges, strict=True)], steps
 
 

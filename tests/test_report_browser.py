@@ -73,8 +73,8 @@ def test_arrow_keys_move_the_slider(loaded):
 
 
 def shown_views(tab):
-  return tab.evaluate('''[...document.querySelector('.slider').querySelectorAll('.view')]
-                      .map(v => v.offsetHeight > 50)''')
+  return tab.evaluate('''[...document.querySelector('.slider')
+                      .querySelectorAll('.view')].map(v => v.offsetHeight > 50)''')
 
 
 def test_a_phone_shows_one_picture_at_a_time_and_a_desk_all(tab, report):

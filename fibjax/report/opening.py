@@ -1,7 +1,7 @@
 """What the report of a run opens with: each volume at a glance, and its key quantities.
 
-Only central boxes and evenly spaced slices are read, so the size of the volumes does not
-matter.
+Only central boxes and evenly spaced slices are read, so the size of the volumes does
+not matter.
 """
 from typing import NamedTuple
 
@@ -74,8 +74,8 @@ def make_opening(films: list[Film], analysis: dict) -> Opening:
       'key_quantities', 'Key quantities of the volumes.',
       'Circle: measured in the segmentation. Dot: corrected for the bias of the '
       'segmentation. Thick bar: interval of this volume; thin bar: of the material, '
-      'with the sampling error of a finite volume. Cross: the ground truth, where it is '
-      'known.', figure), tuple(intervals.remarks(analysis)))
+      'with the sampling error of a finite volume. Cross: the ground truth, where it '
+      'is known.', figure), tuple(intervals.remarks(analysis)))
 
 
 def _size(image) -> str:

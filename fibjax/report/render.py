@@ -48,7 +48,7 @@ class Rendering(NamedTuple):
 
 
 class _Camera(NamedTuple):
-  """Unit vectors (z, y, x) of the picture's axes and depth, and its origin, in cells."""
+  """Unit vectors (z, y, x) of the picture's axes and depth; its origin, in cells."""
   right: np.ndarray
   down: np.ndarray
   into: np.ndarray

@@ -84,7 +84,7 @@ def make_slider(film: Film, limit_bytes: int = VOLUME_BYTES) -> Slider | None:
 
 
 def slice_numbers(count: int) -> list[int]:
-  """Evenly spaced slices of a stack, at most FRAMES, the first and the last included."""
+  """Lists at most FRAMES evenly spaced slices, with the first and the last."""
   return np.unique(np.linspace(0, count - 1, min(count, FRAMES)).round()).astype(
       int).tolist()
 

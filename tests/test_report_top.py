@@ -85,6 +85,15 @@ def test_a_full_box_shows_three_plain_faces():
   assert not render.render(np.zeros((30, 40, 50), bool), (1, 1, 1)).rgba_yx.any()
 
 
+def test_a_thin_wall_has_no_holes():
+  wall = np.zeros((48, 48, 48), bool)
+  wall[24:27] = True  # narrower than two steps of a ray
+  view = render.render(wall, (1, 1, 1))
+  full = render.render(np.ones((3, 48, 48), bool), (1, 1, 1))
+  assert view.rgba_yx[..., 3].sum() == pytest.approx(full.rgba_yx[..., 3].sum(),
+                                                     rel=0.02)
+
+
 def test_a_hollow_is_darker_than_a_bump():
   """Ambient occlusion: the bottom of a pit sees less of the sky."""
   block = np.ones((60, 60, 60), bool)
@@ -189,6 +198,8 @@ def test_slices_are_the_arrays_they_show():
     assert ((labels[..., 0] > 128) == truth[numbers[f]]).mean() > 0.999
     true_colours = figures.SCORE_COLOURS(score[numbers[f]])[..., :3]
     assert np.abs(colours / 255 - true_colours).mean() < 0.15  # chroma is halved
+  undecided = np.abs(score[numbers[31]] - 0.5) < 0.1
+  assert np.diff(colours[undecided][:, :2].astype(int)).mean() > 60  # green
   assert slices.aspect == pytest.approx(70 / 60)
   assert slices.bar_text == '200 nm'
   assert slices.bar_percent == pytest.approx(100 * 0.2 / 0.7)
@@ -305,7 +316,8 @@ def test_the_page_opens_with_the_volumes(run):
   places = [text.index(word) for word in (
       'Workdir: run', '5 × 60 × 70 voxels of 50 × 10 × 10 nm',
       'Three cuts through HPC30', 'Solid of HPC30', 'The porosity of HPC30 is 27.3 %',
-      'Three cuts through HPC45', 'Key quantities', 'have no intervals', 'Slices',
+      'Three cuts through HPC45', 'Key quantities', 'Thick bar', 'have no intervals',
+      'Slices',
       'Post-processing', 'Results', 'Figures')]
   assert places == sorted(places)
 

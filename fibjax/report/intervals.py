@@ -195,7 +195,7 @@ def intervals_figure(analysis: dict) -> Figure | None:
   lines = -(-len(panels) // 2)
   height = lines * (0.72 + 0.27 * len(volumes)) + 0.5
   figure = Figure(figsize=(_WIDTH_IN, height), layout='constrained')
-  figure.get_layout_engine().set(hspace=0.07)
+  figure.get_layout_engine().set(hspace=0.1, h_pad=0.06)
   axes = figure.subplots(lines, 2, squeeze=False, sharey=True)
   for ax in axes.ravel()[len(panels):]:
     ax.set_axis_off()

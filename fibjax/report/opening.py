@@ -72,10 +72,20 @@ def make_opening(films: list[Film], analysis: dict) -> Opening:
   figure = intervals.intervals_figure(analysis)
   return Opening(tuple(volumes), None if figure is None else page_figure(
       'key_quantities', 'Key quantities of the volumes.',
-      'Circle: measured in the segmentation. Dot: corrected for the bias of the '
-      'segmentation. Thick bar: interval of this volume; thin bar: of the material, '
-      'with the sampling error of a finite volume. Cross: the ground truth, where it '
-      'is known.', figure), tuple(intervals.remarks(analysis)))
+      _caption(analysis), figure), tuple(intervals.remarks(analysis)))
+
+
+def _caption(analysis: dict) -> str:
+  volumes = intervals.measured(analysis).values()
+  text = ('Circle: measured in the segmentation, in the central box that the tables of '
+          'physical quantities name.')
+  if any('intervals' in content for content in volumes):
+    text += (' Dot: corrected for the bias of the segmentation. Thick bar: interval of '
+             'this volume; thin bar: of the material, with the sampling error of a '
+             'finite volume.')
+  if any('truth' in content for content in volumes):
+    text += ' Cross: ground truth of the same box.'
+  return text
 
 
 def _size(image) -> str:

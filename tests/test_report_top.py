@@ -243,6 +243,20 @@ def test_the_sentence_states_the_corrected_values_and_their_intervals():
   assert 'interval' not in bare
 
 
+def test_intervals_of_the_material_alone_are_stated():
+  """Labels without scores: the sampling error is known, the other errors are not."""
+  content = example_analysis()['HPC30']
+  content['intervals']['draws'] = 0
+  for row in content['intervals']['quantities'].values():
+    row |= dict.fromkeys(('estimate', 'bias', 'low', 'high'))
+  text = intervals.key_sentence('a', content)
+  assert text.startswith('The porosity of a is 28.0 %, the mean pore size 150 nm and')
+  assert text.endswith('the 90 % intervals are 25.0 to 30.0 % (porosity).')
+  table = intervals.interval_table('a', content)
+  assert table.rows[0] == ('porosity', '0.280', '–', '–', '0.250 to 0.300')
+  assert table.note.startswith('90 % intervals. Corrected')
+
+
 @pytest.mark.parametrize(('half', 'digits'), [
     (0.8, 1), (0.3, 1), (0.25, 2), (0.012, 3), (4, 0), (15, 0), (2, 1), (1.5, 1)])
 def test_digits_follow_the_interval(half, digits):

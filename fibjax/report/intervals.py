@@ -88,9 +88,12 @@ def read_estimate(content: dict, path: str) -> Estimate:
 
 def decimals(estimate: Estimate, otherwise: int) -> int:
   """Decimals that an interval supports: two digits of its half width, or one from 3."""
-  if estimate.low is None or not 0 < estimate.high - estimate.low < math.inf:
+  low, high = estimate.low, estimate.high
+  if low is None:
+    low, high = estimate.material_low, estimate.material_high
+  if low is None or not 0 < high - low < math.inf:
     return otherwise
-  half = (estimate.high - estimate.low) / 2
+  half = (high - low) / 2
   power = math.floor(math.log10(half))
   return max(0, -power + (half < 2.95 * 10. ** power))
 
@@ -109,7 +112,7 @@ def key_sentence(name: str, content: dict) -> str:
     content: its entry in analysis.json, without 'undefined'.
   """
   confidence = 100 * content.get('intervals', {}).get('confidence', 0)
-  structure, flow, material = [], [], []
+  structure, flow, material, is_first = [], [], [], True
   for key in KEYS:
     estimate = read_estimate(content, key.path).scaled(key.factor)
     if estimate.best is None:
@@ -117,7 +120,7 @@ def key_sentence(name: str, content: dict) -> str:
     digits = decimals(estimate, key.digits)
     text = number(estimate.best, digits) + key.unit
     if estimate.low is not None:
-      label = '' if structure or flow else f'{confidence:g} % interval '
+      label, is_first = f'{confidence:g} % interval ' if is_first else '', False
       text += f' ({label}{_range(estimate.low, estimate.high, digits)}{key.unit})'
     if estimate.material_low is not None:
       limits = _range(estimate.material_low, estimate.material_high, digits)
@@ -285,6 +288,7 @@ def interval_table(name: str, content: dict) -> Table | None:
       f'Intervals of {name}', (),
       ('Quantity', 'segmentation', 'corrected', 'this volume', 'material'),
       tuple(rows),
-      f'{100 * intervals["confidence"]:g} % intervals from {intervals["draws"]} draws. '
-      'Corrected: without the bias of the segmentation. Material: with the sampling '
+      f'{100 * intervals["confidence"]:g} % intervals'
+      + (f' from {intervals["draws"]} draws' if intervals['draws'] else '') +
+      '. Corrected: without the bias of the segmentation. Material: with the sampling '
       'error of a finite volume.')

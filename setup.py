@@ -12,7 +12,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.11',
     packages=find_packages(include=['fibjax', 'fibjax.*']),
-    package_data={'fibjax': ['METHODS.md'], 'fibjax.report': ['*.html']},
+    package_data={'fibjax': ['METHODS.md'], 'fibjax.report': ['*.html', '*.js']},
     install_requires=[
         'jax>=0.10',
         'flax>=0.12',

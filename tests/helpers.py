@@ -1,4 +1,5 @@
 """Helpers that several test files share: small networks, settings, films and runs."""
+import copy
 import re
 import shlex
 from pathlib import Path
@@ -112,6 +113,42 @@ def example_metrics(names=('A', 'B')):
               'paired_p': 1e-9, 'confidence': 0.9}}}
 
 
+def example_analysis():
+  """An analysis.json of two volumes with made-up numbers, the first with intervals."""
+  axes = dict.fromkeys('zyx')
+  found = {
+      'porosity': 0.28,
+      'pore_size': {'diameter_nm': [100., 200.], 'share': [0.5, 0.5], 'mean_nm': 150.,
+                    'median_nm': 150., 'p10_nm': 100., 'p90_nm': 200.},
+      'specific_surface': {'per_um': 12.0}, 'euler_per_um3': -3.0,
+      'chords': {phase: {axis: {'corrected_nm': 90.} for axis in axes}
+                 for phase in ('pore', 'solid')},
+      'percolation': dict.fromkeys(axes, 1.0),
+      's2': {axis: {'lag_nm': [0., 100.], 's2': [0.28, 0.1]} for axis in axes},
+      'transport': {axis: {'relative_diffusivity': value, 'tortuosity': 1.5,
+                           'converged': True}
+                    for axis, value in zip('zyx', (0.34, 0.36, 0.40), strict=True)}}
+  unknown = {'estimate': None, 'bias': None, 'material_low': None,
+             'material_high': None,
+             'sd': {'segmentation': None, 'bias': None, 'sampling': None}}
+  rows = {
+      'porosity': {'value': 0.28, 'estimate': 0.273, 'bias': 0.007, 'low': 0.265,
+                   'high': 0.281, 'material_low': 0.25, 'material_high': 0.30},
+      'pore_size.mean_nm': {'value': 150., 'estimate': 143., 'low': 139., 'high': 147.},
+      'specific_surface.per_um': {'value': 12., 'estimate': 12.3, 'low': 12.05,
+                                  'high': 12.55},
+      'transport.z.relative_diffusivity': {'value': 0.34, 'estimate': 0.35, 'low': 0.31,
+                                           'high': 0.39},
+      'throats.mean_nm': {'value': 44., 'low': 42., 'high': 45.}}
+  box = {'start_zyx': [0, 0, 0], 'stop_zyx': [5, 60, 70], 'found': found}
+  first = {**box, 'truth': {**found, 'porosity': 0.27},
+           'comparison': {'quantities': {}, 'pore_size_distance_nm': 3.0},
+           'intervals': {'confidence': 0.9, 'draws': 24, 'caveats': [
+               'Labels are taken as the truth.'],
+               'quantities': {path: unknown | row for path, row in rows.items()}}}
+  return copy.deepcopy({'HPC30': first, 'HPC45': box})
+
+
 def film(seed, shape=(5, 60, 70)):
   """Image, truth and score map [z, y, x] of a small film."""
   rng = np.random.default_rng(seed)
@@ -148,7 +185,8 @@ def make_run(folder, names=('HPC22', 'HPC30'), voxel_size=SIZE_NM, with_test=Tru
       mask = truth[z, 5:37, 10:50].copy()
       mask[:4, :4] = 255
       rows.append((name, (z, 5, 10), mask, split))
-      table.append(f'"{name}",{split},0.3,0.3{z}')
+      quoted = name.replace('"', '""')
+      table.append(f'"{quoted}",{split},0.3,0.3{z}')
   volumes, positions, masks, split = zip(*rows, strict=True)
   save_regions(folder / 'regions', make_regions(volumes, positions, masks, split))
   (folder / 'porosities.csv').write_text('\n'.join(table), encoding='utf-8')
@@ -157,7 +195,7 @@ def make_run(folder, names=('HPC22', 'HPC30'), voxel_size=SIZE_NM, with_test=Tru
 
 def visible_text(html):
   """The words of a page as a reader sees them."""
-  body = re.sub(r'<style>.*?</style>', '', html, flags=re.S)
+  body = re.sub(r'<(style|script)>.*?</\1>', '', html, flags=re.S)
   return ' '.join(re.sub(r'<[^>]*>', ' ', body).split())
 
 

@@ -5,6 +5,7 @@ Input is compare.json of the workdir. The same file gives the same bytes.
 from pathlib import Path
 
 from fibjax.report import figures, page, prose, sources, tables
+from fibjax.report.page_figure import page_figure
 from fibjax.system import files
 from fibjax.system.run_folder import RunFolder
 
@@ -30,7 +31,7 @@ def write_compare_report(folder, titles: dict[str, str]) -> Path:
   settings, versions = (sources.read_json_if_any(path, notes)
                         for path in (run.config, run.versions))
   names, strengths, miou_sn = _by_method(result['rows'])
-  figure = page.page_figure(
+  figure = page_figure(
       'methods', 'Test mIoU of all methods.',
       'One bar for each strength of the pore-backs; at 0 the same structure has none.',
       figures.bars_figure([titles[name] for name in names],

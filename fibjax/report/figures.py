@@ -119,7 +119,7 @@ def show(ax, picture, voxel_size_yx_nm, *, scale_bar=False, **kwargs):
   shown = ax.imshow(picture, extent=(0, w * dx, h * dy, 0), **kwargs)
   ax.locator_params(nbins=4)
   if scale_bar:
-    _scale_bar(ax, w * dx, h * dy, known=voxel_size_yx_nm is not None)
+    draw_scale_bar(ax, w * dx, h * dy, known=voxel_size_yx_nm is not None)
   return shown
 
 
@@ -130,7 +130,8 @@ def scale_bar_length(width: float) -> float:
   return max(m for m in (1, 2, 5) if m * power <= limit * (1 + 1e-9)) * power
 
 
-def _scale_bar(ax, width, height, known):
+def draw_scale_bar(ax, width: float, height: float, known: bool):
+  """Draws a bar of round length over a picture of a size in µm, or pixels."""
   length = scale_bar_length(width)
   if not known:
     text = f'{length:g} px'

@@ -1,13 +1,15 @@
 """Report pages: the page of a run, and what the pages of studies share.
 
-`write_report` reads a workdir and writes report.html (figures embedded, no scripts, no
-links to anything outside), figures/*.png and tables.md. Results the run does not have
-yet are listed on the page. Text from the run is escaped, so markup in a file name is
-shown as text. The same workdir gives the same bytes.
+`write_report` reads a workdir and writes report.html (figures embedded, no links to
+anything outside), figures/*.png and tables.md. The one script of a page moves the
+sliders and unfolds tables for print; the page allows it by its hash, and is complete
+without it. Results the run does not have yet are listed on the page. Text from the run
+is escaped, so markup in a file name is shown as text. The same workdir gives the same
+bytes.
 """
 import base64
+import hashlib
 from pathlib import Path
-from typing import NamedTuple
 
 import jinja2
 import numpy as np
@@ -16,6 +18,8 @@ from fibjax.errors import InputError
 from fibjax.models.facts import NETWORK, MethodFacts
 from fibjax.report import (
   figures,
+  intervals,
+  opening,
   physics,
   preparation,
   prose,
@@ -25,31 +29,11 @@ from fibjax.report import (
   sweep_tables,
   tables,
 )
+from fibjax.report.page_figure import PageFigure, page_figure
 from fibjax.system import csv_files, files
 from fibjax.system.run_folder import RunFolder
 
-
-class PageFigure(NamedTuple):
-  """A figure as the page shows it.
-
-  Attributes:
-    stem: file name without suffix.
-    title: bold start of the caption.
-    caption: how to read it.
-    png: the picture.
-    width_in: width in inches, which sets its width on the page.
-  """
-  stem: str
-  title: str
-  caption: str
-  png: bytes
-  width_in: float
-
-
-def page_figure(stem, title, caption, figure) -> PageFigure:
-  """Renders a matplotlib Figure for the page."""
-  return PageFigure(stem, title, caption, figures.to_png(figure),
-                    float(figure.get_figwidth()))
+_FOLDED_ROWS = 12  # longer tables are folded
 
 
 def write_report(folder, facts: MethodFacts | None, *, source_inputs=(),
@@ -80,15 +64,17 @@ def write_report(folder, facts: MethodFacts | None, *, source_inputs=(),
       for path in (run.preprocessing, run.inputs, run.postprocess))
   postprocess = postprocess or metrics.get('postprocess') or {}
   page_tables = _tables(run, metrics, facts, is_published, notes)
-  page_figures = _figures(run, settings, records, facts, notes)
+  films = sources.open_films(run)
+  page_figures = _figures(run, films, settings, records, facts, notes)
   if run.results.is_file():
     _add_ensemble(files.read_json_object(run.results), page_tables, page_figures)
   elif metrics.get('reliability'):
     page_figures.append(_reliability(metrics['reliability']))
-  if run.analysis.is_file():
-    _add_physics(files.read_json_object(run.analysis), page_tables, page_figures, notes)
+  analysis = files.read_json_object(run.analysis) if run.analysis.is_file() else {}
+  _add_physics(analysis, page_tables, page_figures, notes)
   return write_page(
       run, 'report.html', page_tables, page_figures, notes=notes,
+      top=opening.make_opening(films, analysis),
       warnings=sources.overlap_warnings(run),
       highlights=_highlights(settings, postprocess, facts), settings=settings,
       versions=versions, inputs=[*prose.inputs(hashes, records), *source_inputs],
@@ -99,7 +85,8 @@ def write_report(folder, facts: MethodFacts | None, *, source_inputs=(),
 
 def write_page(folder, template: str, page_tables, page_figures, *, notes, highlights,
                settings: dict, versions: dict, citations, inputs=(), methods: str = '',
-               workdir: str | None = None, warnings=()) -> Path:
+               workdir: str | None = None, warnings=(),
+               top: opening.Opening | None = None) -> Path:
   """Writes a page, its figures and its tables into a folder.
 
   Args:
@@ -116,6 +103,7 @@ def write_page(folder, template: str, page_tables, page_figures, *, notes, highl
     methods: a paragraph for a paper.
     workdir: name of the workdir where it is not the folder.
     warnings: sentences about results that must not be taken as they are.
+    top: what the page of a run opens with.
 
   Returns:
     path of report.html.
@@ -123,25 +111,35 @@ def write_page(folder, template: str, page_tables, page_figures, *, notes, highl
   written = RunFolder(folder)
   workdir = workdir or written.path.resolve().name
   written.figures.mkdir(exist_ok=True)
-  for figure in page_figures:
-    files.write_bytes(written.figures / f'{figure.stem}.png', figure.png)
+  for figure in [*(top.figures if top else ()), *page_figures]:
+    files.write_bytes(written.figures / f'{figure.stem}.{figure.kind}', figure.data)
   files.write_text(written.tables,
                    '\n'.join(tables.to_markdown(table) for table in page_tables))
+  is_scripted = (top is not None and top.has_sliders) or any(
+      len(table.rows) > _FOLDED_ROWS for table in page_tables)
   html = _template(template).render(
       name=settings.get('name') or workdir, folder=workdir, notes=notes,
       warnings=warnings, tables=page_tables, combined=tables.COMBINED,
-      figures=page_figures,
+      figures=page_figures, top=top, script=_script() if is_scripted else None,
+      folded_rows=_FOLDED_ROWS,
       highlights=highlights, settings=_flatten(settings), versions=versions,
       inputs=inputs, methods=methods, citations=citations)
   files.write_text(written.report, html)
   return written.report
 
 
+def _script() -> tuple[str, str]:
+  """The only script of a page, and its hash, by which the page's policy allows it."""
+  text = Path(__file__).with_name('page.js').read_text(encoding='utf-8')
+  digest = hashlib.sha256(text.encode()).digest()
+  return text, f'sha256-{base64.b64encode(digest).decode("ascii")}'
+
+
 def _template(name):
   environment = jinja2.Environment(
       loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True,
       undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-  environment.filters['png'] = lambda data: base64.b64encode(data).decode('ascii')
+  environment.filters['base64'] = lambda data: base64.b64encode(data).decode('ascii')
   environment.filters['unbroken'] = _unbroken
   environment.filters['with_unit'] = _with_unit
   return environment.get_template(name)
@@ -212,8 +210,7 @@ def _score_tables(metrics, notes) -> list[tables.Table]:
   return made
 
 
-def _figures(run, settings, records, facts, notes) -> list[PageFigure]:
-  films = sources.open_films(run)
+def _figures(run, films, settings, records, facts, notes) -> list[PageFigure]:
   if not films:
     notes.append('The workdir has no volumes, so no images are shown.')
   regions = sources.load_regions_if_any(run, notes)
@@ -317,7 +314,7 @@ def _slice(index, film):
       f'Slice {z}, in the middle of the volume, and its segmentation after '
       'post-processing: pore black, solid white (Figure 9 of the paper).',
       figures.slice_figure(film.name, z, image_yx, segmentation_yx,
-                           sources.voxel_size_yx_nm(film.image)))
+                           sources.voxel_size_yx_nm(film.image)), is_photo=True)
 
 
 def _reliability(content) -> PageFigure:
@@ -352,7 +349,8 @@ def _add_physics(analysis, page_tables, page_figures, notes) -> None:
     if 'undefined' in content:
       notes.append(f'{name}: no physical quantities, {content["undefined"]}.')
       continue
-    page_tables.append(physics.physics_table(name, content))
+    page_tables += filter(None, (intervals.interval_table(name, content),
+                                 physics.physics_table(name, content)))
     page_figures.append(page_figure(
         f'physics_{i + 1}', f'Pore sizes and S2 of {name}.',
         'Left: share of the pore volume in pores below a size. Right: probability that '

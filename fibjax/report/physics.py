@@ -40,7 +40,7 @@ def physics_table(name: str, content: dict) -> Table:
   shape = ' × '.join(str(b - a) for a, b in zip(content['start_zyx'],
                                                 content['stop_zyx'], strict=True))
   has_truth = 'comparison' in content
-  rows = [_row(content, *quantity) for quantity in _quantities(content['found'])]
+  rows = [_row(content, *quantity) for quantity in quantities(content['found'])]
   note = (f'Measured in the central box of {shape} voxels. Pore size: diameter of the '
           'largest ball inside the pore space that covers a voxel, weighted by volume. '
           'Throat size: diameter of the ball that reaches half of the pore space from '
@@ -67,23 +67,25 @@ def physics_table(name: str, content: dict) -> Table:
                tuple(rows), note)
 
 
-def _quantities(quantities: dict):
+def quantities(result: dict | None = None):
   """Yields (path, label, digits) of every row.
 
-  Without those that the analysis did not measure: earlier versions knew fewer.
+  Args:
+    result: leaves out what this analysis did not measure: earlier versions knew fewer
+      quantities. None yields all.
   """
   for path, (label, digits) in _NAMES.items():
-    if path.partition('.')[0] in quantities:
+    if result is None or path.partition('.')[0] in result:
       yield path, label, digits
   for path, (label, digits) in _PER_AXIS.items():
-    if path.partition('.')[0] in quantities:
+    if result is None or path.partition('.')[0] in result:
       for axis in 'zyx':
         yield path.format(axis), label.format(axis), digits
 
 
 def _row(content: dict, path: str, label: str, digits: int) -> tuple[str, ...]:
   """Label, number of each side, and with a truth the difference in per cent."""
-  row = [label, *(number(_value(content[side], path), digits)
+  row = [label, *(number(value_at(content[side], path), digits)
                   for side in _LABELS if side in content)]
   if 'comparison' in content:
     compared = content['comparison']['quantities'].get(path, {})
@@ -92,12 +94,17 @@ def _row(content: dict, path: str, label: str, digits: int) -> tuple[str, ...]:
   return tuple(row)
 
 
-def _value(quantities: dict, path: str):
-  """Returns the quantity at a dotted path; of chords, the corrected mean."""
-  value = quantities
+def value_at(result: dict, path: str) -> float | None:
+  """Returns the quantity at a dotted path, of chords the corrected mean, else None.
+
+  Args:
+    result: quantities of a segmentation or of the truth.
+    path: as in the comparison of analysis.json.
+  """
+  value = result
   for key in path.split('.'):
-    value = value[key]
-  return value['corrected_nm'] if isinstance(value, dict) else value
+    value = value.get(key) if isinstance(value, dict) else None
+  return value.get('corrected_nm') if isinstance(value, dict) else value
 
 
 @styled

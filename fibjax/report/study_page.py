@@ -12,6 +12,7 @@ from scipy import ndimage
 
 from fibjax.models.facts import MethodFacts
 from fibjax.report import figures, page, prose, sources, tables
+from fibjax.report.page_figure import page_figure
 from fibjax.system import csv_files, files
 from fibjax.system.run_folder import RunFolder, film_path
 from fibjax.volumes.volume import open_volume, read_box
@@ -106,7 +107,7 @@ def _bars(rows, trials, label_kind):
   means_sn, deviations_sn = (
       [[accuracy[(*trial, z)][k] for trial in trials] for z in slices]
       for k in range(2))
-  return page.page_figure(
+  return page_figure(
       'accuracy', 'Accuracy of the trials.',
       'Mean ± standard deviation over seeds, on the test slices (Figure 1 of the '
       'original study).',
@@ -121,7 +122,7 @@ def _curves(columns, label_kind):
     rows = table['against'] == label_kind
     z = table['z'][rows].astype(int)
     curves[name] = np.bincount(z, table['miou'][rows]) / np.bincount(z)
-  return page.page_figure(
+  return page_figure(
       f'slices_{label_kind}',
       f'mIoU of every slice, compared with {_AGAINST[label_kind]}.',
       f'Thin: mean over seeds. Thick: running mean over {_RUNNING_MEAN} slices. The '
@@ -161,7 +162,7 @@ def _panels(run, trial_runs, settings, z):
   for name, trial in trial_runs.items():
     first_seed = min(trial.seed_scores.iterdir(), key=lambda path: int(path.name))
     panels[name] = read_slice(first_seed) > 0.5
-  return page.page_figure(
+  return page_figure(
       'slice', f'Slice {z}.',
       'Image, labels and the prediction of one seed of each trial; solid is white '
       '(Figure 2 of the original study).', _panels_figure(panels))

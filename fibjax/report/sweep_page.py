@@ -22,6 +22,7 @@ from fibjax.report import (
   sweep_tables,
   tables,
 )
+from fibjax.report.page_figure import page_figure
 from fibjax.report.sweep_tables import size_label
 from fibjax.system import csv_files, files
 from fibjax.system.run_folder import RunFolder
@@ -86,7 +87,7 @@ def _losses(rows, has_neighbourhood):
   for row in compared:
     size = size_label(row['n_xy'], row['n_z'], has_neighbourhood)
     names.append(row['loss'] + f', {size}' * several_sizes)
-  return page.page_figure(
+  return page_figure(
       'losses', f'Losses compared with {first}.',
       'Difference of test scores, mean over pairs with the same seed, with the 95 % '
       'interval of a bootstrap over test regions and seeds. Values above 0 are better '
@@ -159,17 +160,17 @@ def _size_figures(members, sizes, winner):
   spread = ('Right: mean and standard deviation over the finished members of each '
             'size, shifted sideways to keep them apart.')
   return [
-      page.page_figure(
+      page_figure(
           'val_bce', 'Validation cross-entropy against size.',
           'Left: the best member of each size, the one of lowest validation '
           f'cross-entropy (Figure 3 of the paper). {spread}',
           sweep_figures.size_figure(bce, 'Validation cross-entropy', selected)),
-      page.page_figure(
+      page_figure(
           'val_miou', 'Validation mIoU against size.',
           'Left: mIoU of the same members, selected by cross-entropy and not by mIoU '
           f'(Figure 4 of the paper). {spread}',
           sweep_figures.size_figure(miou, 'Validation mIoU', selected)),
-      page.page_figure(
+      page_figure(
           'time', 'Training time against size.',
           'Mean and standard deviation over the finished members of each size (Figure '
           '5 of the paper).', sweep_figures.time_figure(seconds))]
@@ -188,7 +189,7 @@ def _curves(path, members, winner, notes):
                  f'{tables.number(lowest)} in {path.name} and '
                  f'{tables.number(expected)} in members.csv, so the curves may be of '
                  'another member.')
-  return [page.page_figure('curves', 'Training of the selected member.',
+  return [page_figure('curves', 'Training of the selected member.',
                            f'Loss and accuracy {page.CURVES_CAPTION}',
                            figures.curves_figure(columns))]
 
@@ -206,7 +207,7 @@ def _hypers(members, sizes, winner, has_neighbourhood):
       {name: members[name][rows] for name in HYPERS}, members['val_bce'][rows],
       members['state'][rows],
       None if winner is None else int(np.flatnonzero(rows == winner)[0]))
-  return page.page_figure(
+  return page_figure(
       'hyper_parameters',
       f'Hyper-parameters of the members ({size_label(n_xy, n_z, has_neighbourhood)}).',
       'One point per member. Where several hyper-parameters vary, a trend in one panel '

@@ -229,14 +229,16 @@ def create_group(path) -> Path:
   return path
 
 
-def read_box(volume: Volume, start_zyx, stop_zyx, channel: int | None = 0
-             ) -> np.ndarray:
-  """Reads the box [start, stop).
+def read_box(volume: Volume, start_zyx, stop_zyx, channel: int | None = 0, *,
+             steps_zyx=(1, 1, 1)) -> np.ndarray:
+  """Reads the box [start, stop), or every k-th voxel of it.
 
   Args:
     volume: the volume to read.
     start_zyx, stop_zyx: first voxel, and voxel after the last.
     channel: number of the channel, where the volume has channels; None: all of them.
+    steps_zyx: k of each axis; the first voxel of the box is read. Only what is read
+      is held in memory.
 
   Returns:
     [z, y, x] array of the volume's dtype, [c, z, y, x] for all channels.
@@ -249,10 +251,11 @@ def read_box(volume: Volume, start_zyx, stop_zyx, channel: int | None = 0
   if volume.channels:
     channels = (slice(None) if channel is None else channel,)
   n_channels = len(volume.channels) if channel is None else 1
+  slices = tuple(map(slice, start, stop, map(int, steps_zyx)))
   check_room(volume.path, (max(1, n_channels), *(
-      b - a for a, b in zip(start, stop, strict=True))), volume.dtype.itemsize)
+      len(range(s.start, s.stop, s.step)) for s in slices)), volume.dtype.itemsize)
   with store_errors(volume.path):
-    return np.asarray(volume.store[channels + _slices(start, stop)].read().result())
+    return np.asarray(volume.store[channels + slices].read().result())
 
 
 def read_mirrored(volume: Volume, start_zyx, stop_zyx) -> np.ndarray:

@@ -11,15 +11,11 @@ from fibjax.annotation.regions import make_regions
 from fibjax.config import from_dict, load, to_dict
 from fibjax.errors import InputError
 from fibjax.evaluation import region_scores
-from fibjax.inference import postprocess
 from fibjax.inference.network_scorer import CHANNELS, network_scorer
 from fibjax.inference.score import score_volume
-from fibjax.inference.segment import Postprocessing
-from fibjax.methods import network
 from fibjax.metrics import calibration
 from fibjax.pipeline import segmenter
 from fibjax.studies import ensemble
-from fibjax.system.run_folder import RunFolder
 from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 
 ROOT = Path(__file__).parents[1]
@@ -175,35 +171,17 @@ def test_more_members_than_there_are_is_an_error(done, tmp_path):
 
 
 @pytest.mark.long
-def test_labels_of_a_film_in_memory_are_those_of_the_volume(done):
-  settings, folder, _ = done
-  scorers = network.member_scorers(*network.open_networks(RunFolder(folder)))
-  chosen = json.loads((folder / 'postprocess.json').read_text())
-  how = Postprocessing(chosen['sigma_px'], chosen['threshold'])
-  raw = open_volume(folder / 'data' / 'HPC30' / 'raw.ome.zarr')
-  image_zyx = read_box(raw, (0, 0, 0), raw.shape)
-  labels_mzyx = ensemble.label_film([scorer.open(1.5) for scorer in scorers], how,
-                                    settings.prepare, image_zyx)
-  assert labels_mzyx.shape == (2, *raw.shape)
-  assert (labels_mzyx[0] != labels_mzyx[1]).any()
-  prepared = open_volume(folder / 'prepared.ome.zarr' / 'HPC30')
-  for k, scorer in enumerate(scorers):
-    scores = score_volume(scorer, prepared, folder / f'alone{k}')
-    expected = postprocess.double_threshold(
-        read_box(scores, (0, 0, 0), scores.shape), how.sigma_px, how.threshold)
-    np.testing.assert_array_equal(labels_mzyx[k], expected)
-
-
-@pytest.mark.long
 def test_the_coverage_of_its_intervals_is_counted(done, tmp_path, capsys):
   from fibjax.cli import main
   _, folder, _ = done
   out = tmp_path / 'coverage.json'
-  assert main.main(['coverage', f'--workdir={folder}', '--shape=4,96,96', '--films=10',
-                    f'--out={out}']) == 0
+  command = ['coverage', f'--workdir={folder}', '--shape=8,80,80', '--films=2',
+             '--presets=HPC30,HPC45', '--draws=8', f'--out={out}']
+  assert main.main(command) == 0
   printed = json.loads(capsys.readouterr().out)
   found = json.loads(out.read_text())
-  assert len(found['films']) == 10 and 0 <= printed['volume']['covered'] <= 1
+  assert [row['preset'] for row in found['films']] == ['HPC30', 'HPC45']
+  assert 0 <= printed['porosity']['covered'] <= 1
   assert main.main(['coverage', f'--workdir={tmp_path}', f'--out={out}']) == 2
 
 

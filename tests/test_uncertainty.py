@@ -9,7 +9,8 @@ from scipy import ndimage, stats
 from fibjax.analysis import two_point, uncertainty
 from fibjax.errors import InputError
 from fibjax.simulation.films import PRESETS, Film
-from fibjax.studies import coverage
+from fibjax.studies.coverage import free_films
+from tests import porosity_coverage as coverage
 
 
 def medium(shape_zyx, seed, porosity=0.3, sigma_zyx=(1.0, 1.5, 1.5)):
@@ -403,7 +404,7 @@ def test_the_bias_of_a_film_is_learnt_from_others():
 
 
 def test_free_films_scatter_about_the_material():
-  make_film, porosity = coverage.free_films('HPC30', (2, 64, 64), artefacts='none',
+  make_film, porosity = free_films('HPC30', (2, 64, 64), artefacts='none',
                                             shine_through=0, slow_amplitude=0.0)
   assert porosity == PRESETS['HPC30'].geometry.porosity
   films = [make_film(seed) for seed in range(24)]
@@ -412,14 +413,14 @@ def test_free_films_scatter_about_the_material():
   assert abs(truth.mean() - porosity) < 3.5 * truth.std() / math.sqrt(24)
   geometry = films[0].meta['geometry']
   assert not geometry['match_porosity'] and geometry['slow_amplitude'] == 0
-  trend, _ = coverage.free_films('MEM80', (2, 16, 16))
+  trend, _ = free_films('MEM80', (2, 16, 16))
   assert trend(0).meta['geometry']['porosity_trend'] == 0
-  kept, _ = coverage.free_films('HPC30', (2, 16, 16))
+  kept, _ = free_films('HPC30', (2, 16, 16))
   assert kept(0).meta['geometry']['slow_amplitude'] == 0.25
 
 
 def test_the_experiment_runs_on_simulated_films():
-  make_film, porosity = coverage.free_films('HPC30', (4, 64, 64), artefacts='none',
+  make_film, porosity = free_films('HPC30', (4, 64, 64), artefacts='none',
                                             shine_through=0, slow_amplitude=0.0)
   found = coverage.coverage_experiment(
       lambda image_zyx: np.stack([(image_zyx / image_zyx.max() > t) * 1.0

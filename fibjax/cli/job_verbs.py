@@ -48,15 +48,18 @@ def add_verbs(verb) -> None:
                        'of the central box (default: config.analyse.mvoxel)')
   sub = verb('view', 'look at a workdir or a volume in napari (extra `view`)', _view)
   sub.add_argument('path', type=Path)
-  sub = verb('coverage', 'how often the porosity intervals of an ensemble cover the '
+  sub = verb('coverage', 'how often the intervals of physical quantities hold the '
              'truth, on simulated films', _coverage)
   sub.add_argument('--workdir', required=True, type=Path, help='of `fibjax ensemble`')
-  sub.add_argument('--preset', default='HPC30')
-  sub.add_argument('--shape', type=data_verbs.numbers(int, 3), default=(16, 160, 160),
+  sub.add_argument('--presets', default='HPC22,HPC30,HPC45', metavar='A,B,...')
+  sub.add_argument('--shape', type=data_verbs.numbers(int, 3), default=(32, 160, 160),
                    metavar='Z,Y,X')
-  sub.add_argument('--films', type=data_verbs.number(int), default=60)
+  sub.add_argument('--films', type=data_verbs.number(int), default=48)
+  sub.add_argument('--draws', type=data_verbs.number(int), default=24,
+                   help='plausible segmentations per film (default %(default)s)')
   sub.add_argument('--seed', type=data_verbs.natural, default=1000)
-  sub.add_argument('--out', required=True, type=Path, help='JSON file')
+  sub.add_argument('--out', required=True, type=Path, help='JSON file; the same '
+                   'command resumes')
   sub = verb('bench', 'speed figures as JSON', _bench)
   sub.add_argument('--out', type=Path, help='file that keeps every finished group; '
                    'the same command resumes')
@@ -69,7 +72,8 @@ def add_verbs(verb) -> None:
 
 def next_step(verb: str) -> str:
   """What a user can do after the verb was interrupted."""
-  resumable = ('run', 'sweep', 'ensemble', 'compare', 'study', 'segment', 'bench')
+  resumable = ('run', 'sweep', 'ensemble', 'compare', 'study', 'segment', 'bench',
+               'coverage')
   if verb in resumable:
     return 'run the same command again to resume'
   if verb == 'train':
@@ -199,12 +203,11 @@ def _view(args, _):
 
 
 def _coverage(args, _):
-  from fibjax.studies import ensemble
-  from fibjax.system import files
-  result = ensemble.check_coverage(args.workdir, args.preset, args.shape, args.films,
-                                   args.seed)
-  files.write_json(args.out, result, checked=False)
-  print(json.dumps({name: value for name, value in result.items() if name != 'films'}))
+  from fibjax.studies import coverage, ensemble
+  result = ensemble.check_coverage(args.workdir, coverage.Experiment(
+      tuple(args.presets.split(',')), args.shape, args.films, args.seed,
+      draws=args.draws), args.out)
+  print(json.dumps(result['summary']))
 
 
 def _bench(args, _):

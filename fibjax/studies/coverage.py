@@ -1,27 +1,63 @@
-"""Coverage experiment for porosity intervals on simulated films (§8.8).
+"""How often the intervals of physical quantities hold, on simulated films.
 
-Films of one material are simulated with known truth. Each is segmented by every member
-of an ensemble. Its systematic error is estimated from regions of other films, never
-from itself, and its interval is compared with the porosity of the film and with that of
-the material, about which the porosities of films scatter.
+Films of several materials are made with known truth, and scored by an ensemble that saw
+none of them. Each has annotated regions as a user would have them: squares in a few
+slices, from which the threshold is chosen, the error model learnt and the intervals
+made, exactly as in a run. Counted is how often an interval holds the quantity of the
+truth in the same box; and beside it the same for the naive interval, a t of the spread
+between the members of the ensemble.
+
+Finished films are kept in the result file: the same call resumes.
 """
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
-from fibjax.analysis import two_point, uncertainty
+from fibjax.analysis import intervals, physics
+from fibjax.analysis.plausible import ScoredRegion, fit_error_model
 from fibjax.errors import InputError
+from fibjax.inference import tuning
+from fibjax.inference.postprocess import RegionScore
+from fibjax.inference.score import BlockScorer, score_array
+from fibjax.inference.segment import Postprocessing, segment_array
+from fibjax.inference.small_objects import remove_small
+from fibjax.preparation import scaling
 from fibjax.simulation.artefacts import Artefacts
 from fibjax.simulation.films import Film, FilmPreset, find_preset, simulate_film
-from fibjax.system import progress
+from fibjax.system import files, progress
 
-# Image uint16 [z, y, x] -> scores [m, z, y, x] of the members, P(solid) or labels.
-Segment = Callable[[np.ndarray], np.ndarray]
-# Seed -> film.
-MakeFilm = Callable[[int], Film]
+MakeFilm = Callable[[int], Film]  # seed -> film
+
+
+class Experiment(NamedTuple):
+  """Settings of the experiment.
+
+  Attributes:
+    presets: materials, names in films.PRESETS; films alternate between them.
+    shape_zyx: slices, rows, columns of a film.
+    n_films: number of films.
+    seed: of the first film; the others have the seeds that follow.
+    n_slices, n_squares, square_px: annotated slices, evenly spaced, squares in each,
+      and their side.
+    draws: plausible segmentations per film.
+    confidence: nominal coverage.
+    artefacts: strength of artefacts, as in `films.simulate_film`.
+  """
+  presets: tuple[str, ...] = ('HPC22', 'HPC30', 'HPC45')
+  shape_zyx: tuple[int, int, int] = (32, 160, 160)
+  n_films: int = 48
+  seed: int = 1000
+  n_slices: int = 6
+  n_squares: int = 2
+  square_px: int = 64
+  draws: int = intervals.DRAWS
+  confidence: float = 0.9
+  artefacts: str = 'mild'
 
 
 def free_films(preset: str | FilmPreset, shape_zyx: tuple[int, int, int], *,
@@ -59,164 +95,158 @@ def free_films(preset: str | FilmPreset, shape_zyx: tuple[int, int, int], *,
   return make_film, geometry.porosity
 
 
-def coverage_experiment(segment: Segment, make_film: MakeFilm, porosity: float, *,
-                        seed: int, n_films: int = 40, n_validation: int = 8,
-                        n_regions: int = 6, region_px: int = 64,
-                        threshold: float | None = 0.5, confidence: float = 0.9,
-                        n_resamples: int = 2000) -> dict:
-  """Counts how often the intervals cover the film's and the material's porosity.
-
-  Every film is segmented once. The bias for its interval is estimated from the regions
-  of n_validation films drawn at random from the others. A single set for all films
-  would make all of them fail together; as drawn, the sets still have films in common,
-  so that the Clopper-Pearson limits are somewhat too narrow, most of all for the
-  material (compare true_mean with porosity).
+def run_coverage(members: Sequence[BlockScorer], prepare, postprocess,
+                 experiment: Experiment, out) -> dict:
+  """Runs the experiment, or resumes it.
 
   Args:
-    segment: image [z, y, x] -> [m, z, y, x] P(solid) of each member, or 0/1 labels if
-      it includes post-processing.
-    make_film: seed -> film; called with seed, seed + 1, ...
-    porosity: porosity of the material.
-    seed: seed of the films, of the regions and of the validation films drawn.
-    n_films: number of films.
-    n_validation: number of films whose regions give the bias, 2 to n_films - 1.
-    n_regions: square regions per film, each in a random slice; may overlap.
-    region_px: side of a region, limited by the slice.
-    threshold: pore where the score is not greater; None takes mean(1 - p).
-    confidence: nominal coverage.
-    n_resamples: number of resamples of the bootstrap over films.
+    members: opened scorers of the ensemble.
+    prepare: config.prepare of its run.
+    postprocess: config.postprocess of its run.
+    experiment: settings.
+    out: path of the JSON file with the result.
 
   Returns:
-    JSON-able dict: the settings; volume, material (sampling error from the two-point
-      function of the film itself) and material_between (from the spread of the
-      validation films), each {covered, low, high (95 % Clopper-Pearson), mean_width};
-      rms_error of the estimates relative to the truth of the films, and
-      rms_error_automatic without the bias correction; true_mean and true_sd (of the
-      porosities of the films), and sampling_sd (root mean square of its estimates);
-      resolved (fraction of films); films, one row each: seed, truth, automatic,
-      estimate, bias, <target>_low, <target>_high, sd_members, sd_bias, sd_sampling,
-      sd_between, resolved.
+    JSON-able dict: settings; summary {path: {covered, covered_low, covered_high (95 %
+    Clopper-Pearson), width (median of the interval over its estimate), error and
+    error_value (median absolute relative error of estimate and of the segmentation's
+    value), naive_covered, naive_width, n}}; by_preset {preset: {path: covered}}; films,
+    a row each.
 
   Raises:
-    InputError: for too few films.
+    InputError: for fewer than two members or one film, squares that do not fit, or a
+      result file of other settings.
   """
-  if not 2 <= n_validation < n_films:
-    raise InputError('n_validation', got=f'{n_validation} of {n_films} films',
-                     expected='at least 2, and fewer than the films',
-                     remedy='simulate more films')
-  film_seeds = [seed + k for k in range(n_films)]
-  measured = [measure_film(segment, make_film(film_seed), (film_seed, 1),
-                           n_regions=n_regions, region_px=region_px,
-                           threshold=threshold)
-              for film_seed in progress.track(film_seeds, 'coverage', 'film', n_films)]
-  rows = []
-  for k, film_seed in enumerate(film_seeds):
-    others = np.delete(np.arange(n_films), k)
-    chosen = np.random.default_rng((film_seed, 2)).choice(others, n_validation, False)
-    bias = uncertainty.region_bias(
-        np.concatenate([measured[j]['manual_r'] for j in chosen]),
-        np.concatenate([measured[j]['automatic_mr'] for j in chosen], 1), film_seed,
-        groups_r=np.repeat(chosen, n_regions), n_resamples=n_resamples)
-    intervals = _intervals(measured[k], [measured[j] for j in chosen], bias, confidence)
-    rows.append(_row(film_seed, measured[k]['truth'], *intervals))
-  return {'porosity': porosity, 'confidence': confidence, 'seed': seed,
-          'n_films': n_films, 'n_validation': n_validation, 'n_regions': n_regions,
-          'region_px': region_px, 'threshold': threshold,
-          'n_members': int(measured[0]['members_m'].size), **_summary(rows, porosity)}
+  _check(members, experiment)
+  settings = experiment._asdict() | {'presets': list(experiment.presets),
+                                     'shape_zyx': list(experiment.shape_zyx),
+                                     'n_members': len(members)}
+  result = {'settings': settings, 'films': []}
+  if Path(out).exists():
+    result = files.read_json_object(out)
+    if result.get('settings') != settings:
+      raise InputError(str(out), got='films of other settings', expected='the same',
+                       remedy='choose another --out, or delete the file')
+  for k in progress.track(range(len(result['films']), experiment.n_films), 'coverage',
+                          'film', experiment.n_films - len(result['films'])):
+    result['films'].append(_film(members, prepare, postprocess, experiment, k))
+    files.write_json(out, result, checked=False)
+  result |= {'summary': _summarise(result['films']), 'by_preset': {
+      preset: {path: row['covered'] for path, row in _summarise(
+          [row for row in result['films'] if row['preset'] == preset]).items()}
+      for preset in experiment.presets}}
+  files.write_json(out, result, checked=False)
+  return result
 
 
-def measure_film(segment: Segment, film: Film, seed, *, n_regions: int, region_px: int,
-                 threshold: float | None) -> dict:
-  """Segments a film and measures what its interval and those of other films need.
-
-  Args:
-    segment: see `coverage_experiment`.
-    film: image and truth.
-    seed: seed of the regions.
-    n_regions: number of square regions.
-    region_px: side of a region, limited by the slice.
-    threshold: see `uncertainty.member_porosities`.
-
-  Returns:
-    dict: truth, the porosity of the film; members_m, that of each member; sampling, the
-    sampling error (from the segmentation by the mean score, since a user has no truth);
-    manual_r and automatic_mr, the porosities of the regions.
-
-  Raises:
-    InputError: when segment returns scores of another shape.
-  """
-  scores_mzyx = np.asarray(segment(film.image_zyx))
-  if scores_mzyx.ndim != 4 or scores_mzyx.shape[1:] != film.truth_zyx.shape:
-    raise InputError('segment', got=f'scores of shape {scores_mzyx.shape}',
-                     expected=f'(members, {film.truth_zyx.shape})',
-                     remedy='return one score per voxel and member')
-  rng = np.random.default_rng(seed)
-  size = [min(region_px, n) for n in film.truth_zyx.shape[1:]]
-  corners_r3 = rng.integers(0, [film.truth_zyx.shape[0], *(
-      n - s + 1 for n, s in zip(film.truth_zyx.shape[1:], size, strict=True))],
-      (n_regions, 3))
-  boxes = [np.s_[z, y:y + size[0], x:x + size[1]] for z, y, x in corners_r3]
-  labels_zyx = scores_mzyx.mean(0) > (0.5 if threshold is None else threshold)
-  return {
-      'truth': float(np.mean(film.truth_zyx == 0)),
-      'members_m': uncertainty.member_porosities(scores_mzyx, threshold),
-      'sampling': two_point.sampling_sd(labels_zyx),
-      'manual_r': np.array([np.mean(film.truth_zyx[box] == 0) for box in boxes]),
-      'automatic_mr': np.stack([uncertainty.member_porosities(
-          scores_mzyx[(slice(None), *box)], threshold) for box in boxes], 1)}
+def _check(members, experiment: Experiment) -> None:
+  if len(members) < 2:
+    raise InputError('members', got=len(members), expected='at least 2',
+                     remedy='train more members')
+  if experiment.n_films < 1:
+    raise InputError('films', got=experiment.n_films, expected='at least 1',
+                     remedy='48 is usual')
+  depth, *plane = experiment.shape_zyx
+  if min(plane) < experiment.square_px or depth < experiment.n_slices:
+    raise InputError('shape', got=experiment.shape_zyx,
+                     expected=f'at least {experiment.n_slices} slices of '
+                     f'{experiment.square_px} px', remedy='make larger films')
 
 
-def _intervals(film: dict, validation_films: list[dict], bias,
-               confidence: float) -> tuple[dict, dict]:
-  """Intervals of a film with the sampling error by itself and by the other films."""
-  interval = uncertainty.porosity_interval(
-      film['members_m'], bias, film['sampling'], new_volume=True,
-      confidence=confidence)
-  # The spread between films includes those of their biases and of their members. These
-  # must not be counted twice: only the error of the mean bias is added.
-  between_films = two_point.sampling_between(
-      [other['members_m'].mean() for other in validation_films])
-  interval_between = uncertainty.porosity_interval(
-      [film['members_m'].mean()], bias._replace(members_m=np.array([bias.mean])),
-      between_films, confidence=confidence)
-  return interval, interval_between
+def _film(members, prepare, postprocess, experiment: Experiment, k: int) -> dict:
+  """The row of one film."""
+  preset = experiment.presets[k % len(experiment.presets)]
+  seed = experiment.seed + k
+  make_film, _ = free_films(preset, experiment.shape_zyx,
+                            artefacts=experiment.artefacts)
+  film = make_film(seed)
+  image_zyx = scaling.scale_image(film.image_zyx, scale=prepare.scale,
+                                  gradient=prepare.gradient)
+  scores_mzyx = [score_array(member, image_zyx) for member in members]
+  score_zyx = np.mean(scores_mzyx, 0, dtype=np.float32)
+  size = film.voxel_size_zyx_nm
+  regions = _annotate(experiment, seed, score_zyx, film.truth_zyx)
+  choice = tuning.choose(
+      'porosity', [RegionScore(r.score_yx, r.mask_yx) for r in regions],
+      ['film'] * len(regions), [r.start_zyx[0] for r in regions])
+  how = Postprocessing(choice.sigma_px, choice.threshold, postprocess.kernel,
+                       postprocess.min_size_vox, postprocess.ndim,
+                       postprocess.connectivity)
+
+  def clean(labels_zyx):
+    return remove_small(labels_zyx, how.min_size_vox, ndim=how.ndim,
+                        connectivity=how.connectivity)
+
+  found = intervals.quantity_intervals(
+      segment_array(score_zyx, how), score_zyx, size, clean=clean, regions=regions,
+      model=fit_error_model(regions, size, seed), draws=experiment.draws,
+      confidence=experiment.confidence, seed=seed)['quantities']
+  truth = physics.key_numbers(film.truth_zyx, size)
+  of_members = [physics.key_numbers(segment_array(scores_zyx, how), size)
+                for scores_zyx in scores_mzyx]
+  rows = {path: {'truth': truth[path], **{key: row[key] for key in (
+              'value', 'estimate', 'low', 'high', 'sd')},
+                 **_naive([numbers[path] for numbers in of_members],
+                          experiment.confidence)}
+          for path, row in found.items()}
+  return {'preset': preset, 'seed': seed, 'quantities': rows}
 
 
-def _row(seed: int, truth: float, interval: dict, interval_between: dict) -> dict:
-  """The row of a film in the result."""
-  targets = {'volume': interval['volume'], 'material': interval['material'],
-             'material_between': interval_between['material']}
-  ends = {f'{target}_{end}': limits[end]
-          for target, limits in targets.items() for end in ('low', 'high')}
-  return {'seed': seed, 'truth': truth,
-          **{name: interval[name] for name in ('automatic', 'estimate', 'bias')},
-          **ends, **{f'sd_{name}': sd for name, sd in interval['sd'].items()},
-          'sd_between': interval_between['sd']['sampling'],
-          'resolved': interval['resolved']}
+def _annotate(experiment: Experiment, seed: int, score_zyx, truth_zyx
+              ) -> list[ScoredRegion]:
+  """Squares at random places of evenly spaced slices, labelled with the truth."""
+  rng = np.random.default_rng((seed, 3))
+  side = experiment.square_px
+  slices = ((np.arange(experiment.n_slices) + 0.5) * len(truth_zyx)
+            / experiment.n_slices).astype(int)
+  regions = []
+  for block, z in enumerate(slices.tolist()):
+    for _ in range(experiment.n_squares):
+      y, x = (int(rng.integers(0, n - side + 1)) for n in truth_zyx.shape[1:])
+      box = np.s_[z, y:y + side, x:x + side]
+      regions.append(ScoredRegion(score_zyx[box], truth_zyx[box], (z, y, x), block))
+  return regions
 
 
-def _summary(rows: list[dict], porosity: float) -> dict:
-  """Coverage of the targets, errors, and the rows."""
-  column = {name: np.array([row[name] if row[name] is not None else math.nan
-                            for row in rows], float) for name in rows[0]}
-  truth = column['truth']
-
-  def coverage(target, true):
-    low, high = column[f'{target}_low'], column[f'{target}_high']
-    hits = int(((low <= true) & (true <= high)).sum())
-    limits = stats.binomtest(hits, len(rows)).proportion_ci(0.95)
-    return {'covered': hits / len(rows), 'low': float(limits.low),
-            'high': float(limits.high), 'mean_width': float((high - low).mean())}
-
-  return {'volume': coverage('volume', truth),
-          'material': coverage('material', porosity),
-          'material_between': coverage('material_between', porosity),
-          'rms_error': _rms(column['estimate'] - truth),
-          'rms_error_automatic': _rms(column['automatic'] - truth),
-          'true_mean': float(truth.mean()), 'true_sd': float(truth.std(ddof=1)),
-          'sampling_sd': _rms(column['sd_sampling']),
-          'resolved': float(column['resolved'].mean()), 'films': rows}
+def _naive(values_m, confidence: float) -> dict:
+  """Interval of the mean of the members by their spread."""
+  if None in values_m:
+    return {'naive_low': None, 'naive_high': None}
+  n = len(values_m)
+  half = (stats.t.ppf((1 + confidence) / 2, n - 1) * np.std(values_m, ddof=1)
+          / math.sqrt(n))
+  return {'naive_low': float(np.mean(values_m) - half),
+          'naive_high': float(np.mean(values_m) + half)}
 
 
-def _rms(values) -> float:
-  return float(np.sqrt(np.mean(np.square(values))))
+def _summarise(rows) -> dict:
+  """Coverage, widths and errors of each quantity over films."""
+  summary = {}
+  for path in rows[0]['quantities'] if rows else ():
+    known = [row['quantities'][path] for row in rows if path in row['quantities']]
+    known = [row for row in known if None not in (row['truth'], row['low'])]
+    if not known:
+      continue
+    hits = sum(row['low'] <= row['truth'] <= row['high'] for row in known)
+    limits = stats.binomtest(hits, len(known)).proportion_ci(0.95)
+    naive = [row for row in known if row['naive_low'] is not None]
+    summary[path] = {
+        'covered': hits / len(known), 'covered_low': float(limits.low),
+        'covered_high': float(limits.high),
+        'width': _median((row['high'] - row['low'], row['estimate']) for row in known),
+        'error': _median((row['estimate'] - row['truth'], row['truth'])
+                         for row in known),
+        'error_value': _median((row['value'] - row['truth'], row['truth'])
+                               for row in known),
+        'naive_covered': (sum(row['naive_low'] <= row['truth'] <= row['naive_high']
+                              for row in naive) / len(naive)) if naive else None,
+        'naive_width': _median((row['naive_high'] - row['naive_low'], row['estimate'])
+                               for row in naive),
+        'n': len(known)}
+  return summary
+
+
+def _median(pairs) -> float | None:
+  """Median of |part / whole|, of those with a whole."""
+  ratios = [abs(part / whole) for part, whole in pairs if whole]
+  return float(np.median(ratios)) if ratios else None

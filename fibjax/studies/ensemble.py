@@ -26,14 +26,13 @@ from fibjax.annotation.regions import (
 from fibjax.errors import InputError
 from fibjax.evaluation import evaluate, region_scores
 from fibjax.inference import postprocess
-from fibjax.inference.score import BlockScorer, Scorer, score_array
+from fibjax.inference.score import Scorer
 from fibjax.methods import network
 from fibjax.methods.method import Inputs
 from fibjax.methods.registry import make_method
 from fibjax.metrics.labels import UNLABELLED
 from fibjax.pipeline import stages
 from fibjax.pipeline.run import open_run, write_report
-from fibjax.preparation import scaling
 from fibjax.studies import coverage, sweep, sweep_plan
 from fibjax.system import files, progress
 from fibjax.system.cluster import HERE, Resources
@@ -227,20 +226,20 @@ def sampling_error(segmentation: Volume, largest_vox: int = 2 ** 27
   return sampling._replace(sd=sampling.sd * math.sqrt(share))
 
 
-def check_coverage(folder, preset: str, shape_zyx, films: int, seed: int) -> dict:
-  """Measures how often the porosity intervals of a finished ensemble hold.
+def check_coverage(folder, experiment: coverage.Experiment, out) -> dict:
+  """Measures how often the intervals of a finished ensemble hold.
 
   Args:
     folder: workdir of the ensemble.
-    preset, shape_zyx: films to make; their porosities scatter about the material's.
-    films: how many.
-    seed: of the films.
+    experiment: settings; its artefacts are those of the ensemble's films.
+    out: path of the JSON file with the result.
 
   Returns:
-    As `coverage.coverage_experiment`, for nominal 90 %.
+    As `coverage.run_coverage`.
 
   Raises:
-    InputError: when the workdir holds no finished ensemble, or films are too few.
+    InputError: when the workdir holds no finished ensemble, or as
+      `coverage.run_coverage`.
   """
   config, workdir = open_run(folder)
   if not workdir.ensemble.exists():
@@ -248,28 +247,6 @@ def check_coverage(folder, preset: str, shape_zyx, films: int, seed: int) -> dic
                      remedy='run `fibjax ensemble` with this workdir first')
   members = [scorer.open(_MEMORY_GB) for scorer in network.member_scorers(
       *network.open_networks(workdir))]
-  how = stages.postprocessing(config.postprocess, files.read_json(workdir.postprocess))
-  make_film, porosity = coverage.free_films(preset, shape_zyx,
-                                            artefacts=config.data.artefacts)
-  return coverage.coverage_experiment(
-      functools.partial(label_film, members, how, config.prepare), make_film, porosity,
-      seed=seed, n_films=films)
-
-
-def label_film(members: list[BlockScorer], how, prepare,
-               image_zyx: np.ndarray) -> np.ndarray:
-  """Labels a film in memory by each member, without the removal of small objects.
-
-  Args:
-    members: opened scorers.
-    how: post-processing.
-    prepare: config.prepare.
-    image_zyx: [z, y, x] grey values as acquired.
-
-  Returns:
-    [m, z, y, x] uint8 labels.
-  """
-  image_zyx = scaling.scale_image(image_zyx, scale=prepare.scale,
-                                  gradient=prepare.gradient)
-  return np.stack([_threshold(score_array(member, image_zyx), how)
-                   for member in members])
+  return coverage.run_coverage(
+      members, config.prepare, config.postprocess,
+      experiment._replace(artefacts=config.data.artefacts), out)

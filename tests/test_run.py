@@ -4,12 +4,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fibjax.analysis import intervals
 from fibjax.annotation.regions import load_regions, make_regions, select_regions
 from fibjax.config import load
 from fibjax.datasets import collect
 from fibjax.errors import InputError
 from fibjax.evaluation import evaluate
-from fibjax.inference import postprocess, small_objects
+from fibjax.inference import small_objects, tuning
 from fibjax.metrics import confusion
 from fibjax.pipeline import run, segmenter
 from fibjax.preparation import scaling
@@ -56,9 +57,10 @@ def _interrupt(monkeypatch, owner, name, call=1, after=False):
 STAGES = (
     (collect, 'save_regions', 1, False), (scaling, 'write_box', 1, True),
     (scaling, 'prepare_volume', 1, True), (checkpoint, 'save', 2, False),
-    (blockwise, 'write_box', 1, False), (postprocess, 'tune', 1, False),
+    (blockwise, 'write_box', 1, False), (tuning, 'choose', 1, False),
     (small_objects, 'remove_small_streamed', 2, False),
-    (confusion, 'summarise', 3, False), (page, 'write_report', 1, False))
+    (confusion, 'summarise', 3, False), (intervals, 'quantity_intervals', 1, False),
+    (page, 'write_report', 1, False))
 
 
 @pytest.mark.long

@@ -32,7 +32,8 @@ from fibjax.errors import InputError, unknown
 from fibjax.inference import postprocess
 from fibjax.inference.postprocess import RegionScore
 
-OBJECTIVES = ('miou', 'porosity')
+_GAIN_OF = {'miou': 'mIoU', 'porosity': 'squared porosity error'}
+OBJECTIVES = tuple(_GAIN_OF)
 SIGMAS_PX = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 _THRESHOLDS = np.round(np.arange(0.1, 0.901, 0.02), 9)
 _PLAIN = 0.5
@@ -140,7 +141,8 @@ def sentence(chosen: dict) -> str:
   if not chosen['taken']:
     reason = ('the regions lie in one block of slices, so its gain is unknown'
               if gain is None else
-              f'its gain on held-out regions, {gain:.2g}, is within its error '
+              f'its gain on held-out regions, {gain:.2g} of the '
+              f'{_GAIN_OF[chosen["objective"]]}, is within its error '
               f'{chosen["gain_error"]:.2g}')
     return f'post-processing: score > 0.5; the tuned setting is not taken: {reason}'
   thresholds = ', '.join(f'{value:.3f} ({name})'

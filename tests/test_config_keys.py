@@ -121,4 +121,6 @@ def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
             config, tmp_path / 'ensemble')
   with pytest.raises(InputError, match='analyse.mvoxel'):
     run.analyse_again(tmp_path / 'ensemble')
+  run_until(monkeypatch, 'fibjax.pipeline.measure.analyse_run', run.analyse_again,
+            tmp_path / 'ensemble', 0.1)
   assert set(names()) - reads == set()

@@ -115,7 +115,8 @@ def quantity_intervals(labels_zyx: np.ndarray, score_zyx: np.ndarray | None,
 
 
 def _caveats(model: ErrorModel, corrections) -> list[str]:
-  caveats = []
+  caveats = ['The Euler number and the connectivity have no counterpart in the plane '
+             'of the regions: draws, rougher than a material, may shift them.']
   if model.df < 3:
     caveats.append(f'The annotated regions lie in {model.n_blocks} blocks of slices: '
                    'the error of the bias is hardly known.')

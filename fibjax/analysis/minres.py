@@ -79,7 +79,7 @@ def solve(apply: Callable, precondition: Callable, b: jax.Array, tolerance,
                  scalar, scalar, jnp.int32(-1))
 
   def unfinished(state):
-    return (state.iterations < max_iterations) & (
+    return (state.iterations < jnp.maximum(max_iterations, 1)) & (
         (state.iterations < 1) | (state.eta ** 2 > tolerance * jnp.abs(state.value)))
 
   def iterate(state):

@@ -5,6 +5,15 @@ Elements and Fast Iterative Solvers, algorithm 4.1: a Lanczos recurrence whose
 tridiagonal matrix is reduced by one plane rotation per iteration. Only the newest
 vectors are kept. The norm of the residual that falls is that of the preconditioner,
 which has to be symmetric and positive definite.
+
+What is wanted of K y = b is the functional b . y. With the residual r of an iterate y,
+
+  b . y + y . r
+
+misses it by r . (inverse of K) r only, the square of the error. That is estimated by
+the larger of two numbers: the squared norm of r, right where the preconditioner is the
+inverse of K's modulus, and the largest change over the newest iterations, which also
+sees the few slow components that the preconditioner misses.
 """
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+_RECENT = 5  # iterations over which changes count
+
 
 class Solution(NamedTuple):
   """Solution y of K y = b.
@@ -20,7 +31,7 @@ class Solution(NamedTuple):
   Attributes:
     y: array like b.
     iterations: number of iterations.
-    error: squared norm of the residual over b . y.
+    error: estimated relative error of the functional.
   """
   y: jax.Array
   iterations: jax.Array
@@ -32,17 +43,19 @@ class _State(NamedTuple):
 
   Attributes:
     y: solution.
-    v, v_old: Lanczos vectors, not normalised.
-    z: newest vector, preconditioned and normalised.
+    r: its residual.
+    v, v_old: Lanczos vectors, not normalised; v is the next one.
+    z: v_old, preconditioned and normalised.
     w, w_old: directions of search.
-    gamma: norm of v of the iteration before; gamma_old of the one before that.
+    gamma: norm of v_old.
     delta: z . K z.
-    eta: norm of the residual, with sign.
+    eta: norm of r, with sign.
     cos, cos_old, sin, sin_old: rotations.
-    value: b . y.
+    values: [_RECENT] functional after the newest iterations.
     iterations: number of iterations.
   """
   y: jax.Array
+  r: jax.Array
   v: jax.Array
   v_old: jax.Array
   z: jax.Array
@@ -55,7 +68,7 @@ class _State(NamedTuple):
   cos_old: jax.Array
   sin: jax.Array
   sin_old: jax.Array
-  value: jax.Array
+  values: jax.Array
   iterations: jax.Array
 
 
@@ -63,30 +76,30 @@ def solve(apply: Callable, precondition: Callable, b: jax.Array, tolerance,
           max_iterations) -> Solution:
   """Solves K y = b from y = 0; to be called under jit.
 
-  The functional b . y is what is wanted: y . (b + r) with the residual r misses it only
-  by the square of the error of y, which the squared norm of r estimates.
-
   Args:
     apply: K, symmetric.
     precondition: approximates the inverse of K's modulus, positive definite.
     b: right-hand side, not 0.
     tolerance: of `Solution.error`.
-    max_iterations: largest number of iterations.
+    max_iterations: largest number of iterations, at least 1.
   """
-  zero, scalar = jnp.zeros_like(b), jnp.float32(0)
-  one = jnp.float32(1)
-  start = _State(zero, b, zero, zero, zero, zero, one, scalar, one, one, one, scalar,
-                 scalar, scalar, jnp.int32(-1))
+  zero, nought, one = jnp.zeros_like(b), jnp.float32(0), jnp.float32(1)
+  start = _State(zero, b, b, zero, zero, zero, zero, one, nought, one, one, one, nought,
+                 nought, jnp.zeros(_RECENT), jnp.int32(-1))
 
   def unfinished(state):
-    return (state.iterations < jnp.maximum(max_iterations, 1)) & (
-        (state.iterations < 1) | (state.eta ** 2 > tolerance * jnp.abs(state.value)))
+    return (state.iterations < 1) | (
+        (state.iterations < max_iterations) & (_error(state) > tolerance))
 
-  def iterate(state):
-    return _iterate(apply, precondition, b, state)
+  end = lax.while_loop(unfinished,
+                       lambda state: _iterate(apply, precondition, b, state), start)
+  return Solution(end.y, end.iterations, _error(end))
 
-  end = lax.while_loop(unfinished, iterate, start)
-  return Solution(end.y, end.iterations, end.eta ** 2 / jnp.abs(end.value))
+
+def _error(state: _State):
+  newest = state.values[0]
+  change = jnp.max(jnp.abs(state.values - newest))
+  return jnp.maximum(state.eta ** 2, change) / jnp.abs(newest)
 
 
 def _iterate(apply, precondition, b, state: _State) -> _State:
@@ -107,13 +120,16 @@ def _iterate(apply, precondition, b, state: _State) -> _State:
   y = state.y + cos * state.eta * w
   cos, sin = jnp.where(first, 1, cos), jnp.where(first, 0, sin)
   eta = jnp.where(first, gamma, -sin * state.eta)
+  r = jnp.where(first, 1, sin ** 2) * state.r + jnp.where(
+      first, 0, cos * eta / gamma) * state.v
+  values = jnp.roll(state.values, 1).at[0].set(dot(y, b + r))
   # A step of Lanczos.
   z = better / gamma
   image = apply(z)
   delta = dot(image, z)
   v = image - delta / gamma * state.v - gamma / state.gamma * state.v_old
-  return _State(y, v, state.v, z, w, state.w, gamma, delta, eta, cos, state.cos, sin,
-                state.sin, dot(b, y), state.iterations + 1)
+  return _State(y, r, v, state.v, z, w, state.w, gamma, delta, eta, cos, state.cos, sin,
+                state.sin, values, state.iterations + 1)
 
 
 def dot(a_czyx, b_czyx):

@@ -122,7 +122,7 @@ def _iterate(apply, precondition, b, state: _State) -> _State:
   eta = jnp.where(first, gamma, -sin * state.eta)
   r = jnp.where(first, 1, sin ** 2) * state.r + jnp.where(
       first, 0, cos * eta / gamma) * state.v
-  values = jnp.roll(state.values, 1).at[0].set(dot(y, b + r))
+  values = jnp.concatenate([dot(y, b + r)[None], state.values[:-1]])
   # A step of Lanczos.
   z = better / gamma
   image = apply(z)

@@ -34,6 +34,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from fibjax.analysis import minres, multigrid
 from fibjax.analysis.connectivity import spanning_pore
@@ -152,6 +153,7 @@ def _solve(pore_zyx, size, tolerance, max_iterations, joins):
   blocks = jax.tree.map(lambda u_czyx, p_zyx: jnp.concatenate([u_czyx, p_zyx[None]]),
                         pore.laplacian, _darcy(pore, _mobility(pore)))
   levels = jax.vmap(functools.partial(multigrid.make_levels, joins=joins))(blocks)
+  is_pressure = jnp.array([0, 0, 0, 1], jnp.float32)[:, None, None, None]
   cycle = jax.vmap(lambda levels, r_zyx: multigrid.v_cycle(levels, joins, r_zyx))
 
   def apply(y_czyx):
@@ -160,11 +162,11 @@ def _solve(pore_zyx, size, tolerance, max_iterations, joins):
     return jnp.concatenate([force_czyx, _divergence(pore, u_czyx)[None]])
 
   def precondition(r_czyx):
-    return cycle(levels, r_czyx).at[3].add(r_czyx[3])
+    return cycle(levels, r_czyx) + is_pressure * r_czyx
 
   # The gradient of the linear pressure, a force of 1 / n; y is what comes in addition.
   force_zyx = pore.open_czyx[0] * _shares(pore.cells_zyx) / pore_zyx.shape[0]
-  b_czyx = jnp.zeros((4, *force_zyx.shape), jnp.float32).at[0].set(force_zyx)
+  b_czyx = jnp.pad(force_zyx[None], ((0, 3), (0, 0), (0, 0), (0, 0)))
   y_czyx, iterations, error = minres.solve(apply, precondition, b_czyx, tolerance,
                                            max_iterations)
   # b . y is the flux; with the residual, it is stationary.
@@ -184,7 +186,7 @@ def _make_pore(pore_zyx, size) -> _Pore:
 def _component(cells_zyx, size, component: int):
   """Open faces of one component of velocity, and the conductances between them."""
   if component == 0:  # mirrored at the ends: both sides of an outer face are alike
-    before_zyx = jnp.concatenate([cells_zyx[:1], cells_zyx[:-1]])
+    before_zyx = _mirrored_shift(cells_zyx, 0, 1)
     after_zyx = jnp.concatenate([cells_zyx[:-1], cells_zyx[-2:-1]])
   else:
     before_zyx = cells_zyx
@@ -210,13 +212,15 @@ def _component(cells_zyx, size, component: int):
 
 def _mirrored_shift(values_zyx, axis: int, by: int):
   """As `multigrid.shift`, but the plane at the end is repeated."""
-  edge = (slice(None),) * axis + (0 if by == 1 else -1,)
-  return multigrid.shift(values_zyx, axis, by).at[edge].set(values_zyx[edge])
+  cut = functools.partial(lax.slice_in_dim, values_zyx, axis=axis)
+  parts = (cut(0, 1), cut(0, -1)) if by == 1 else (cut(1, None), cut(-1, None))
+  return lax.concatenate(parts, axis)
 
 
 def _shares(cells_zyx):
   """Part of a control volume, [z, 1, 1], of velocities along the flow: 1/2 at ends."""
-  return jnp.ones((len(cells_zyx), 1, 1)).at[jnp.array([0, -1])].set(0.5)
+  z = jnp.arange(len(cells_zyx))
+  return jnp.where((z == 0) | (z == len(z) - 1), 0.5, 1.0)[:, None, None]
 
 
 def _apply_laplacian(pore: _Pore, u_czyx):
@@ -242,7 +246,8 @@ def _divergence(pore: _Pore, u_czyx):
 
 def _mobility(pore: _Pore):
   """Velocities that a unit force on each open face causes, incompressible or not."""
-  force_czyx = pore.open_czyx.at[0].multiply(_shares(pore.cells_zyx))
+  along_zyx, *across = pore.open_czyx
+  force_czyx = jnp.stack([along_zyx * _shares(pore.cells_zyx), *across])
   resistance_czyx = jnp.maximum(pore.laplacian.sums, 1e-30)
   least_czyx = force_czyx / resistance_czyx  # all the others at rest
   mobility_czyx, _ = jax.scipy.sparse.linalg.cg(
@@ -255,9 +260,12 @@ def _mobility(pore: _Pore):
 def _darcy(pore: _Pore, mobility_czyx) -> multigrid.Level:
   """Conductances of div(m grad) between cells."""
   along_zyx, *across = mobility_czyx
-  faces = [multigrid.shift(along_zyx, 0, -1).at[-2].set(0),
+  n = len(along_zyx) - 1
+  z = jnp.arange(n + 1)[:, None, None]
+  behind_zyx = multigrid.shift(along_zyx, 0, -1)
+  faces = [jnp.where(z < n - 1, behind_zyx, 0),
            *(m_zyx / s ** 2 for m_zyx, s in zip(across, pore.size[1:], strict=True))]
-  ends_zyx = jnp.zeros_like(along_zyx).at[0].add(along_zyx[0]).at[-2].add(along_zyx[-1])
+  ends_zyx = jnp.where(z == 0, along_zyx, 0) + jnp.where(z == n - 1, behind_zyx, 0)
   return multigrid.make_level(faces, ends_zyx)
 
 

@@ -9,7 +9,9 @@ from fibjax.errors import InputError
 from fibjax.simulation import structure
 from fibjax.simulation.fields import Spectrum
 
-SIZE = (50., 10., 20.)
+SIZE = (12., 10., 15.)  # one plan of multigrid along all axes: compiled once
+SLICES = (50., 10., 20.)
+N = 16
 
 
 class Equations:
@@ -85,13 +87,14 @@ class Equations:
     return inflow * self.shape[0] * self.size[0] / self.pore[0].size
 
 
-@pytest.mark.parametrize(('axis', 'share'), [('z', 0.6), ('y', 0.75), ('x', 0.9)])
-def test_permeability_is_that_of_a_direct_solver(axis, share):
-  pore = np.random.default_rng(4).random((6, 7, 5)) < share
+@pytest.mark.parametrize(('axis', 'share', 'size'), [
+    ('z', 0.6, SIZE), ('y', 0.75, SIZE), ('x', 0.9, SIZE), ('z', 0.7, SLICES)])
+def test_permeability_is_that_of_a_direct_solver(axis, share, size):
+  pore = np.random.default_rng(4).random((6, 6, 6)) < share
   k = 'zyx'.index(axis)
   spanning = np.moveaxis(spanning_pore(pore, k), k, 0)
-  expected = Equations(spanning, (SIZE[k], *SIZE[:k], *SIZE[k + 1:])).permeability()
-  found = permeability((~pore).astype(np.uint8), SIZE, axis, tolerance=1e-5)
+  expected = Equations(spanning, (size[k], *size[:k], *size[k + 1:])).permeability()
+  found = permeability((~pore).astype(np.uint8), size, axis, tolerance=1e-5)
   assert expected > 0
   assert found.permeability_nm2 == pytest.approx(expected, rel=1e-4)
   assert found.connected_porosity == pytest.approx(spanning.mean())
@@ -102,16 +105,17 @@ def test_permeability_is_that_of_a_direct_solver(axis, share):
 def test_slit(axis):
   # h = 10 voxels between walls across y or x; the sum over cell centres gives h^2 + 2.
   across = 'y' if axis != 'y' else 'x'
-  labels = np.ones((14, 14, 14), np.uint8)
-  np.moveaxis(labels, 'zyx'.index(across), 0)[2:12] = 0
+  labels = np.ones((N, N, N), np.uint8)
+  np.moveaxis(labels, 'zyx'.index(across), 0)[3:13] = 0
   spacing = SIZE['zyx'.index(across)]
   found = permeability(labels, SIZE, axis, tolerance=1e-5)
-  expected = 10 / 14 * (10 ** 2 + 2) * spacing ** 2 / 12
+  expected = 10 / N * (10 ** 2 + 2) * spacing ** 2 / 12
   assert found.permeability_nm2 == pytest.approx(expected, rel=1e-5)
-  assert found.tortuosity == pytest.approx(1, rel=1e-5)
-  assert found.flux_spread < 1e-4
+  assert found.tortuosity == pytest.approx(1, rel=1e-4)
+  assert found.flux_spread < 3e-3
 
 
+@pytest.mark.long
 def test_wide_slit_has_that_of_the_formula():
   labels = np.ones((3, 110, 3), np.uint8)
   labels[:, 5:105] = 0
@@ -119,33 +123,32 @@ def test_wide_slit_has_that_of_the_formula():
   assert found.permeability_nm2 == pytest.approx(100 / 110 * 1000 ** 2 / 12, rel=3e-4)
 
 
-def test_rectangular_duct():
-  # Series of Boussinesq for a duct of 24 x 12 voxels of 10 x 20 nm, a square.
-  labels = np.ones((4, 26, 14), np.uint8)
-  labels[:, 1:25, 1:13] = 0
-  found = permeability(labels, SIZE, 'z')
+def test_square_duct():
+  # A square of 30 x 20 voxels of 10 x 15 nm, a quarter of it: y and x start in mirrors.
+  labels = np.ones((N, N, N), np.uint8)
+  labels[:, :15, :10] = 0
+  h = 300.
   odd = np.arange(1, 100, 2)
-  h = 240.
-  series = h ** 2 / 12 * (1 - 192 / np.pi ** 5 * (np.tanh(odd * np.pi / 2)
-                                                  / odd ** 5).sum())
-  assert found.permeability_nm2 == pytest.approx(24 * 12 / (26 * 14) * series, rel=0.02)
+  series = 1 - 192 / np.pi ** 5 * (np.tanh(odd * np.pi / 2) / odd ** 5).sum()
+  found = permeability(labels, SIZE, 'z')
+  expected = 15 * 10 / N ** 2 * h ** 2 / 12 * series
+  assert found.permeability_nm2 == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.parametrize(('solid', 'drag'), [(0.216, 7.442), (0.45, 28.1)])
 def test_simple_cubic_array_of_spheres(solid, drag):
-  # Drag over that of Stokes: Zick & Homsy 1982, J. Fluid Mech. 115, 13, table 2, and
-  # Sangani & Acrivos 1982, Int. J. Multiphase Flow 8, 343. One octant of a cell.
-  n = 16
+  # Drag over that of Stokes: Zick & Homsy 1982, J. Fluid Mech. 115, 13, and Sangani &
+  # Acrivos 1982, Int. J. Multiphase Flow 8, 343. One octant of a cell.
   radius = (3 * solid / (4 * np.pi)) ** (1 / 3)
-  x = (np.arange(n) + 0.5) / (2 * n)
+  x = (np.arange(N) + 0.5) / (2 * N)
   labels = (x[:, None, None] ** 2 + x[:, None] ** 2 + x ** 2 < radius ** 2
             ).astype(np.uint8)
   expected = 1e6 / (6 * np.pi * radius * drag)  # cell of 1000 nm
-  found = permeability(labels, (500 / n,) * 3)
+  found = permeability(labels, (500 / N,) * 3)
   assert found.permeability_nm2 == pytest.approx(expected, rel=0.025)
   # Mirrored, the octant becomes the whole cell.
-  whole = np.pad(labels, ((0, n),) * 3, mode='symmetric')
-  again = permeability(whole, (500 / n,) * 3)
+  whole = np.pad(labels, ((0, N),) * 3, mode='symmetric')
+  again = permeability(whole, (500 / N,) * 3)
   assert again.permeability_nm2 == pytest.approx(found.permeability_nm2, rel=3e-3)
 
 
@@ -155,9 +158,9 @@ def medium(n, length_px=4., porosity=0.6):
 
 
 def test_axes_are_alike_and_mirror_images():
-  labels = medium(20)
+  labels = medium(N)
   first = permeability(labels, SIZE, 'z', tolerance=1e-4)
-  turned = permeability(np.moveaxis(labels, 0, 2), (10., 20., 50.), 'x',
+  turned = permeability(np.moveaxis(labels, 0, 2), (*SIZE[1:], SIZE[0]), 'x',
                         tolerance=1e-4)
   mirrored = permeability(labels[::-1, :, ::-1], SIZE, 'z', tolerance=1e-4)
   for other in (turned, mirrored):
@@ -166,29 +169,29 @@ def test_axes_are_alike_and_mirror_images():
 
 
 def test_permeability_grows_with_the_square_of_the_voxel():
-  labels = medium(20)
+  labels = medium(N)
   first = permeability(labels, SIZE)
   larger = permeability(labels, [s * 1e4 for s in SIZE])
   for name in ('permeability_nm2', 'kozeny_carman_nm2'):
     assert getattr(larger, name) == pytest.approx(1e8 * getattr(first, name), rel=1e-4)
 
 
-def test_coarse_slices_of_the_same_body():
-  labels = medium(60, length_px=10., porosity=0.6)
-  for axis in 'zx':
-    fine = permeability(labels, (10.,) * 3, axis)
-    coarse = permeability(labels[2::5], (50., 10., 10.), axis)
-    assert 0.85 < coarse.permeability_nm2 / fine.permeability_nm2 < 1.15
+@pytest.mark.parametrize('axis', ['z', pytest.param('x', marks=pytest.mark.long)])
+def test_coarse_slices_of_the_same_body(axis):
+  labels = medium(40, length_px=8., porosity=0.6)
+  fine = permeability(labels, (10.,) * 3, axis)
+  coarse = permeability(labels[2::5], (50., 10., 10.), axis)
+  assert 0.85 < coarse.permeability_nm2 / fine.permeability_nm2 < 1.15
 
 
 def test_closed_pores_do_not_count():
-  labels = np.ones((8, 12, 8), np.uint8)
+  labels = np.ones((N, N, N), np.uint8)
   labels[:, 2:6, 2:6] = 0
   alone = permeability(labels, SIZE)
   labels[2:5, 8:10, 2:6] = 0
   found = permeability(labels, SIZE)
   assert found.permeability_nm2 == pytest.approx(alone.permeability_nm2, rel=1e-5)
-  assert found.connected_porosity == alone.connected_porosity == 16 / 96
+  assert found.connected_porosity == alone.connected_porosity == 16 / N ** 2
 
 
 def test_no_spanning_pore():
@@ -201,11 +204,11 @@ def test_no_spanning_pore():
 
 
 def test_flux_is_the_same_through_all_planes():
-  assert permeability(medium(24), (10.,) * 3, tolerance=1e-5).flux_spread < 3e-2
+  assert permeability(medium(N), (10.,) * 3, tolerance=1e-5).flux_spread < 1e-2
 
 
 def test_stops_at_the_error_it_names():
-  labels = medium(40, porosity=0.5)
+  labels = medium(2 * N, porosity=0.5)
   exact = permeability(labels, (10.,) * 3, tolerance=1e-5)
   assert exact.converged
   for tolerance in (1e-1, 1e-2, 1e-3):
@@ -216,24 +219,28 @@ def test_stops_at_the_error_it_names():
 
 
 def test_says_when_it_did_not_converge():
-  found = permeability(medium(40), (10.,) * 3, max_iterations=2)
+  found = permeability(medium(2 * N), (10.,) * 3, max_iterations=2)
   assert not found.converged and found.iterations == 2 and found.error > 1e-3
 
 
+@pytest.mark.long
 def test_iterations_hardly_grow_with_the_volume():
   counts = [permeability(medium(n, length_px=3., porosity=0.7), (10.,) * 3).iterations
             for n in (20, 60)]
   assert max(counts) <= 30
 
 
-def test_kozeny_carman_of_a_slit():
-  # s = 2 / spacing of the slits for lines across, 0 for others: a third of it counts.
-  labels = np.zeros((10, 100, 10), np.uint8)
-  labels[:, ::20] = labels[:, 1::20] = 1
+def test_kozeny_carman_of_slabs():
+  # Walls of one voxel every 8: 4 differences in 15 pairs at one step across y, 8 in 14
+  # at two steps; none along z and x.
+  labels = np.zeros((N, N, N), np.uint8)
+  labels[:, 3::8] = 1
   found = permeability(labels, (10.,) * 3, max_iterations=1)
-  per_nm = 4 * 7 / 6 * 10 / 99 / 2 / 10 / 3
-  assert found.kozeny_carman_nm2 == pytest.approx(0.9 ** 3 / (5 * per_nm ** 2), rel=0.1)
-  assert permeability(labels[:2], (10.,) * 3, 'z').kozeny_carman_nm2 is None
+  v_1, v_2 = 4 / 15 / 2, 8 / 14 / 2
+  per_nm = 4 * (8 * v_1 - v_2) / 60 / 3
+  assert found.kozeny_carman_nm2 == pytest.approx((7 / 8) ** 3 / (5 * per_nm ** 2))
+  solid = np.ones((2, N, N), np.uint8)
+  assert permeability(solid, (10.,) * 3).kozeny_carman_nm2 is None
 
 
 def test_volumes_without_solid_and_bad_axes_are_refused():

@@ -34,7 +34,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from fibjax.analysis import minres, multigrid
 from fibjax.analysis.connectivity import spanning_pore
@@ -118,7 +117,7 @@ def permeability(labels_zyx, voxel_size_zyx_nm, axis: str = 'z', *,
     return Permeability(0.0, kozeny_carman_nm2, 0.0, None, 0, 0.0, 0.0, True)
   n, *across = pore_zyx.shape
   flux_zy, plane_flux_zy, speed_zy, iterations, error = _solve(
-      jnp.asarray(pore_zyx), tuple(s / size[0] for s in size), tolerance,
+      _find_walls(pore_zyx), tuple(s / size[0] for s in size), tolerance,
       max_iterations, joins=multigrid.plan_joins((n + 1, *across), size))
   flux = np.asarray(flux_zy).sum(dtype=np.float64)
   flux_p = np.asarray(plane_flux_zy).sum(1, dtype=np.float64)
@@ -140,15 +139,15 @@ def _kozeny_carman(pore_zyx: np.ndarray, size: multigrid.Size) -> float | None:
 
 
 @functools.partial(jax.jit, static_argnames='joins')
-def _solve(pore_zyx, size, tolerance, max_iterations, joins):
-  """Flow through the pore.
+def _solve(grid, size, tolerance, max_iterations, joins):
+  """Flow through the pore; `grid` is that of `_find_walls`.
 
   Returns:
     flux_zy, plane_flux_zy, speed_zy: sums along x of what adds up to the flux, of the
       flux through each plane of faces, and of the speed in each voxel.
     iterations, error: as in `Permeability`.
   """
-  pore = _make_pore(pore_zyx, size)
+  pore = _make_pore(*grid, size)
   # Velocities and pressure share one V-cycle, mapped over the four: it compiles once.
   blocks = jax.tree.map(lambda u_czyx, p_zyx: jnp.concatenate([u_czyx, p_zyx[None]]),
                         pore.laplacian, _darcy(pore, _mobility(pore)))
@@ -165,7 +164,7 @@ def _solve(pore_zyx, size, tolerance, max_iterations, joins):
     return cycle(levels, r_czyx) + is_pressure * r_czyx
 
   # The gradient of the linear pressure, a force of 1 / n; y is what comes in addition.
-  force_zyx = pore.open_czyx[0] * _shares(pore.cells_zyx) / pore_zyx.shape[0]
+  force_zyx = pore.open_czyx[0] * _shares(pore.cells_zyx) / (len(pore.cells_zyx) - 1)
   b_czyx = jnp.pad(force_zyx[None], ((0, 3), (0, 0), (0, 0), (0, 0)))
   y_czyx, iterations, error = minres.solve(apply, precondition, b_czyx, tolerance,
                                            max_iterations)
@@ -175,46 +174,62 @@ def _solve(pore_zyx, size, tolerance, max_iterations, joins):
           error)
 
 
-def _make_pore(pore_zyx, size) -> _Pore:
-  cells_zyx = jnp.pad(pore_zyx.astype(jnp.float32), ((0, 1), (0, 0), (0, 0)))
-  open_c, laplacian_c = zip(*(_component(cells_zyx, size, component)
-                              for component in range(3)), strict=True)
-  return _Pore(cells_zyx, jnp.stack(open_c),
-               jax.tree.map(lambda *arrays: jnp.stack(arrays), *laplacian_c), size)
+def _find_walls(pore_zyx: np.ndarray) -> tuple[np.ndarray, ...]:
+  """Marks the faces that carry flow, and counts the walls beside them.
+
+  On the host, since the cases are many and simple: they take longer to compile than to
+  compute.
+
+  Returns:
+    cells_zyx: bool, the pore with a plane of solid behind the last.
+    open_czyx: bool, see `_Pore`.
+    walls_cazyx: uint8 closed neighbours along each axis a, from 0 to 4: 1 for those a
+      whole spacing away, 2 for those half a spacing away.
+  """
+  cells_zyx = np.pad(pore_zyx, ((0, 1), (0, 0), (0, 0)))
+  open_czyx = np.empty((3, *cells_zyx.shape), bool)
+  walls_cazyx = np.zeros((3, *open_czyx.shape), np.uint8)
+  for component, open_zyx in enumerate(open_czyx):
+    if component == 0:  # mirrored at the ends: both sides of an outer face are alike
+      before_zyx = np.pad(pore_zyx, ((1, 0), (0, 0), (0, 0)), mode='edge')
+      after_zyx = np.pad(pore_zyx, ((0, 1), (0, 0), (0, 0)), mode='edge')
+    else:
+      before_zyx, after_zyx = cells_zyx, _neighbours(cells_zyx, component, 1)
+    open_zyx[:] = before_zyx & after_zyx
+    solid_zyx = ~(before_zyx | after_zyx)
+    for axis, walls_zyx in enumerate(walls_cazyx[component]):
+      # Beyond the volume everything is solid, or the mirror image where flow is along
+      # the outer face and without friction.
+      mirrored = component == 0 or axis not in (0, component)
+      for step in (-1, 1):
+        walls_zyx += open_zyx & ~_neighbours(open_zyx, axis, step, mirrored)
+        if axis != component:
+          walls_zyx += open_zyx & _neighbours(solid_zyx, axis, step, mirrored,
+                                              outside=True)
+  return cells_zyx, open_czyx, walls_cazyx
 
 
-def _component(cells_zyx, size, component: int):
-  """Open faces of one component of velocity, and the conductances between them."""
-  if component == 0:  # mirrored at the ends: both sides of an outer face are alike
-    before_zyx = _mirrored_shift(cells_zyx, 0, 1)
-    after_zyx = jnp.concatenate([cells_zyx[:-1], cells_zyx[-2:-1]])
-  else:
-    before_zyx = cells_zyx
-    after_zyx = multigrid.shift(cells_zyx, component, -1)
-  open_zyx = before_zyx * after_zyx
-  touched_zyx = jnp.maximum(before_zyx, after_zyx)
-  faces, walls_zyx = [], 0
-  for axis in range(3):
-    conductance = 1 / size[axis] ** 2
-    if component == 0 and axis != 0:
-      conductance = conductance * _shares(cells_zyx)
-    faces.append(conductance * open_zyx * multigrid.shift(open_zyx, axis, -1))
-    # Beyond the volume everything is closed, or the mirror image where flow is along
-    # the outer face and without friction.
-    mirrored = component == 0 or axis not in (0, component)
-    neighbour = _mirrored_shift if mirrored else multigrid.shift
-    for by in (1, -1):
-      closed_zyx = open_zyx * (1 - neighbour(open_zyx, axis, by))
-      near = 1 if axis == component else 2 - neighbour(touched_zyx, axis, by)
-      walls_zyx = walls_zyx + conductance * closed_zyx * near
-  return open_zyx, multigrid.make_level(faces, walls_zyx)
+def _neighbours(marks_zyx: np.ndarray, axis: int, step: int, mirrored: bool = False,
+                outside: bool = False) -> np.ndarray:
+  """What is a step, -1 or 1, further along an axis; at the end `outside`, or itself."""
+  marks = np.moveaxis(marks_zyx, axis, 0)[::step]
+  last = marks[-1:] if mirrored else np.full_like(marks[-1:], outside)
+  return np.moveaxis(np.concatenate([marks[1:], last])[::step], 0, axis)
 
 
-def _mirrored_shift(values_zyx, axis: int, by: int):
-  """As `multigrid.shift`, but the plane at the end is repeated."""
-  cut = functools.partial(lax.slice_in_dim, values_zyx, axis=axis)
-  parts = (cut(0, 1), cut(0, -1)) if by == 1 else (cut(1, None), cut(-1, None))
-  return lax.concatenate(parts, axis)
+def _make_pore(cells_zyx, open_czyx, walls_cazyx, size) -> _Pore:
+  cells_zyx, open_czyx = cells_zyx.astype(jnp.float32), open_czyx.astype(jnp.float32)
+  # Friction along the outer faces is that of half a control volume.
+  shares_czyx = jnp.concatenate([_shares(cells_zyx)[None],
+                                 jnp.ones((2, len(cells_zyx), 1, 1))])
+  faces, outside_czyx = [], 0
+  for axis, spacing in enumerate(size):
+    conductance = (shares_czyx if axis else 1) / spacing ** 2
+    next_czyx = jax.vmap(lambda o, axis=axis: multigrid.shift(o, axis, -1))(open_czyx)
+    faces.append(conductance * open_czyx * next_czyx)
+    outside_czyx = outside_czyx + conductance * walls_cazyx[:, axis]
+  return _Pore(cells_zyx, open_czyx,
+               jax.vmap(multigrid.make_level)(faces, outside_czyx), size)
 
 
 def _shares(cells_zyx):

@@ -209,7 +209,7 @@ def test_no_spanning_pore():
 
 
 def test_flux_is_the_same_through_all_planes():
-  assert permeability(medium(N), (10.,) * 3, tolerance=1e-5).flux_spread < 1e-2
+  assert permeability(medium(N), (10.,) * 3, tolerance=1e-5).flux_spread < 3e-3
 
 
 def test_stops_at_the_error_it_names():
@@ -221,6 +221,8 @@ def test_stops_at_the_error_it_names():
     error = found.permeability_nm2 / exact.permeability_nm2 - 1
     assert abs(error) < 4 * tolerance
     assert found.converged and found.error <= tolerance
+    # The flux is stationary: better by far than any velocity.
+    assert abs(error) < found.flux_spread / 10
 
 
 def test_says_when_it_did_not_converge():

@@ -4,7 +4,7 @@ import pytest
 from scipy import sparse
 
 from fibjax.analysis.connectivity import spanning_pore
-from fibjax.analysis.permeability import permeability
+from fibjax.analysis.permeability import _solve, permeability
 from fibjax.errors import InputError
 from fibjax.simulation import structure
 from fibjax.simulation.fields import Spectrum
@@ -223,6 +223,13 @@ def test_stops_at_the_error_it_names():
     assert found.converged and found.error <= tolerance
     # The flux is stationary: better by far than any velocity.
     assert abs(error) < found.flux_spread / 10
+
+
+def test_another_tolerance_or_voxel_size_compiles_nothing():
+  permeability(medium(N), (10.,) * 3)
+  programs = _solve._cache_size()
+  permeability(medium(N), (11., 12., 13.), tolerance=1e-2, max_iterations=3)
+  assert _solve._cache_size() == programs
 
 
 def test_says_when_it_did_not_converge():

@@ -39,7 +39,7 @@ import numpy as np
 
 from fibjax.analysis import minres, multigrid
 from fibjax.analysis.connectivity import spanning_pore
-from fibjax.analysis.phases import axis_index, find_pore
+from fibjax.analysis.phases import Size, axis_index, find_pore
 from fibjax.analysis.specific_surface import specific_surface
 from fibjax.errors import InputError
 
@@ -131,7 +131,7 @@ def permeability(labels_zyx, voxel_size_zyx_nm, axis: str = 'z', *,
                       bool(error <= tolerance))
 
 
-def _kozeny_carman(pore_zyx: np.ndarray, size: multigrid.Size) -> float | None:
+def _kozeny_carman(pore_zyx: np.ndarray, size: Size) -> float | None:
   if min(pore_zyx.shape) < 3:
     return None
   if not pore_zyx.any():

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from fibjax.analysis import permeability
 from fibjax.bench.workloads import (
   default_network,
   median_seconds,
@@ -29,6 +30,8 @@ from fibjax.methods import scale_space
 from fibjax.methods.forest import fit_forest, score_block
 from fibjax.models import conv
 from fibjax.models.windows import gather_windows
+from fibjax.simulation import structure
+from fibjax.simulation.fields import Spectrum
 from fibjax.system import progress
 from fibjax.system.cluster import HERE
 from fibjax.system.devices import map_images, put_everywhere
@@ -263,6 +266,15 @@ def forest() -> dict[str, float]:
           'forest_nodes_per_tree': len(trained.left_k) / 50}
 
 
+def permeabilities() -> dict[str, float]:
+  """Time of the permeability of 128^3 voxels: half pore, chords of 16 voxels."""
+  solid = structure.level_cut((128, 128, 128), Spectrum(length_px=6.), 0.5, 2)
+  labels_zyx = structure.whole(solid).astype(np.uint8)
+  flow = functools.partial(permeability.permeability, labels_zyx, (10., 10., 10.))
+  return {'permeability_s': median_seconds({'flow': flow})['flow'],
+          'permeability_iterations': flow().iterations}
+
+
 def _in_process(module: str, *words: str, **environment: str) -> dict[str, float]:
   """Runs a module of this package in its own process; returns the JSON it prints."""
   command = [sys.executable, '-m', f'fibjax.bench.{module}', *words]
@@ -282,7 +294,7 @@ def _in_process(module: str, *words: str, **environment: str) -> dict[str, float
 GROUPS: dict[str, Callable[[], dict[str, float]]] = {
     'gather': gather_share, 'dense': dense_forward, 'train': dense_train,
     'conv': convolutions, 'members': members, 'resume': resume, 'segment': segment,
-    'forest': forest}
+    'forest': forest, 'permeability': permeabilities}
 # Groups that another framework can be measured beside, by its package.
 PEERS: dict[str, dict[str, Callable[[], dict[str, float]]]] = {
     'torch': {'dense': dense_and_torch}}

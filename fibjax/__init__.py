@@ -10,7 +10,7 @@ Data: `read_stack`, `write_stack`, `open_volume`, `simulate_film`, `make_regions
 `assign_splits`, `load_regions`, `save_regions`.
 Preparation: `correct_stack`, `scale_image`.
 Segmentation: `train`, `load`, `Segmenter`, `double_threshold`, `remove_small`.
-Measurement: `measure`.
+Measurement: `measure`, `permeability`.
 Research: `make_model`, `make_loss`, `cut_contexts`, `put_regions`, `make_member`,
 `train_network`, `train_networks`, `train_settings`.
 """
@@ -35,6 +35,7 @@ _SURFACE = {
     'double_threshold': 'inference.postprocess',
     'remove_small': 'inference.small_objects',
     'measure': 'pipeline.measure',
+    'permeability': 'analysis.permeability',
     'make_model': 'pipeline.arrays',
     'make_loss': 'training.loss_expression',
     'cut_contexts': 'pipeline.arrays',

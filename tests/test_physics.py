@@ -111,6 +111,19 @@ def test_errors_by_hand():
   assert found['pore_size_distance_nm'] == pytest.approx(5)
 
 
+def test_permeability_is_measured_on_demand():
+  slit = np.ones((4, 12, 4), np.uint8)
+  slit[:, 2:10] = 0
+  assert 'permeability' not in physics.analyse(slit, FINE, flow_axes='')
+  found = physics.analyse(slit, FINE, flow_axes='', stokes_axes='x')
+  width = 8 * FINE[1]
+  assert found['permeability']['x']['permeability_nm2'] == pytest.approx(
+      2 / 3 * width ** 2 / 12 * (1 + 2 / 8 ** 2), rel=1e-3)  # on 8 voxels
+  assert physics.numbers(found)['permeability.x.permeability_nm2'] > 0
+  with pytest.raises(InputError, match='z, y or x'):
+    physics.analyse(slit, FINE, flow_axes='', stokes_axes='w')
+
+
 def test_one_phase_is_refused():
   with pytest.raises(InputError, match='one phase'):
     physics.analyse(np.zeros((5, 5, 5), np.uint8), FINE)

@@ -15,6 +15,7 @@ from fibjax.analysis import (
   connectivity,
   geodesic,
   intrusion,
+  permeability,
   pore_size,
   profiles,
   specific_surface,
@@ -56,13 +57,15 @@ def central_box(shape, voxel_size_zyx_nm, voxels: float
 
 
 def analyse(labels_zyx, voxel_size_zyx_nm, *, flow_axes: str = AXES,
-            max_lag_nm: float = 1000.0, tolerance: float = 0.05) -> dict:
+            stokes_axes: str = '', max_lag_nm: float = 1000.0,
+            tolerance: float = 0.05) -> dict:
   """Measures the physical quantities of a volume.
 
   Args:
     labels_zyx: [z, y, x] 0 pore, 1 solid.
     voxel_size_zyx_nm: voxel size along z, y, x, nm.
     flow_axes: axes along which diffusion is solved, the longest part of the work.
+    stokes_axes: axes along which slow flow is solved, which takes many times as long.
     max_lag_nm: longest distance of the S2 and C2 curves.
     tolerance: relative error of the porosity for the representative volume.
 
@@ -75,13 +78,16 @@ def analyse(labels_zyx, voxel_size_zyx_nm, *, flow_axes: str = AXES,
     {mean_nm, corrected_nm, share_beyond}}}; s2 {axis: {lag_nm, s2}}; c2 {axis: {lag_nm,
     c2}}; specific_surface {z_per_um, y_per_um, x_per_um, per_um}; percolation {axis:
     share}; euler_per_um3; geodesic_tortuosity {axis: ratio}; transport {axis: as
-    `transport.Transport`}; formation_factor {axis: ratio}. Undefined quantities are
-    None.
+    `transport.Transport`}; formation_factor {axis: ratio};
+    with stokes_axes also permeability {axis: as `permeability.Permeability`}.
+    Undefined quantities are None.
 
   Raises:
     InputError: as `phases.find_pore`, for one phase only, fewer than 3 voxels along an
       axis, or an unknown axis.
   """
+  for axis in stokes_axes:
+    axis_index(axis)
   essential, sizes = _essentials(labels_zyx, voxel_size_zyx_nm, flow_axes)
   volume = np.asarray(labels_zyx), essential['voxel_size_zyx_nm']
   throats = intrusion.intrusion(*volume)
@@ -99,6 +105,9 @@ def analyse(labels_zyx, voxel_size_zyx_nm, *, flow_axes: str = AXES,
       'c2': cluster_function.c2_curves(*volume, max_lag_nm),
       'geodesic_tortuosity': geodesic.geodesic_tortuosity(*volume),
   }
+  if stokes_axes:
+    result['permeability'] = {axis: permeability.permeability(*volume, axis)
+                              for axis in stokes_axes}
   return _plain(result)
 
 
@@ -202,6 +211,8 @@ def numbers(result: dict) -> dict[str, float | None]:
   for axis, row in result['transport'].items():
     found |= {f'transport.{axis}.{name}': row[name]
               for name in ('relative_diffusivity', 'tortuosity')}
+  for axis, row in result.get('permeability', {}).items():
+    found[f'permeability.{axis}.permeability_nm2'] = row['permeability_nm2']
   return found
 
 

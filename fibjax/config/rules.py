@@ -129,6 +129,8 @@ def _segmentation_rules(config, one_of, within):
   draws = config.analyse.draws
   yield 'analyse.draws', draws, draws == 0 or 8 <= draws <= 10000, '0, or 8 to 10000'
   yield within('analyse', 'confidence', 0.01, 0.999)
+  axes = config.analyse.stokes_axes
+  yield 'analyse.stokes_axes', axes, set(axes) <= set('zyx'), "some of 'zyx'"
   known = {2: (4, 8), 3: (6, 18, 26)}
   ndim = config.postprocess.ndim
   yield one_of('postprocess', 'ndim', (2, 3))

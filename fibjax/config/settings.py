@@ -78,6 +78,7 @@ def base() -> ConfigDict:
       mvoxel=4.0,  # size of the central box that is measured, million voxels; 0: none
       draws=24,  # plausible segmentations for intervals, at least 8; 0: no intervals
       confidence=0.9,  # of the intervals
+      stokes_axes='',  # e.g. 'zyx': axes of the permeability, which takes minutes
   )
   return config
 

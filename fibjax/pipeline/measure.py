@@ -60,8 +60,8 @@ class Draws(NamedTuple):
 
 def measure(labels_zyx, voxel_size_zyx_nm, *, scores_zyx=None,
             regions: Regions | None = None, mvoxel: float | None = 4.0,
-            flow_axes: str = AXES, max_lag_nm: float = 1000.0, tolerance: float = 0.05,
-            draws: int = 0, confidence: float = 0.9) -> dict:
+            flow_axes: str = AXES, stokes_axes: str = '', max_lag_nm: float = 1000.0,
+            tolerance: float = 0.05, draws: int = 0, confidence: float = 0.9) -> dict:
   """Measures the physical quantities of a segmented array.
 
   Time and memory grow with the number of voxels, mainly by the diffusivity along three
@@ -76,6 +76,8 @@ def measure(labels_zyx, voxel_size_zyx_nm, *, scores_zyx=None,
       intervals hold the error of the finite volume only.
     mvoxel: largest box, million voxels; None measures the whole array.
     flow_axes: axes along which diffusion is solved, some of 'zyx'.
+    stokes_axes: axes along which slow flow is solved, for the permeability; takes many
+      times as long.
     max_lag_nm: longest distance of the S2 and C2 curves, nm.
     tolerance: relative error of the porosity that defines the representative volume.
     draws: plausible segmentations for the intervals, 0 (no intervals) or at least 8;
@@ -86,8 +88,8 @@ def measure(labels_zyx, voxel_size_zyx_nm, *, scores_zyx=None,
     JSON-able dict of `physics.analyse`, with start_zyx and stop_zyx of the box:
     porosity, profile, representative, pore_size, intrusion, constrictivity,
     breakthrough_nm, chords, s2, c2, specific_surface, percolation, euler_per_um3,
-    geodesic_tortuosity, transport, formation_factor; with draws also intervals
-    (`intervals.quantity_intervals`). Undefined quantities are None.
+    geodesic_tortuosity, transport, formation_factor, permeability; with draws also
+    intervals (`intervals.quantity_intervals`). Undefined quantities are None.
 
   Raises:
     InputError: for another rank or dtype, other codes (255 unlabelled included), a
@@ -120,7 +122,8 @@ def measure(labels_zyx, voxel_size_zyx_nm, *, scores_zyx=None,
   box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
   check_two_phases(pore_zyx[box])
   labels_zyx = np.asarray(labels_zyx)[box]
-  result = physics.analyse(labels_zyx, size, flow_axes=flow_axes, max_lag_nm=max_lag_nm,
+  result = physics.analyse(labels_zyx, size, flow_axes=flow_axes,
+                           stokes_axes=stokes_axes, max_lag_nm=max_lag_nm,
                            tolerance=tolerance)
   if draws:
     result['intervals'] = intervals.quantity_intervals(
@@ -199,8 +202,8 @@ def _has_both(scored) -> bool:
 
 
 def analyse_volume(labels: Volume, mvoxel: float, truth: Volume | None = None,
-                   evidence: Evidence | None = None, draws: Draws | None = None
-                   ) -> dict:
+                   evidence: Evidence | None = None, draws: Draws | None = None,
+                   stokes_axes: str = '') -> dict:
   """Measures the central box of a volume.
 
   Args:
@@ -209,6 +212,7 @@ def analyse_volume(labels: Volume, mvoxel: float, truth: Volume | None = None,
     truth: true labels, measured in the same box; None where they are unknown.
     evidence: what is known about the errors of the labels.
     draws: settings of the intervals; None leaves them out.
+    stokes_axes: axes along which the permeability is measured.
 
   Returns:
     JSON-able dict: start_zyx and stop_zyx of the box; found, the quantities of labels
@@ -232,7 +236,7 @@ def analyse_volume(labels: Volume, mvoxel: float, truth: Volume | None = None,
     if np.ptp(boxes[name]) == 0:
       return {'undefined': f'the box {start} to {stop} of the '
               f'{"segmentation" if name == "found" else name} has one phase only'}
-    result[name] = physics.analyse(boxes[name], size)
+    result[name] = physics.analyse(boxes[name], size, stokes_axes=stokes_axes)
   if draws is not None and draws.count:
     result['intervals'] = _intervals(boxes['found'], size, result['found'], evidence,
                                      draws, (start, stop))
@@ -256,7 +260,7 @@ def _intervals(labels_zyx, size, measured, evidence, draws: Draws, box) -> dict:
 def analyse_run(mvoxel: float, segmentations: dict[str, Volume],
                 truths: dict[str, Volume | None], out: Path,
                 evidence: Callable[[], dict[str, Evidence]] = dict,
-                draws: Draws | None = None) -> dict:
+                draws: Draws | None = None, stokes_axes: str = '') -> dict:
   """Measures all volumes of a run, resuming from those in analysis.json.
 
   Args:
@@ -266,6 +270,7 @@ def analyse_run(mvoxel: float, segmentations: dict[str, Volume],
     out: the run's analysis.json, written after each volume.
     evidence: makes what `find_evidence` returns; called where a volume is not done.
     draws: settings of the intervals; None leaves them out.
+    stokes_axes: axes along which the permeability is measured.
 
   Returns:
     The content of analysis.json: name -> result of `analyse_volume`.
@@ -277,7 +282,7 @@ def analyse_run(mvoxel: float, segmentations: dict[str, Volume],
   for name, labels in segmentations.items():
     if name not in quantities:
       quantities[name] = analyse_volume(labels, mvoxel, truths[name], known.get(name),
-                                        draws)
+                                        draws, stokes_axes)
       files.write_json(out, quantities)
       progress.say(f'analysed {name}')
   return quantities

@@ -166,4 +166,5 @@ def _measure(config, mvoxel: float, segmentations, workdir: RunFolder) -> dict:
 
   return measure.analyse_run(mvoxel, segmentations, truths, workdir.analysis,
                              find_evidence,
-                             measure.make_draws(config.analyse, config.postprocess))
+                             measure.make_draws(config.analyse, config.postprocess),
+                             config.analyse.stokes_axes)

@@ -24,6 +24,7 @@ _PER_AXIS = {
     'breakthrough_nm.{}': ('break-through diameter along {}, nm', 0),
     'percolation.{}': ('pore connected along {}', 3),
     'geodesic_tortuosity.{}': ('geodesic tortuosity along {}', 2),
+    'permeability.{}.permeability_nm2': ('permeability along {}, nm²', 0),
     'transport.{}.relative_diffusivity': ('effective / free diffusivity along {}', 3),
     'transport.{}.tortuosity': ('tortuosity along {}', 2),
     'formation_factor.{}': ('formation factor along {}', 2)}

@@ -110,13 +110,7 @@ def measure(labels_zyx, voxel_size_zyx_nm, *, scores_zyx=None,
     raise InputError('mvoxel', got=mvoxel, expected='million voxels, above 0',
                      remedy='4 is usual; None measures everything')
   pore_zyx, size = find_pore(labels_zyx, voxel_size_zyx_nm)
-  model, scored = None, ()
-  if scores_zyx is not None:
-    scores_zyx = np.asarray(scores_zyx)
-    check_shape('scores', scores_zyx, pore_zyx.shape)
-    if regions is not None:
-      scored = _scored(regions, lambda r: _crop(scores_zyx, regions, r))
-      model = fit_error_model(scored, size)
+  model, scored = _learn(scores_zyx, regions, pore_zyx.shape, size)
   n_voxels = pore_zyx.size if mvoxel is None else mvoxel * 1e6
   start, stop = physics.central_box(pore_zyx.shape, size, n_voxels)
   box = tuple(slice(a, b) for a, b in zip(start, stop, strict=True))
@@ -127,10 +121,22 @@ def measure(labels_zyx, voxel_size_zyx_nm, *, scores_zyx=None,
                            tolerance=tolerance)
   if draws:
     result['intervals'] = intervals.quantity_intervals(
-        labels_zyx, None if model is None else scores_zyx[box], size, measured=result,
-        model=model, regions=scored, draws=draws, confidence=confidence,
-        flow_axes=flow_axes)
+        labels_zyx, None if model is None else np.asarray(scores_zyx)[box], size,
+        measured=result, model=model, regions=scored, draws=draws,
+        confidence=confidence, flow_axes=flow_axes)
   return {'start_zyx': list(start), 'stop_zyx': list(stop), **result}
+
+
+def _learn(scores_zyx, regions: Regions | None, shape, size):
+  """Error model and scored regions of an array; (None, ()) without scores or regions."""
+  if scores_zyx is None:
+    return None, ()
+  scores_zyx = np.asarray(scores_zyx)
+  check_shape('scores', scores_zyx, shape)
+  if regions is None:
+    return None, ()
+  scored = _scored(regions, lambda r: _crop(scores_zyx, regions, r))
+  return fit_error_model(scored, size), scored
 
 
 def _crop(scores_zyx, regions: Regions, r: int) -> np.ndarray:

@@ -37,7 +37,9 @@ def test_error_of_the_functional(smallest):
   for tolerance in (1e-1, 1e-2, 1e-3):
     found = solve(matrix, b, tolerance, 400)
     y = np.asarray(found.y, float)
-    assert abs(y @ (2 * b - matrix @ y) / exact - 1) < 2 * tolerance
+    value = y @ (2 * b - matrix @ y)
+    assert found.value == pytest.approx(value, rel=1e-3)
+    assert abs(value / exact - 1) < 2 * tolerance
     assert found.error <= tolerance
 
 

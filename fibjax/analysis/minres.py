@@ -30,10 +30,12 @@ class Solution(NamedTuple):
 
   Attributes:
     y: array like b.
+    value: b . y + y . r, in float32.
     iterations: number of iterations.
-    error: estimated relative error of the functional.
+    error: estimated relative error of the value.
   """
   y: jax.Array
+  value: jax.Array
   iterations: jax.Array
   error: jax.Array
 
@@ -93,7 +95,7 @@ def solve(apply: Callable, precondition: Callable, b: jax.Array, tolerance,
 
   end = lax.while_loop(unfinished,
                        lambda state: _iterate(apply, precondition, b, state), start)
-  return Solution(end.y, end.iterations, _error(end))
+  return Solution(end.y, end.values[0], end.iterations, _error(end))
 
 
 def _error(state: _State):

@@ -176,9 +176,9 @@ def _solve(grid, size, tolerance, max_iterations, joins):
   # The gradient of the linear pressure, a force of 1 / n; y is what comes in addition.
   force_zyx = pore.open_czyx[0] * _shares(pore.cells_zyx) / (len(pore.cells_zyx) - 1)
   b_czyx = jnp.pad(force_zyx[None], ((0, 3), (0, 0), (0, 0), (0, 0)))
-  y_czyx, iterations, error = minres.solve(apply, precondition, b_czyx, tolerance,
-                                           max_iterations)
-  # b . y is the flux; with the residual, it is stationary.
+  y_czyx, _, iterations, error = minres.solve(apply, precondition, b_czyx, tolerance,
+                                              max_iterations)
+  # b . y is the flux; with the residual, it is stationary. Summed anew, in float64.
   flux_czy = (y_czyx * (2 * b_czyx - apply(y_czyx))).sum(3)
   return (flux_czy, y_czyx[0].sum(2), _speed(pore, y_czyx[:3]).sum(2), iterations,
           error)

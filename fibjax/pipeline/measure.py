@@ -128,7 +128,7 @@ def measure(labels_zyx, voxel_size_zyx_nm, *, scores_zyx=None,
 
 
 def _learn(scores_zyx, regions: Regions | None, shape, size):
-  """Error model and scored regions of an array; (None, ()) without scores or regions."""
+  """Error model and scored regions of an array; (None, ()) where one is missing."""
   if scores_zyx is None:
     return None, ()
   scores_zyx = np.asarray(scores_zyx)

@@ -104,6 +104,15 @@ def test_scatter_is_extrapolated_by_a_power_of_the_volume():
   assert intervals._extrapolate([8], [4.0]) == (pytest.approx(4 / math.sqrt(8)), 7, 0.5)
 
 
+def test_boxes_have_one_shape_and_do_not_overlap():
+  seen = np.zeros((10, 7, 9), int)
+  boxes = list(intervals._boxes(seen.shape, 3))
+  for box in boxes:
+    seen[box] += 1
+    assert seen[box].shape == (3, 2, 3)
+  assert len(boxes) == 27 and seen.max() == 1 and seen.sum() == 27 * 18
+
+
 @pytest.mark.long
 def test_the_sampling_error_is_the_scatter_of_volumes():
   """Volumes of one random medium: their own estimates against their scatter."""

@@ -364,9 +364,11 @@ def sampling_errors(labels_zyx: np.ndarray, voxel_size_zyx_nm: Size, values: Num
 
 
 def _boxes(shape, parts: int):
-  edges = [np.linspace(0, n, parts + 1).astype(int) for n in shape]
+  """Boxes of one shape, so that the solver is compiled once; the rest is left out."""
+  edges = [n // parts for n in shape]
   for i in np.ndindex(parts, parts, parts):
-    yield tuple(slice(e[k], e[k + 1]) for e, k in zip(edges, i, strict=True))
+    yield tuple(slice(k * edge, (k + 1) * edge)
+                for k, edge in zip(i, edges, strict=True))
 
 
 def _extrapolate(counts, spreads) -> tuple[float, float, float]:

@@ -45,7 +45,7 @@ def get_config(variant: str = 'base'):
     config.sweep.members = config.ensemble.top = 8
   if variant.endswith('tiny'):
     config.analyse.mvoxel = 0.1
-    config.analyse.draws = 8
+    config.analyse.draws = 0
     config.data.presets = ('HPC30',)
     config.data.shape_zyx = (16, 160, 160)
     config.data.regions_per_volume = 10

@@ -21,7 +21,7 @@ from fibjax.volumes import blockwise
 from fibjax.volumes.volume import new_volume, open_volume, read_box, write_box
 
 DEMO = str(Path(__file__).parents[1] / 'configs' / 'demo.py')
-TINY = ('data.shape_zyx=16,128,128', 'train.steps_per_epoch=2')
+TINY = ('data.shape_zyx=16,128,128', 'train.steps_per_epoch=2', 'analyse.draws=8')
 
 
 class _StoppedError(Exception):

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from fibjax.analysis.phases import AXES, find_pore
+from fibjax.analysis.specific_surface import whole_lags
 
 
 class ClusterCurve(NamedTuple):
@@ -51,7 +52,7 @@ def c2_curves(labels_zyx, voxel_size_zyx_nm, max_lag_nm: float = 1000.0
   for k, axis in enumerate(AXES):
     n = pore_zyx.shape[k]
     near, far = (np.moveaxis(c, k, 0) for c in (components_zyx, others_zyx))
-    lags = np.arange(min(int(max_lag_nm / size[k]), n // 2) + 1)
+    lags = whole_lags(n, size[k], max_lag_nm)
     same = [np.count_nonzero(near[lag:] == far[:n - lag]) for lag in lags]
     pairs = (n - lags) * (pore_zyx.size // n)
     curves[axis] = ClusterCurve(lags * size[k], np.array(same) / pairs)

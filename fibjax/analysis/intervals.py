@@ -33,6 +33,7 @@ from fibjax.analysis.plausible import (
   draw_calibration,
   draw_labels,
 )
+from fibjax.analysis.specific_surface import surface_per_nm
 from fibjax.errors import InputError
 
 DRAWS = 24
@@ -224,8 +225,7 @@ def plane_corrections(regions: Sequence[ScoredRegion], model: ErrorModel,
   """
   regions = [r for r in regions if (r.mask_yx <= 1).all()
              and min(r.mask_yx.shape) >= 3]
-  blocks = np.array([r.block for r in regions])
-  if np.unique(blocks).size < 2:
+  if len({r.block for r in regions}) < 2:
     return {}
   # Regions of one shape are slices of a stack so thick that they know nothing of each
   # other: one distance map and one field serve all of them.
@@ -293,8 +293,7 @@ def _plane_numbers(rows) -> dict[str, float | None]:
   for axis, spacing in zip('yx', rows[0]['spacing'], strict=True):
     differ, pairs = (sum(row[f'{name}_{axis}'] for row in rows)
                      for name in ('differ', 'pairs'))
-    v_1, v_2 = differ / (2 * pairs)
-    surfaces.append(4 * (8 * v_1 - v_2) / (6 * spacing))
+    surfaces.append(surface_per_nm(*differ / (2 * pairs), spacing))
     numbers[f'specific_surface.{axis}_per_um'] = surfaces[-1]
   # z has no lines in the plane: its correction is that of the plane.
   numbers['specific_surface.z_per_um'] = numbers['specific_surface.per_um'] = float(

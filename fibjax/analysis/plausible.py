@@ -31,6 +31,7 @@ from scipy import ndimage, optimize, special
 
 from fibjax.analysis.phases import Size
 from fibjax.errors import InputError
+from fibjax.metrics.labels import UNLABELLED
 
 _EDGE = 1e-6                     # scores are clipped to [_EDGE, 1 - _EDGE]
 _LAGS_PX = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -39,7 +40,6 @@ _MIN_PAIRS_Z = 2000
 _LAGS_Z = (1, 2, 3)
 _NODES = np.polynomial.legendre.leggauss(8)
 _RHO_MAX = 0.9999
-_UNLABELLED = 255
 _TRUNCATE = 3                    # standard deviations, of the filter
 
 
@@ -99,7 +99,7 @@ def fit_error_model(regions: Sequence[ScoredRegion], voxel_size_zyx_nm: Size,
   """
   probits = [special.ndtri(np.clip(r.score_yx, _EDGE, 1 - _EDGE).astype(np.float64))
              for r in regions]
-  labelled = [np.asarray(r.mask_yx) != _UNLABELLED for r in regions]
+  labelled = [np.asarray(r.mask_yx) != UNLABELLED for r in regions]
   present = {code for r in regions for code in (0, 1) if (r.mask_yx == code).any()}
   if len(present) < 2:
     raise InputError('regions', got='labels of one phase, or none',
@@ -143,7 +143,7 @@ def _calibrate(sample) -> tuple[float, float]:
 
 
 def _probit(sample, slope: float | None) -> tuple[float, float]:
-  """Probit regression by Newton's method; the slope fixed or fitted."""
+  """Probit regression; the slope fixed or fitted."""
   q_n = np.concatenate([q for q, *_ in sample])
   sign_n = np.where(np.concatenate([solid for _, solid, *_ in sample]), 1.0, -1.0)
   free = slope is None

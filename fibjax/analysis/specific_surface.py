@@ -59,7 +59,7 @@ def s2_curves(labels_zyx, voxel_size_zyx_nm, max_lag_nm: float = 1000.0
   for k, axis in enumerate(AXES):
     bits_nb, lines = _pack(pore_zyx, k), pore_zyx.size // pore_zyx.shape[k]
     n = len(bits_nb)
-    lags = np.arange(min(int(max_lag_nm / size[k]), n // 2) + 1)
+    lags = whole_lags(n, size[k], max_lag_nm)
     both = [_count(bits_nb[lag:] & bits_nb[:n - lag]) / ((n - lag) * lines)
             for lag in lags]
     curves[axis] = Curve(lags * size[k], np.array(both))
@@ -95,8 +95,18 @@ def specific_surface(labels_zyx, voxel_size_zyx_nm) -> SpecificSurface:
     bits_nb, lines = _pack(pore_zyx, axis), pore_zyx.size // pore_zyx.shape[axis]
     v_1, v_2 = (_count(bits_nb[lag:] ^ bits_nb[:-lag])
                 / (2 * (len(bits_nb) - lag) * lines) for lag in (1, 2))
-    per_um.append(4 * (8 * v_1 - v_2) / (6 * spacing) * _NM_PER_UM)
+    per_um.append(surface_per_nm(v_1, v_2, spacing) * _NM_PER_UM)
   return SpecificSurface(tuple(per_um), float(np.mean(per_um)))
+
+
+def whole_lags(n: int, spacing_nm: float, max_lag_nm: float) -> np.ndarray:
+  """Lags in voxels from 0 to max_lag_nm, along n voxels at most half of them."""
+  return np.arange(min(int(max_lag_nm / spacing_nm), n // 2) + 1)
+
+
+def surface_per_nm(v_1: float, v_2: float, spacing_nm: float) -> float:
+  """Specific surface, 1/nm, from v at one and two steps; see `specific_surface`."""
+  return 4 * (8 * v_1 - v_2) / (6 * spacing_nm)
 
 
 def _pack(pore_zyx: np.ndarray, axis: int) -> np.ndarray:

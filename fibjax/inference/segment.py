@@ -57,6 +57,16 @@ def segment_array(score_zyx: np.ndarray, how: Postprocessing) -> np.ndarray:
   labels_zyx = np.stack([
       postprocess.double_threshold(score_yx, how.sigma_px, how.threshold, how.kernel)
       for score_yx in score_zyx])
+  return clean_array(labels_zyx, how)
+
+
+def clean_array(labels_zyx: np.ndarray, how) -> np.ndarray:
+  """Removes small objects: what follows the threshold.
+
+  Args:
+    labels_zyx: [z, y, x] uint8, 0 pore and 1 solid.
+    how: Postprocessing, or config.postprocess.
+  """
   return small_objects.remove_small(labels_zyx, how.min_size_vox, ndim=how.ndim,
                                     connectivity=how.connectivity)
 

@@ -6,6 +6,7 @@ analysis/physics.py has the quantities, analysis/intervals.py the intervals). Fo
 the result is its analysis.json. What the scores are worth is learnt from the annotated
 regions of all splits: the labels of test regions choose nothing here.
 """
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from fibjax.analysis.plausible import ErrorModel, ScoredRegion, fit_error_model
 from fibjax.annotation.regions import Regions, region_mask, select_regions
 from fibjax.errors import InputError, check_shape
 from fibjax.evaluation.evaluate import crop_region
-from fibjax.inference.small_objects import remove_small
+from fibjax.inference.segment import clean_array
 from fibjax.inference.tuning import slice_blocks
 from fibjax.metrics.labels import UNLABELLED
 from fibjax.system import files, progress
@@ -53,9 +54,9 @@ class Draws(NamedTuple):
     confidence: of the intervals.
     clean: labels -> labels, what follows the threshold in a segmentation.
   """
-  count: int = intervals.DRAWS
-  confidence: float = 0.9
-  clean: Callable[[np.ndarray], np.ndarray] = lambda labels_zyx: labels_zyx
+  count: int
+  confidence: float
+  clean: Callable[[np.ndarray], np.ndarray]
 
 
 def measure(labels_zyx, voxel_size_zyx_nm, *, scores_zyx=None,
@@ -301,7 +302,5 @@ def make_draws(settings, postprocess) -> Draws:
     settings: config.analyse.
     postprocess: config.postprocess, whose removal of small objects draws go through.
   """
-  def clean(labels_zyx):
-    return remove_small(labels_zyx, postprocess.min_size_vox, ndim=postprocess.ndim,
-                        connectivity=postprocess.connectivity)
-  return Draws(settings.draws, settings.confidence, clean)
+  return Draws(settings.draws, settings.confidence,
+               functools.partial(clean_array, how=postprocess))

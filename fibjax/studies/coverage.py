@@ -9,6 +9,7 @@ between the members of the ensemble.
 
 Finished films are kept in the result file: the same call resumes.
 """
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -24,8 +25,7 @@ from fibjax.errors import InputError
 from fibjax.inference import tuning
 from fibjax.inference.postprocess import RegionScore
 from fibjax.inference.score import BlockScorer, score_array
-from fibjax.inference.segment import Postprocessing, segment_array
-from fibjax.inference.small_objects import remove_small
+from fibjax.inference.segment import Postprocessing, clean_array, segment_array
 from fibjax.preparation import scaling
 from fibjax.simulation.artefacts import Artefacts
 from fibjax.simulation.films import Film, FilmPreset, find_preset, simulate_film
@@ -172,13 +172,9 @@ def _film(members, prepare, postprocess, experiment: Experiment, k: int) -> dict
   how = Postprocessing(choice.sigma_px, choice.threshold, postprocess.kernel,
                        postprocess.min_size_vox, postprocess.ndim,
                        postprocess.connectivity)
-
-  def clean(labels_zyx):
-    return remove_small(labels_zyx, how.min_size_vox, ndim=how.ndim,
-                        connectivity=how.connectivity)
-
   found = intervals.quantity_intervals(
-      segment_array(score_zyx, how), score_zyx, size, clean=clean, regions=regions,
+      segment_array(score_zyx, how), score_zyx, size,
+      clean=functools.partial(clean_array, how=how), regions=regions,
       model=fit_error_model(regions, size, seed), draws=experiment.draws,
       confidence=experiment.confidence, seed=seed)['quantities']
   truth = physics.key_numbers(film.truth_zyx, size)

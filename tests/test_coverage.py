@@ -7,7 +7,7 @@ from scipy import ndimage, special, stats
 
 from fibjax.config import base
 from fibjax.errors import InputError
-from fibjax.inference.score import BlockScorer
+from fibjax.inference.score import BlockScorer, Scorer
 from fibjax.studies import coverage
 
 SMALL = coverage.Experiment(presets=('HPC45',), shape_zyx=(8, 64, 64), n_films=2,
@@ -22,7 +22,8 @@ def member(shift):
     smooth_zyx = ndimage.gaussian_filter(image_zyx, (0, 1.5, 1.5))
     middle, width = smooth_zyx.mean(), smooth_zyx.std()
     return special.expit(4 * (smooth_zyx - middle) / width + shift).astype(np.float32)
-  return BlockScorer(lambda box: box, score)
+  opened = BlockScorer(lambda box: box, score)
+  return Scorer((1, 1, 1), (), {}, lambda memory_gb: opened)
 
 
 def run(experiment, out, members=(0.0, 0.3, 0.5)):
@@ -59,6 +60,7 @@ def test_the_naive_interval_is_the_t_of_the_members():
   assert coverage._naive([0.1, None], 0.9)['naive_low'] is None
 
 
+@pytest.mark.long
 def test_an_experiment_resumes_and_keeps_its_films(tmp_path):
   out = tmp_path / 'c.json'
   first = run(SMALL._replace(n_films=1), tmp_path / 'one.json')

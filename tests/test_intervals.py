@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from scipy import ndimage, special, stats
 
-from fibjax.analysis import intervals, physics, plausible, specific_surface
+from fibjax.analysis import (
+  error_sums,
+  intervals,
+  physics,
+  plausible,
+  specific_surface,
+)
 from fibjax.analysis.plausible import ErrorModel, ScoredRegion
 from fibjax.errors import InputError
 
@@ -42,10 +48,20 @@ def test_scatter_is_split_into_what_the_calibration_explains_and_the_rest():
 
 
 def test_ends_are_those_of_the_t_with_summed_variances():
-  low, high = intervals._ends(2.0, [(3.0, 10), (4.0, 20)], 0.9)
+  error = error_sums.add_errors([(3.0, 10), (4.0, 20)])
+  low, high = error_sums.interval(2.0, error, 0.9)
   df = 25 ** 2 / (81 / 10 + 256 / 20)
   half = stats.t.ppf(0.95, df) * 5
   assert (low, high) == pytest.approx((2 - half, 2 + half))
+
+
+def test_the_jackknife_of_a_mean_is_its_variance():
+  values_g2 = np.random.default_rng(1).standard_normal((9, 2))
+  left_out = [np.delete(values_g2, g, 0).mean(0) for g in range(9)]
+  assert error_sums.jackknife_covariance(left_out) == pytest.approx(
+      np.cov(values_g2.T) / 9)
+  assert error_sums.jackknife_covariance([row[0] for row in left_out]).item() == (
+      pytest.approx(values_g2[:, 0].var(ddof=1) / 9))
 
 
 def test_what_is_above_zero_has_an_interval_of_its_logarithm():
@@ -92,6 +108,24 @@ def test_labels_rougher_than_the_draws_raise_the_surface():
   assert expected > 0.2
   one_block = [r._replace(block=0) for r in annotated(score_zyx, alike, range(3))]
   assert intervals.plane_corrections(one_block, MODEL, SIZE) == {}
+
+
+def test_regions_without_solid_do_not_move_pore_sizes():
+  """Nothing bounds their pores: in the labels, or in a draw alone."""
+  score_zyx = special.ndtr(body(1, (8, 64, 64))).astype(np.float32)
+  labels_zyx = plausible.draw_labels(score_zyx, MODEL, SIZE, np.random.default_rng(2))
+  regions = annotated(score_zyx, labels_zyx, range(8))
+  expected = intervals.plane_corrections(regions, MODEL, SIZE)
+  open_yx, corner_yx = np.zeros((2, 64, 64), np.uint8)
+  corner_yx[:2, :2] = 1
+  pore_yx = np.full((64, 64), 1e-6, np.float32)
+  more = [ScoredRegion(pore_yx, mask_yx, (z, 0, 0), z)
+          for z, mask_yx in ((8, open_yx), (9, corner_yx))]
+  found = intervals.plane_corrections([*regions, *more], MODEL, SIZE)
+  for path, (ratio, sd, _) in expected.items():
+    if path.startswith('pore_size'):
+      assert abs(found[path][0] - ratio) < 3 * sd + 0.02, path
+      assert found[path][1] < 2 * sd + 0.02, path
 
 
 def test_scatter_is_extrapolated_by_a_power_of_the_volume():

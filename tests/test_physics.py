@@ -57,6 +57,9 @@ def test_analysis_is_plain_json_of_what_the_parts_give(body, fine):
   assert fine['c2']['y'] == {'lag_nm': clusters.lag_nm.tolist(),
                              'c2': clusters.c2.tolist()}
   assert fine['s2']['z']['s2'][0] == pytest.approx(fine['porosity'])
+  pore = body == 0
+  assert physics.numbers(fine)['s2.y.100_nm'] == pytest.approx(
+      (pore[:, 10:] & pore[:, :-10]).mean())
   assert np.mean(fine['profile']['x']['porosity']) == pytest.approx(fine['porosity'])
 
 
@@ -69,7 +72,8 @@ def test_two_samplings_of_one_body_agree(body, fine):
   limits = {'porosity': 0.002, 'pore_size': 0.03, 'intrusion': 0.05,
             'constrictivity': 0.08, 'breakthrough_nm': 0.15, 'chords': 0.06,
             'specific_surface': 0.03, 'percolation': 0.001, 'euler_per_um3': 0.25,
-            'geodesic_tortuosity': 0.02, 'transport': 0.1, 'formation_factor': 0.1}
+            'geodesic_tortuosity': 0.02, 'transport': 0.1, 'formation_factor': 0.1,
+            's2': 0.02}
   errors = {name: row['relative_error'] for name, row in found['quantities'].items()}
   for name, error in errors.items():
     assert abs(error) < limits[name.split('.')[0]], name

@@ -14,18 +14,23 @@ Three errors, independent of each other:
   range (two_point.py).
 
 The first two give the interval of this volume, all three that of the material.
-Intervals are those of a t with the degrees of freedom of Welch and Satterthwaite (GUM,
-JCGM 100:2008, G.4), of the logarithm for quantities that are above 0 in all draws. What
-is the same in all labels, an annotator's habit for example, is in none of them.
+Errors are added as in error_sums.py, those of the logarithm for quantities that are
+above 0 in all draws. What is the same in all labels, an annotator's habit for example,
+is in no interval.
 """
 import itertools
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats
 
 from fibjax.analysis import chords, physics, pore_size, two_point
+from fibjax.analysis.error_sums import (
+  add_errors,
+  check_confidence,
+  interval,
+  jackknife_covariance,
+)
 from fibjax.analysis.phases import AXES, Size
 from fibjax.analysis.plausible import (
   ErrorModel,
@@ -43,7 +48,7 @@ _PLANE_STEPS = 20             # of the radii of the local thickness
 _APART_NM = 1e6               # between regions, beyond all structures
 _LEVELS = (2, 3)              # parts along each axis of the boxes
 _EXPONENTS = (1 / 3, 1 / 2)   # of the decay of the scatter with the volume
-_FRACTIONS = ('porosity', 'percolation.')
+_FRACTIONS = ('porosity', 'percolation.', 's2.')
 _UNBOUNDED = ('euler_per_um3',)
 _CLOSE = 1e-12
 
@@ -86,9 +91,7 @@ def quantity_intervals(labels_zyx: np.ndarray, score_zyx: np.ndarray | None,
   if draws < MIN_DRAWS:
     raise InputError('draws', got=draws, expected=f'at least {MIN_DRAWS}',
                      remedy=f'{DRAWS} is usual')
-  if not 0 < confidence < 1:
-    raise InputError('confidence', got=confidence, expected='between 0 and 1',
-                     remedy='0.9 is usual')
+  check_confidence(confidence)
   values = (physics.numbers(measured) if measured is not None else
             physics.key_numbers(labels_zyx, voxel_size_zyx_nm, flow_axes))
   sampling = sampling_errors(labels_zyx, voxel_size_zyx_nm, values, flow_axes)
@@ -151,21 +154,23 @@ def _interval(path: str, value, drawn, corrections, sampling, model, confidence
     factor = corrections.get(path)
     if factor is not None and is_log:
       centre += factor[0]
-      bias = _sum([bias, factor[1:]])
+      bias = add_errors([bias, factor[1:]])
     errors = [segmentation, bias]
     unit = math.exp(centre) if is_log else 1.0
     row['sd'] |= {'segmentation': segmentation[0] * unit, 'bias': bias[0] * unit}
     row['estimate'] = _inverse(centre, path, is_log)
     row['bias'] = value - row['estimate']
-    row['low'], row['high'] = (_inverse(end, path, is_log)
-                               for end in _ends(centre, errors, confidence))
+    row['low'], row['high'] = (
+        _inverse(end, path, is_log)
+        for end in interval(centre, add_errors(errors), confidence))
   if sampling is not None:
     sd, df, row['representative_nm'] = sampling
     row['sd']['sampling'] = sd
     own = sd / abs(value) if is_log else sd
+    of_material = add_errors([*errors, (own, df)])
     row['material_low'], row['material_high'] = (
         _inverse(end, path, is_log)
-        for end in _ends(centre, [*errors, (own, df)], confidence))
+        for end in interval(centre, of_material, confidence))
   return row
 
 
@@ -185,19 +190,6 @@ def _spread(calibrations_d2, values_d, df: int):
   # The mean of n draws has an error itself, sqrt(rest / n); it is added.
   return (float(values_d.mean()), (math.sqrt(rest * (1 + 1 / n)), free),
           (math.sqrt(explained), max(df, 1)))
-
-
-def _sum(errors) -> tuple[float, float]:
-  """(sd, df) of a sum of independent errors (Welch and Satterthwaite)."""
-  variance = sum(sd ** 2 for sd, _ in errors)
-  spread = sum(sd ** 4 / df for sd, df in errors)
-  return math.sqrt(variance), variance ** 2 / spread if spread > 0 else math.inf
-
-
-def _ends(centre: float, errors, confidence: float):
-  sd, df = _sum(errors)
-  half = stats.t.ppf((1 + confidence) / 2, df) * sd
-  return centre - half, centre + half
 
 
 def _inverse(number: float, path: str, is_log: bool) -> float:
@@ -232,14 +224,21 @@ def plane_corrections(regions: Sequence[ScoredRegion], model: ErrorModel,
   apart = (_APART_NM, *voxel_size_zyx_nm[1:])
   regions = sorted(regions, key=lambda r: r.mask_yx.shape)
   blocks = np.array([r.block for r in regions])
-  stacks = [tuple(np.stack([getattr(r, name) for r in group])
-                  for name in ('mask_yx', 'score_yx'))
-            for _, group in itertools.groupby(regions, lambda r: r.mask_yx.shape)
-            for group in [list(group)]]
+  stacks = []
+  for _, group in itertools.groupby(regions, lambda r: r.mask_yx.shape):
+    masks, scores = zip(*((r.mask_yx, r.score_yx) for r in group), strict=True)
+    stacks.append((np.stack(masks), np.stack(scores)))
   rng = np.random.default_rng((seed, 1))
-  labels = [row for masks_ryx, _ in stacks for row in _plane_sums(masks_ryx, apart)]
-  drawn = [[row for _, score_ryx in stacks for row in _plane_sums(
-      draw_labels(score_ryx, model, apart, rng), apart)] for _ in range(_PLANE_DRAWS)]
+  versions = [[mask_ryx for mask_ryx, _ in stacks]]
+  for _ in range(_PLANE_DRAWS):
+    versions.append([draw_labels(score_ryx, model, apart, rng)
+                     for _, score_ryx in stacks])
+  # Nothing bounds the pores of a region that lacks solid: it has no pore sizes.
+  bounded = [np.all([labels_ryx.any((1, 2)) for labels_ryx in of_stack], 0)
+             for of_stack in zip(*versions, strict=True)]
+  labels, *drawn = [
+      [row for labels_ryx, bounded_r in zip(version, bounded, strict=True)
+       for row in _plane_sums(labels_ryx, apart, bounded_r)] for version in versions]
 
   def log_ratios(use):
     ours = _plane_numbers([row for row, keep in zip(labels, use, strict=True) if keep])
@@ -254,20 +253,22 @@ def plane_corrections(regions: Sequence[ScoredRegion], model: ErrorModel,
   whole = log_ratios(np.ones(len(regions), bool))
   parts = [log_ratios(blocks != block) for block in np.unique(blocks)]
   for path, ratio in whole.items():
-    left_out = np.array([part[path] for part in parts if path in part])
-    g = len(left_out)
-    if g > 1:
-      sd = math.sqrt((g - 1) / g * ((left_out - left_out.mean()) ** 2).sum())
-      result[path] = ratio, sd, g - 1
+    left_out = [part[path] for part in parts if path in part]
+    if len(left_out) > 1:
+      sd = math.sqrt(jackknife_covariance(left_out).item())
+      result[path] = ratio, sd, len(left_out) - 1
   return result
 
 
-def _plane_sums(labels_ryx: np.ndarray, apart: Size) -> list[dict]:
-  """What is summed over regions before it is divided, per region."""
+def _plane_sums(labels_ryx: np.ndarray, apart: Size, bounded_r) -> list[dict]:
+  """What is summed over regions before it is divided, per region.
+
+  Pore sizes are those of bounded regions alone.
+  """
   thickness_ryx, step = np.zeros(labels_ryx.shape, np.float32), 0.0
-  if 0 < labels_ryx.mean() < 1:
-    thickness_ryx, diameter_k = pore_size.local_thickness(labels_ryx, apart,
-                                                          _PLANE_STEPS)
+  if bounded_r.any() and not labels_ryx[bounded_r].all():
+    thickness_ryx[bounded_r], diameter_k = pore_size.local_thickness(
+        labels_ryx[bounded_r], apart, _PLANE_STEPS)
     # Middles of the classes, as in `pore_size.mean_diameter`.
     step = diameter_k[1] - diameter_k[0] if len(diameter_k) > 1 else 0.0
   rows = []
@@ -300,8 +301,9 @@ def _plane_numbers(rows) -> dict[str, float | None]:
       np.mean(surfaces))
   thickness = np.concatenate([row['thickness'] for row in rows])
   if thickness.size:
-    numbers |= {f'pore_size.{name}': float(np.quantile(thickness, share))
-                for name, share in physics.QUANTILES.items()}
+    quantiles = np.quantile(thickness, list(physics.QUANTILES.values()))
+    numbers |= {f'pore_size.{name}': float(value) for name, value
+                in zip(physics.QUANTILES, quantiles, strict=True)}
     numbers['pore_size.mean_nm'] = float(thickness.mean())
   for phase in chords.PHASES:
     for axis in 'yx':

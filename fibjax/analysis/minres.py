@@ -22,6 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from fibjax.analysis.multigrid import dot
+
 _RECENT = 5  # iterations over which changes count
 
 
@@ -132,11 +134,3 @@ def _iterate(apply, precondition, b, state: _State) -> _State:
   v = image - delta / gamma * state.v - gamma / state.gamma * state.v_old
   return _State(y, r, v, state.v, z, w, state.w, gamma, delta, eta, cos, state.cos, sin,
                 state.sin, values, state.iterations + 1)
-
-
-def dot(a_czyx, b_czyx):
-  """Scalar product; sums over one axis after the other lose fewer digits."""
-  product = a_czyx * b_czyx
-  for axis in reversed(range(product.ndim)):
-    product = product.sum(axis)
-  return product

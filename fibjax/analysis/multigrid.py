@@ -151,6 +151,13 @@ def shift(values_zyx, axis: int, by: int):
   return lax.pad(values_zyx, jnp.float32(0), pad)
 
 
-def total(values_zyx):
+def total(values):
   """Sum over one axis after the other: float32 loses fewer digits than in one go."""
-  return values_zyx.sum(2).sum(1).sum(0)
+  for axis in reversed(range(values.ndim)):
+    values = values.sum(axis)
+  return values
+
+
+def dot(a, b):
+  """Scalar product, summed as `total`."""
+  return total(a * b)

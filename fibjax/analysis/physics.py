@@ -25,6 +25,7 @@ from fibjax.analysis.phases import AXES, axis_index, find_pore
 
 QUANTILES = {'p10_nm': 0.1, 'median_nm': 0.5, 'p90_nm': 0.9}
 _PORE_SIZES = ('mean_nm', *QUANTILES)
+_S2_LAGS_NM = (50, 100, 200, 400)  # where S2 counts as a number, to whole steps
 
 
 def central_box(shape, voxel_size_zyx_nm, voxels: float
@@ -115,8 +116,8 @@ def key_numbers(labels_zyx, voxel_size_zyx_nm, flow_axes: str = AXES
                 ) -> dict[str, float | None]:
   """Measures the quantities that intervals are made for: about half the time.
 
-  Porosity, pore sizes, chords, specific surface, connectivity, Euler number and
-  diffusion.
+  Porosity, pore sizes, chords, S2 at some distances, specific surface, connectivity,
+  Euler number and diffusion.
 
   Args and errors as `analyse`.
 
@@ -145,6 +146,7 @@ def _essentials(labels_zyx, voxel_size_zyx_nm, flow_axes: str
           **{f'{axis}_per_um': value
              for axis, value in zip(AXES, surface.zyx_per_um, strict=True)},
           'per_um': surface.per_um},
+      's2': specific_surface.s2_curves(*volume, 1.5 * max(_S2_LAGS_NM)),
       'percolation': connectivity.percolation(*volume),
       'euler_per_um3': connectivity.euler_density(*volume),
       'transport': flows,
@@ -207,6 +209,8 @@ def numbers(result: dict) -> dict[str, float | None]:
                    'geodesic_tortuosity', 'formation_factor'):
     found |= {f'{quantity}.{name}': value
               for name, value in result.get(quantity, {}).items()}
+  for axis, curve in result.get('s2', {}).items():
+    found |= _s2_numbers(axis, curve['lag_nm'], curve['s2'])
   found['euler_per_um3'] = result['euler_per_um3']
   for axis, row in result['transport'].items():
     found |= {f'transport.{axis}.{name}': row[name]
@@ -214,6 +218,13 @@ def numbers(result: dict) -> dict[str, float | None]:
   for axis, row in result.get('permeability', {}).items():
     found[f'permeability.{axis}.permeability_nm2'] = row['permeability_nm2']
   return found
+
+
+def _s2_numbers(axis: str, lag_nm, s2) -> dict[str, float]:
+  """S2 at the whole steps next to some distances, e.g. 's2.z.100_nm'."""
+  step = lag_nm[1] if len(lag_nm) > 1 else math.inf
+  steps = {max(1, round(lag / step)) for lag in _S2_LAGS_NM}
+  return {f's2.{axis}.{lag_nm[k]:g}_nm': s2[k] for k in sorted(steps) if k < len(s2)}
 
 
 def _relative_error(number: float | None, truth: float | None) -> float | None:

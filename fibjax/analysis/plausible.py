@@ -29,6 +29,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage, optimize, special
 
+from fibjax.analysis.error_sums import jackknife_covariance
 from fibjax.analysis.phases import Size
 from fibjax.errors import InputError
 from fibjax.metrics.labels import UNLABELLED
@@ -100,8 +101,7 @@ def fit_error_model(regions: Sequence[ScoredRegion], voxel_size_zyx_nm: Size,
   probits = [special.ndtri(np.clip(r.score_yx, _EDGE, 1 - _EDGE).astype(np.float64))
              for r in regions]
   labelled = [np.asarray(r.mask_yx) != UNLABELLED for r in regions]
-  present = {code for r in regions for code in (0, 1) if (r.mask_yx == code).any()}
-  if len(present) < 2:
+  if not have_both_phases(regions):
     raise InputError('regions', got='labels of one phase, or none',
                      expected='pore and solid', remedy='annotate a region with both')
   # Every second row and column: neighbours err alike, so little is lost.
@@ -112,10 +112,8 @@ def fit_error_model(regions: Sequence[ScoredRegion], voxel_size_zyx_nm: Size,
   blocks = sorted({block for *_, block, _ in sample})
   left_out = [_calibrate(rest) for block in blocks if _both(
       rest := [s for s in sample if s[2] != block])]
-  covariance = np.zeros((2, 2))
-  if len(left_out) > 1:
-    centred = np.array(left_out) - np.mean(left_out, 0)
-    covariance = (len(left_out) - 1) / len(left_out) * centred.T @ centred
+  covariance = (jackknife_covariance(left_out) if len(left_out) > 1
+                else np.zeros((2, 2)))
   calibrated = [slope * q + offset for q in probits]
   residuals = [np.where(use, (r.mask_yx == 1) - special.ndtr(z), np.nan)
                for z, r, use in zip(calibrated, regions, labelled, strict=True)]
@@ -126,6 +124,11 @@ def fit_error_model(regions: Sequence[ScoredRegion], voxel_size_zyx_nm: Size,
                              voxel_size_zyx_nm[0] / spacing_nm)
   return ErrorModel(slope, offset, covariance, max(len(left_out) - 1, 0), weight_k,
                     length_k * spacing_nm, stretch, measured, len(regions), len(blocks))
+
+
+def have_both_phases(regions: Sequence[ScoredRegion]) -> bool:
+  """Whether the regions together have pore and solid, which an error model needs."""
+  return all(any((r.mask_yx == code).any() for r in regions) for code in (0, 1))
 
 
 def _both(sample) -> bool:
@@ -164,6 +167,12 @@ def _probit(sample, slope: float | None) -> tuple[float, float]:
   return (float(best[0]), float(best[1])) if free else (float(theta[0]), float(best[0]))
 
 
+def _rho(distance, weight_k, length_k):
+  """Correlation of g: a mixture of Gaussians in the distance, in units of length."""
+  distance_1 = np.asarray(distance, np.float64)[..., None]
+  return (weight_k * np.exp(-0.5 * (distance_1 / length_k) ** 2)).sum(-1)
+
+
 def _fit_plane(calibrated, residuals, rng) -> tuple[np.ndarray, np.ndarray]:
   """Weights and lengths (px) of rho in the plane."""
   rho, lags = [], []
@@ -179,17 +188,18 @@ def _fit_plane(calibrated, residuals, rng) -> tuple[np.ndarray, np.ndarray]:
                      remedy='annotate larger regions')
   rho, lags = np.array(rho), np.array(lags, float)
 
-  def gap(theta):
+  def mixture(theta):
     weight, first, more = special.expit(theta[0]), *np.exp(theta[1:])
-    return (weight * np.exp(-lags ** 2 / (2 * first ** 2))
-            + (1 - weight) * np.exp(-lags ** 2 / (2 * (first + more) ** 2)) - rho)
+    return np.array([weight, 1 - weight]), np.array([first, first + more])
+
+  def gap(theta):
+    return _rho(lags, *mixture(theta)) - rho
 
   best = min((optimize.least_squares(gap, start, max_nfev=500) for start in (
       (0, 1, 2), (1, 1, 1.5), (-1, 0.5, 2))), key=lambda result: result.cost).x
-  weight, first, more = special.expit(best[0]), *np.exp(best[1:])
+  weight_k, length_k = mixture(best)
   # Longer than the lags that were seen is a constant, which is the offset's part.
-  lengths = np.clip([first, first + more], 0.3, 2 * lags[-1])
-  return np.array([weight, 1 - weight]), lengths
+  return weight_k, np.clip(length_k, 0.3, 2 * lags[-1])
 
 
 def _fit_z(regions, calibrated, residuals, weight_k, length_k, rng, step: float
@@ -219,8 +229,7 @@ def _fit_z(regions, calibrated, residuals, weight_k, length_k, rng, step: float
       continue
 
     def gap(stretch, lag=lag, rho=rho):
-      return (weight_k * np.exp(-0.5 * (lag * step / stretch / length_k) ** 2)
-              ).sum() - rho
+      return _rho(lag * step / stretch, weight_k, length_k) - rho
 
     if gap(0.1) < 0 < gap(5):
       ratios.append(optimize.brentq(gap, 0.1, 5))

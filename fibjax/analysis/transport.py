@@ -125,7 +125,7 @@ def _solve(pore_zyx, relative, tolerance, max_iterations, joins):
   step_zyx = precondition(residual_zyx)
   # residual x preconditioned residual estimates the squared error in the energy norm,
   # which is the error of the flux.
-  error = _dot(residual_zyx, step_zyx)
+  error = multigrid.dot(residual_zyx, step_zyx)
   # Energy of the linear profile, which equals its flux averaged over the planes. Each
   # iteration lowers it by length x error, towards the true flux.
   energy = (multigrid.total(finest.faces[0]) + multigrid.total(finest.outside) / 4
@@ -138,10 +138,10 @@ def _solve(pore_zyx, relative, tolerance, max_iterations, joins):
   def iterate(state):
     c_zyx, residual_zyx, step_zyx, error, energy, iterations = state
     change_zyx = multigrid.apply_level(finest, step_zyx)
-    length = error / _dot(step_zyx, change_zyx)
+    length = error / multigrid.dot(step_zyx, change_zyx)
     residual_zyx = residual_zyx - length * change_zyx
     better_zyx = precondition(residual_zyx)
-    new_error = _dot(residual_zyx, better_zyx)
+    new_error = multigrid.dot(residual_zyx, better_zyx)
     return (c_zyx + length * step_zyx, residual_zyx,
             better_zyx + new_error / error * step_zyx, new_error,
             energy - length * error, iterations + 1)
@@ -159,7 +159,3 @@ def _finest(pore_zyx, relative) -> multigrid.Level:
   for end in (0, -1):
     outside_zyx = outside_zyx.at[end].add(2 * pore_zyx[end])
   return multigrid.make_level(faces, outside_zyx)
-
-
-def _dot(a_zyx, b_zyx):
-  return multigrid.total(a_zyx * b_zyx)

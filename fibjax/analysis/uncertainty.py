@@ -9,9 +9,8 @@ Three independent components add up:
   other volumes of the material.
 
 The first two give the porosity of *this volume*, all three that of *the material*.
-Each component has an sd and degrees of freedom; their sum is treated as a t of the
-summed variance with the degrees of freedom of Welch and Satterthwaite (GUM, JCGM
-100:2008, G.4). Labels are taken as the truth: errors that all annotators share are in
+Each component has an sd and degrees of freedom, and they are added as in
+error_sums.py. Labels are taken as the truth: errors that all annotators share are in
 no component. Arrays [z, y, x]; m members, r regions, g groups of regions, d draws;
 porosities are fractions.
 """
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from fibjax.analysis.error_sums import add_errors, check_confidence, interval
 from fibjax.analysis.two_point import Sampling
 from fibjax.errors import InputError, check_shape
 
@@ -273,9 +273,7 @@ def _check_interval(members_m, bias, sampling, new_volume, confidence):
     raise InputError('new_volume', got='regions without groups',
                      expected='a bias with groups',
                      remedy='name the volume of each region in groups_r')
-  if not 0 < confidence < 1:
-    raise InputError('confidence', got=confidence, expected='between 0 and 1',
-                     remedy='0.95 is usual')
+  check_confidence(confidence)
 
 
 def _finite(value: float) -> float | None:
@@ -284,10 +282,6 @@ def _finite(value: float) -> float | None:
 
 def _interval(estimate: float, errors, confidence: float) -> dict:
   """Low, high, sd and df of the sum of independent errors (sd, df)."""
-  variance = sum(sd ** 2 for sd, _ in errors)
-  spread = sum(sd ** 4 / df for sd, df in errors)  # Welch and Satterthwaite
-  df = variance ** 2 / spread if spread > 0 else math.inf
-  half = stats.t.ppf((1 + confidence) / 2, df) * math.sqrt(variance)
-  return {'low': float(np.clip(estimate - half, 0, 1)),
-          'high': float(np.clip(estimate + half, 0, 1)),
-          'sd': math.sqrt(variance), 'df': _finite(df)}
+  sd, df = add_errors(errors)
+  low, high = np.clip(interval(estimate, (sd, df), confidence), 0, 1)
+  return {'low': float(low), 'high': float(high), 'sd': sd, 'df': _finite(df)}

@@ -16,8 +16,20 @@ import numpy as np
 
 from fibjax.analysis import intervals, physics
 from fibjax.analysis.phases import AXES, check_two_phases, find_pore
-from fibjax.analysis.plausible import ErrorModel, ScoredRegion, fit_error_model
-from fibjax.annotation.regions import Regions, region_mask, select_regions
+from fibjax.analysis.plausible import (
+  ErrorModel,
+  ScoredRegion,
+  fit_error_model,
+  have_both_phases,
+)
+from fibjax.annotation.regions import (
+  Regions,
+  check_regions,
+  region_mask,
+  region_positions,
+  region_sizes,
+  select_regions,
+)
 from fibjax.errors import InputError, check_shape
 from fibjax.evaluation.evaluate import crop_region
 from fibjax.inference.segment import clean_array
@@ -136,28 +148,25 @@ def _learn(scores_zyx, regions: Regions | None, shape, size):
   check_shape('scores', scores_zyx, shape)
   if regions is None:
     return None, ()
-  scored = _scored(regions, lambda r: _crop(scores_zyx, regions, r))
+  names = sorted(set(regions.volume))
+  if len(names) > 1:
+    raise InputError('regions', got=f'those of the volumes {", ".join(names)}',
+                     expected='regions of one volume',
+                     remedy='leave out those of other volumes')
+  check_regions(regions, dict.fromkeys(names, shape))
+
+  def crop(r):
+    (z, y, x), (_, height, width) = (
+        get(regions)[r] for get in (region_positions, region_sizes))
+    return scores_zyx[z, y:y + height, x:x + width]
+
+  scored = _scored(regions, crop)
   return fit_error_model(scored, size), scored
-
-
-def _crop(scores_zyx, regions: Regions, r: int) -> np.ndarray:
-  z, y, x = (int(axis[r]) for axis in (regions.z, regions.y, regions.x))
-  height, width = int(regions.heights[r]), int(regions.widths[r])
-  score_yx = scores_zyx[z, y:y + height, x:x + width] if z < len(scores_zyx) else (
-      scores_zyx[:0, 0])
-  if score_yx.shape != (height, width):
-    raise InputError(f'region {r}', got=f'a place at {z}, {y}, {x}',
-                     expected=f'inside the array of shape {scores_zyx.shape}',
-                     remedy='give the regions of this volume')
-  return score_yx
 
 
 def _scored(regions: Regions, crop: Callable[[int], np.ndarray]
             ) -> tuple[ScoredRegion, ...]:
   """Regions of one volume with their scores; those without a label are left out."""
-  if len(set(regions.volume)) > 1:
-    raise InputError('regions', got=f'{len(set(regions.volume))} volumes',
-                     expected='those of one', remedy='select them by name')
   blocks = slice_blocks(regions.volume, regions.z)
   return tuple(
       ScoredRegion(crop(r), mask_yx, (int(regions.z[r]), int(regions.y[r]),
@@ -189,23 +198,19 @@ def find_evidence(regions: Regions, scores: dict[str, Volume]) -> dict[str, Evid
   for scored in found.values():
     together += [r._replace(block=r.block + first) for r in scored]
     first += 1 + max((r.block for r in scored), default=0)
-  if not _has_both(together):
+  if not have_both_phases(together):
     return {}
   evidence, common = {}, None
   for name, scored in found.items():
     size = scores[name].voxel_size_zyx_nm
     if size is None:
       continue
-    if len({r.block for r in scored}) >= _MIN_BLOCKS and _has_both(scored):
+    if len({r.block for r in scored}) >= _MIN_BLOCKS and have_both_phases(scored):
       evidence[name] = Evidence(scores[name], fit_error_model(scored, size), scored, ())
       continue
     common = common or fit_error_model(together, size)
     evidence[name] = Evidence(scores[name], common, scored, (_BORROWED,))
   return evidence
-
-
-def _has_both(scored) -> bool:
-  return all(any((r.mask_yx == code).any() for r in scored) for code in (0, 1))
 
 
 def analyse_volume(labels: Volume, mvoxel: float, truth: Volume | None = None,

@@ -262,6 +262,15 @@ def _shortened(name: str) -> str:
   return name[:_LONGEST_NAME // 2] + '…' + name[-(_LONGEST_NAME // 2 - 1):]
 
 
+def _words(path: str) -> str:
+  """What a quantity is called that `physics.quantities` does not name."""
+  quantity, _, rest = path.partition('.')
+  if quantity == 's2':
+    axis, _, lag = rest.partition('.')
+    return f'S2 along {axis} at {lag.replace("_", " ")}'
+  return path.replace('.', ', ').replace('_', ' ')
+
+
 def interval_table(name: str, content: dict) -> Table | None:
   """Builds the table of all intervals of a volume; None without any.
 
@@ -275,8 +284,7 @@ def interval_table(name: str, content: dict) -> Table | None:
   labels = {path: (label, digits) for path, label, digits in physics.quantities()}
   rows = []
   for path in intervals['quantities']:
-    words = path.replace('.', ', ').replace('_', ' ')
-    label, digits = labels.get(path, (words, 3))
+    label, digits = labels.get(path, (_words(path), 3))
     estimate = read_estimate(content, path)
     digits = decimals(estimate, digits)
     rows.append((label, number(estimate.value, digits),

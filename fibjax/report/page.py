@@ -18,6 +18,7 @@ from fibjax.errors import InputError
 from fibjax.models.facts import NETWORK, MethodFacts
 from fibjax.report import (
   figures,
+  growth,
   intervals,
   opening,
   physics,
@@ -68,6 +69,8 @@ def write_report(folder, facts: MethodFacts | None, *, source_inputs=(),
   page_figures = _figures(run, films, settings, records, facts, notes)
   if run.results.is_file():
     _add_ensemble(files.read_json_object(run.results), page_tables, page_figures)
+    if run.growth.is_file():
+      _add_growth(files.read_json(run.growth), page_tables, page_figures)
   elif metrics.get('reliability'):
     page_figures.append(_reliability(metrics['reliability']))
   analysis = files.read_json_object(run.analysis) if run.analysis.is_file() else {}
@@ -173,9 +176,11 @@ def _highlights(settings, postprocess, facts) -> list[tuple[str, str]]:
   """Lists the few settings that a reader looks for first."""
   pairs = [] if facts is None else [facts.summary(settings)]
   if {'sigma_px', 'threshold'} <= postprocess.keys():
+    thresholds = {f'{value:.4g}' for value in (
+        postprocess.get('per_volume') or {'': postprocess['threshold']}).values()}
     pairs.append(('Post-processing',
                   f'Gaussian σ {postprocess["sigma_px"]:.3g} px, threshold '
-                  f'{postprocess["threshold"]:.4g}, twice'))
+                  f'{", ".join(sorted(thresholds))}, twice'))
   cleanup = settings.get('postprocess') or {}
   if 'min_size_vox' in cleanup:
     pairs.append(('Small objects',
@@ -343,6 +348,16 @@ def _add_ensemble(results, page_tables, page_figures) -> None:
       sweep_figures.reliability_figure(curves)))
 
 
+def _add_growth(rows, page_tables, page_figures) -> None:
+  """Adds what more members bring."""
+  page_tables.append(growth.growth_table(rows))
+  page_figures.append(page_figure(
+      'growth', 'Ensembles against their cost.',
+      'Scores of the test regions after post-processing tuned for each ensemble, '
+      'against the number of passes of a network over the volume; mean and standard '
+      'deviation over draws of the members.', growth.growth_figure(rows)))
+
+
 def _add_physics(analysis, page_tables, page_figures, notes) -> None:
   """Adds a table and a figure of each analysed volume."""
   for i, (name, content) in enumerate(analysis.items()):
@@ -357,5 +372,6 @@ def _add_physics(analysis, page_tables, page_figures, notes) -> None:
         'two points a given distance apart along an axis both lie in the pore. It '
         'starts at the porosity and levels off near the square of the porosity (grey). '
         'An isotropic material has the same curve along all axes; pore-backs '
-        'classified as solid lower the curve along z. Dotted: the ground truth, where '
-        'it is known.', physics.physics_figure(name, content)))
+        'classified as solid lower the curve along z. Bars: intervals, where there are '
+        'any. Dotted: the ground truth, where it is known.',
+        physics.physics_figure(name, content)))

@@ -112,6 +112,8 @@ def value_at(result: dict, path: str) -> float | None:
 def physics_figure(name: str, content: dict) -> Figure:
   """Draws the cumulative pore sizes and S2 along each axis, with those of the truth.
 
+  Bars on S2 are the intervals of this volume.
+
   Args:
     name: of the volume.
     content: its entry in analysis.json, without 'undefined'.
@@ -132,6 +134,11 @@ def physics_figure(name: str, content: dict) -> Figure:
       correlation.plot(curve['lag_nm'], curve['s2'], color=colour, linestyle=style,
                        marker='.' if axis == 'z' else None, markersize=4,
                        label=axis if side == 'found' else None)
+  for path, row in content.get('intervals', {}).get('quantities', {}).items():
+    if path.startswith('s2.') and row['low'] is not None:
+      _, axis, lag = path.split('.', 2)
+      correlation.vlines(float(lag.removesuffix('_nm')), row['low'], row['high'],
+                         color=COLOURS['zyx'.index(axis)], linewidth=2, alpha=0.5)
   porosity = content['found']['porosity']
   correlation.axhline(porosity ** 2, color='0.6', linewidth=0.7)
   sizes.set(xlabel='pore size (nm)', ylabel='pore volume in smaller pores (%)',

@@ -35,7 +35,9 @@ _STEPS = {
     'normalise': 'normalised locally'}
 _SCALES = {
     'dtype': 'divided by the range of their type',
-    'minmax_volume': 'mapped from the minimum and maximum of the volume to 0 and 1'}
+    'minmax_volume': 'mapped from the minimum and maximum of the volume to 0 and 1',
+    'standard': 'mapped from two standard deviations around the mean of the volume to '
+                '0 and 1'}
 
 
 def citations(facts: MethodFacts | None, versions: dict,

@@ -9,11 +9,11 @@ only: a simulated film with the name of a sample is not that sample.
 import jax
 
 from fibjax.models import patch_network
-from fibjax.models.model import SIZES_Z, count_weights
-from fibjax.models.patch_cnn import SIZES_XY
+from fibjax.models.model import count_weights
 from fibjax.report import tables
 from fibjax.report.tables import Table
 
+SIZES_XY, SIZES_Z = (33, 49, 65, 81, 97, 113), (1, 3, 5, 7, 9, 11)
 SAMPLES = ('HPC22', 'HPC30', 'HPC45')
 WEIGHTS = {  # Table 1: n_xy -> numbers of weights for SIZES_Z
     33: (225041, 225329, 225617, 225905, 226193, 226481),

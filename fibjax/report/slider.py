@@ -11,6 +11,7 @@ from typing import NamedTuple
 import matplotlib.image
 import numpy as np
 
+from fibjax.report.cuts import central_box
 from fibjax.report.figures import SCORE_COLOURS, scale_bar_length
 from fibjax.report.sources import Film
 from fibjax.volumes.volume import Volume, read_box
@@ -103,14 +104,10 @@ def _pixel_yx(volume: Volume) -> tuple[float, float]:
 
 def _window(volume: Volume):
   """Returns start and stop (y, x) of the middle of a slice, and the steps."""
-  pixel = _pixel_yx(volume)
-  limit = _WINDOW_PX * min(pixel)
-  edges = [min(n, max(1, round(limit / s)))
-           for n, s in zip(volume.shape[1:], pixel, strict=True)]
-  start = [(n - edge) // 2 for n, edge in zip(volume.shape[1:], edges, strict=True)]
-  longest = max(edge * s for edge, s in zip(edges, pixel, strict=True))
-  steps = [max(1, round(longest / SIDE_PX / s)) for s in pixel]
-  return start, [a + edge for a, edge in zip(start, edges, strict=True)], steps
+  box = central_box(volume, _WINDOW_PX)
+  longest = max(box.lengths_zyx[1:])
+  steps = [max(1, round(longest / SIDE_PX / s)) for s in box.spacing_zyx[1:]]
+  return box.start_zyx[1:], box.stop_zyx[1:], steps
 
 
 def _read(volume: Volume, z_f, start_yx, stop_yx, steps_yx) -> np.ndarray:

@@ -24,12 +24,13 @@ from fibjax.analysis.plausible import ScoredRegion, fit_error_model
 from fibjax.errors import InputError
 from fibjax.inference import tuning
 from fibjax.inference.postprocess import RegionScore
-from fibjax.inference.score import BlockScorer, score_array
+from fibjax.inference.score import Scorer, score_array
 from fibjax.inference.segment import Postprocessing, clean_array, segment_array
 from fibjax.preparation import scaling
 from fibjax.simulation.artefacts import Artefacts
 from fibjax.simulation.films import Film, FilmPreset, find_preset, simulate_film
-from fibjax.system import files, progress
+from fibjax.system import cluster, files, progress
+from fibjax.system.cluster import HERE, Resources
 
 MakeFilm = Callable[[int], Film]  # seed -> film
 
@@ -52,8 +53,8 @@ class Experiment(NamedTuple):
   shape_zyx: tuple[int, int, int] = (32, 160, 160)
   n_films: int = 48
   seed: int = 1000
-  n_slices: int = 6
-  n_squares: int = 2
+  n_slices: int = 8
+  n_squares: int = 4
   square_px: int = 64
   draws: int = intervals.DRAWS
   confidence: float = 0.9
@@ -95,16 +96,17 @@ def free_films(preset: str | FilmPreset, shape_zyx: tuple[int, int, int], *,
   return make_film, geometry.porosity
 
 
-def run_coverage(members: Sequence[BlockScorer], prepare, postprocess,
-                 experiment: Experiment, out) -> dict:
+def run_coverage(members: Sequence[Scorer], prepare, postprocess,
+                 experiment: Experiment, out, resources: Resources = HERE) -> dict:
   """Runs the experiment, or resumes it.
 
   Args:
-    members: opened scorers of the ensemble.
+    members: scorers of the members of the ensemble.
     prepare: config.prepare of its run.
     postprocess: config.postprocess of its run.
     experiment: settings.
     out: path of the JSON file with the result.
+    resources: where films are made and measured, one at a time by each worker.
 
   Returns:
     JSON-able dict: settings; summary {path: {covered, covered_low, covered_high (95 %
@@ -127,9 +129,13 @@ def run_coverage(members: Sequence[BlockScorer], prepare, postprocess,
     if result.get('settings') != settings:
       raise InputError(str(out), got='films of other settings', expected='the same',
                        remedy='choose another --out, or delete the file')
-  for k in progress.track(range(len(result['films']), experiment.n_films), 'coverage',
-                          'film', experiment.n_films - len(result['films'])):
-    result['films'].append(_film(members, prepare, postprocess, experiment, k))
+  done = {row['seed'] for row in result['films']}
+  left = [k for k in range(experiment.n_films) if experiment.seed + k not in done]
+  finished = cluster.run_units(
+      _film, (members, prepare, postprocess, experiment, resources.memory_gb), left,
+      resources)
+  for _, row in progress.track(finished, 'coverage', 'film', len(left)):
+    result['films'] = sorted([*result['films'], row], key=lambda row: row['seed'])
     files.write_json(out, result, checked=False)
   result |= {'summary': _summarise(result['films']), 'by_preset': {
       preset: {path: row['covered'] for path, row in _summarise(
@@ -153,8 +159,9 @@ def _check(members, experiment: Experiment) -> None:
                      f'{experiment.square_px} px', remedy='make larger films')
 
 
-def _film(members, prepare, postprocess, experiment: Experiment, k: int) -> dict:
+def _film(shared, k: int) -> dict:
   """The row of one film."""
+  members, prepare, postprocess, experiment, memory_gb = shared
   preset = experiment.presets[k % len(experiment.presets)]
   seed = experiment.seed + k
   make_film, _ = free_films(preset, experiment.shape_zyx,
@@ -162,7 +169,7 @@ def _film(members, prepare, postprocess, experiment: Experiment, k: int) -> dict
   film = make_film(seed)
   image_zyx = scaling.scale_image(film.image_zyx, scale=prepare.scale,
                                   gradient=prepare.gradient)
-  scores_mzyx = [score_array(member, image_zyx) for member in members]
+  scores_mzyx = [score_array(member.open(memory_gb), image_zyx) for member in members]
   score_zyx = np.mean(scores_mzyx, 0, dtype=np.float32)
   size = film.voxel_size_zyx_nm
   regions = _annotate(experiment, seed, score_zyx, film.truth_zyx)

@@ -1,6 +1,7 @@
 """Paired comparison against brute force on the images, and against a closed formula."""
 import numpy as np
 import pytest
+from scipy import stats
 
 from fibjax.errors import InputError
 from fibjax.metrics import calibration, comparison, confusion
@@ -24,7 +25,9 @@ def count(masks, scores, volumes=VOLUMES):
   bins = comparison.count_bins(scores, masks, 5)
   return comparison.Counts(
       volumes, np.stack([confusion.confusion(*pair) for pair in pairs]),
-      np.stack([confusion.boundary_counts(*pair) for pair in pairs]), bins, bins)
+      np.stack([confusion.boundary_counts(*pair) for pair in pairs]), bins, bins,
+      np.stack([[confusion.confusion(*(part[:, half] for part in pair))
+                 for half in (slice(4), slice(4, None))] for pair in pairs]))
 
 
 def test_scores_are_those_of_the_images():
@@ -41,8 +44,9 @@ def test_scores_are_those_of_the_images():
     kept = [np.concatenate([part[mask != 255] for part, mask, v in
                             zip(parts, masks, VOLUMES, strict=True) if v == name])
             for parts in (masks, labels)]
-    errors.append(abs((kept[0] == 0).mean() - (kept[1] == 0).mean()))
-  assert found['porosity_error'][0] == pytest.approx(np.mean(errors))
+    errors.append((kept[1] == 0).mean() - (kept[0] == 0).mean())
+  assert found['porosity_error'][0] == pytest.approx(np.mean(np.abs(errors)))
+  assert found['porosity_bias'][0] == pytest.approx(np.mean(errors))
   table = calibration.reliability(flat[2], flat[0], 5)
   assert found['ece'][0] == pytest.approx(calibration.ece(table))
 
@@ -156,3 +160,38 @@ def test_one_phase_has_no_interface():
   assert confusion.boundary_f1(confusion.boundary_counts(one, one)) == 1
   assert confusion.boundary_f1(confusion.boundary_counts(one, two)) == 0
   assert confusion.boundary_f1(confusion.boundary_counts(two, one)) == 0
+
+
+def test_the_worst_windows_are_those_of_a_sorted_list():
+  masks, scores = images(4)
+  counts = count(masks, scores)
+  weights = np.array([[1] * 9, [2, 0, 1, 1, 1, 3, 0, 1, 0]])
+  found = comparison.worst_miou(counts.windows_rwij, weights)
+  for repeats, value in zip(weights, found, strict=True):
+    mious = np.sort([confusion.summarise(window)['miou']
+                     for r, times in enumerate(repeats) for _ in range(times)
+                     for window in counts.windows_rwij[r]])
+    share = comparison.WORST_SHARE * len(mious)  # 0.9 of 18 windows
+    whole = int(share)
+    expected = (mious[:whole].sum() + (share - whole) * mious[whole]) / share
+    assert value == pytest.approx(expected)
+  assert comparison.scores_of(counts)['worst_miou'][0] == pytest.approx(found[0])
+  padded = np.pad(counts.windows_rwij, [(0, 0), (0, 3), (0, 0), (0, 0)])
+  assert comparison.worst_miou(padded, weights) == pytest.approx(found)
+
+
+def test_a_window_of_one_phase_counts_that_phase_alone():
+  pure = np.array([[[[50, 0], [0, 0]]], [[[40, 10], [0, 0]]]])
+  ones = np.ones((1, 2))
+  assert comparison.worst_miou(pure, ones)[0] == pytest.approx(0.4)  # (0.8 + 0) / 2
+  assert comparison.worst_miou(pure[:1], ones[:, :1])[0] == 1
+
+
+def test_a_paired_interval_is_that_of_the_t_test():
+  random = np.random.default_rng(5)
+  ours, theirs = random.normal(size=(2, 8))
+  found = comparison.paired_interval(ours, theirs)
+  test = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+  assert found == pytest.approx((np.mean(ours - theirs), test.low, test.high))
+  single = comparison.paired_interval([0.3], [0.1])
+  assert single.difference == pytest.approx(0.2) and np.isnan(single.low)

@@ -13,8 +13,10 @@ from fibjax.training import loss_expression, losses
 
 LOGITS = jnp.asarray([-2., 0.5, 3., 80., -90.])
 LABELS = jnp.asarray([0, 1, 1, 0, 255], jnp.uint8)
-ALL = ('bce', 'focal', 'focal(0.5)', 'dice', 'jaccard', 'lovasz', 'lovasz_hinge',
-       'tversky', 'porosity')
+ALL = ('bce', 'focal', 'focal(0.5)', 'dice', 'jaccard', 'jml', 'lovasz',
+       'lovasz_hinge', 'tversky', 'porosity', 'calibration')
+# Their best prediction depends on sums only.
+AVERAGES = ('porosity', 'calibration')
 SMOOTH = tuple(name for name in ALL if name != 'lovasz_hinge')
 
 
@@ -110,6 +112,64 @@ def test_overlap_losses_equal_their_definitions(soft):
   for name, value in expected.items():
     np.testing.assert_allclose(single(name)(*arrays), value, rtol=1e-5, err_msg=name)
   assert single('tversky')(*arrays) == single('tversky(0.3, 0.7)')(*arrays)
+
+
+@pytest.mark.parametrize('soft', [False, True])
+def test_jml_equals_its_definition_and_jaccard_for_hard_targets(soft):
+  arrays = draw(20, soft=soft)
+  p, y, w = as_float64(arrays)
+  parts = []
+  for a, b in ((1 - p, 1 - y), (p, y)):
+    both, apart = np.sum(w * (a + b)), np.sum(w * np.abs(a - b))
+    parts.append((both - apart) / (both + apart))
+  np.testing.assert_allclose(single('jml')(*arrays), 1 - np.mean(parts), rtol=1e-5)
+  same = np.isclose(single('jml')(*arrays), single('jaccard')(*arrays), rtol=1e-5)
+  assert same == (not soft)
+
+
+def test_jml_is_a_metric_that_soft_targets_minimise():
+  _, targets, weights = draw(21, soft=True)
+  exact = jnp.log(targets) - jnp.log1p(-targets)
+  assert abs(single('jml')(exact, targets, weights)) < 1e-6
+  assert single('jaccard')(exact, targets, weights) > 0.2
+  hard = hard_logits(targets > 0.5)
+  assert (single('jaccard')(hard, targets, weights)
+          < single('jaccard')(exact, targets, weights))  # why jml exists
+  # of one class; the mean of both classes is then a metric as well
+  first, second, third = (jax.nn.sigmoid(draw(seed)[0]) for seed in (22, 23, 24))
+
+  def distance(a, b):
+    return single('jml')(jnp.log(a) - jnp.log1p(-a), b, weights)
+  np.testing.assert_allclose(distance(first, second), distance(second, first),
+                             rtol=1e-5)
+  assert distance(first, third) <= distance(first, second) + distance(second, third)
+
+
+def test_calibration_equals_brute_force_over_its_bins():
+  arrays = draw(25, soft=True)
+  p, y, w = (a.ravel() for a in as_float64(arrays))
+  bins = np.zeros(16)
+  for voxel in range(p.size):
+    low = int(15 * p[voxel])
+    share = 15 * p[voxel] - low
+    for node, part in ((low, 1 - share), (min(low + 1, 15), share)):
+      bins[node] += part * w[voxel] * (p[voxel] - y[voxel])
+  value = single('calibration')(*arrays)
+  np.testing.assert_allclose(value, np.abs(bins).sum() / w.sum(), rtol=1e-4)
+  # between the error of the porosity and the mean error
+  mean_error = np.sum(w * np.abs(p - y)) / w.sum()
+  assert abs(np.sum(w * (p - y))) / w.sum() <= value <= mean_error
+
+
+def test_calibrated_scores_have_no_calibration_error():
+  _, targets, weights = draw(26)
+  share = jnp.sum(weights * targets) / jnp.sum(weights)
+  constant = jnp.full(targets.shape, jnp.log(share) - jnp.log1p(-share))
+  assert single('calibration')(constant, targets, weights) < 1e-6
+  assert single('calibration')(hard_logits(targets), targets, weights) < 1e-6
+  np.testing.assert_allclose(
+      single('calibration')(constant + 1, targets, weights),
+      abs(jax.nn.sigmoid(constant + 1).ravel()[0] - share), rtol=1e-5)
 
 
 def test_tversky_minds_missed_solid_more_than_false_solid():
@@ -275,7 +335,7 @@ def test_descent_reaches_the_labels(name):
   for _ in range(60):
     step = gradient_of(name)(logits, targets, weights)
     logits -= 0.3 * step / jnp.sqrt(jnp.mean(step ** 2) + 1e-12)
-  if name == 'porosity':
+  if name in AVERAGES:
     assert abs(jnp.mean(jax.nn.sigmoid(logits)) - jnp.mean(targets)) < 0.05
   else:
     assert np.mean((logits > 0) == (targets > 0.5)) > 0.95
@@ -371,6 +431,10 @@ def test_labels_of_terms_are_unique_and_say_their_arguments():
     ('ramp(0.7, 0.6)*bce', 'a < b'), ('ramp(0.6, 1.1)*bce', 'a < b'),
     ('ramp(-0.1, 1)*bce', 'number -0.1'), ('ramp(0, 1)', '0 terms'),
     ('fade*bce', "'fade'"), ('fade(1, 0.5)*bce', 'a < b'), ('fade(0.5)', '2 numbers'),
+    ('fade(0, 0.3)*bce + ramp(0.6, 1)*jaccard', 'no term from 0.3 to 0.6'),
+    ('ramp(0.2, 1)*bce', 'no term from 0 to 0.2'),
+    ('fade(0, 0.5)*bce', 'no term from 0.5 to 1'),
+    ('bce + fade(0, 0.3)*ramp(0.6, 1)*jaccard', 'jaccard, which is 0 at all times'),
     ('(' * 500 + 'bce' + ')' * 500, 'no sum')])
 def test_mistakes_are_told_in_one_line(expression, said):
   with pytest.raises(InputError, match=f'^config.train.loss: got.*{said}') as error:
@@ -406,56 +470,3 @@ def test_members_with_their_own_factors_share_one_compilation():
       total, gradient = alone(logits_m[m], targets, weights, factors_mt[m], progress)
       np.testing.assert_allclose(totals[m], total, rtol=1e-5)
       np.testing.assert_allclose(gradients[m], gradient, rtol=1e-4, atol=1e-7)
-
-
-def test_border_weights_follow_the_distance_to_a_straight_interface():
-  mask = np.zeros((5, 20), np.uint8)
-  mask[:, 8:] = 1
-  distance = np.abs(np.arange(20) - 7.5)
-  for amount, sigma in ((3., 2.), (10., 5.), (-0.9, 1.)):
-    row = 1 + amount * np.exp(-distance ** 2 / (2 * sigma ** 2))
-    weights = losses.border_weights(mask, amount, sigma)
-    assert weights.dtype == np.float32
-    np.testing.assert_allclose(weights, np.tile(row / row.mean(), (5, 1)), rtol=1e-6)
-  np.testing.assert_array_equal(losses.border_weights(mask, 0., 5.), 1)
-
-
-def test_border_weights_equal_brute_force_over_the_faces():
-  random = np.random.default_rng(17)
-  mask = random.choice([0, 1, 255], (9, 11), p=[0.4, 0.3, 0.3]).astype(np.uint8)
-  mask[:, 4:7] = 0  # leaves voxels farther than the nearest face
-  faces = {0: [], 1: []}
-  for (y, x), (dy, dx) in itertools.product(np.ndindex(mask.shape),
-                                            ((0, 1), (1, 0), (0, -1), (-1, 0))):
-    inside = 0 <= y + dy < 9 and 0 <= x + dx < 11
-    if inside and {mask[y, x], mask[y + dy, x + dx]} == {0, 1}:
-      faces[mask[y, x]].append((y, x))
-  expected = np.zeros(mask.shape)
-  for y, x in np.argwhere(mask != 255):
-    d = min(np.hypot(y - v, x - u) for v, u in faces[1 - mask[y, x]]) - 0.5
-    expected[y, x] = 1 + 3 * np.exp(-d ** 2 / (2 * 2. ** 2))
-  expected /= expected[mask != 255].mean()
-  np.testing.assert_allclose(losses.border_weights(mask, 3., 2.), expected, rtol=1e-5)
-
-
-def test_unlabelled_areas_are_no_interface():
-  mask = np.zeros((6, 12), np.uint8)
-  mask[:, 4:7] = 255
-  np.testing.assert_array_equal(losses.border_weights(mask, 10., 5.), mask == 0)
-  mask[:, 7:] = 1  # the phases do not touch: nobody knows where the interface is
-  np.testing.assert_array_equal(losses.border_weights(mask, 10., 5.), mask != 255)
-  mask[:, 10:] = 0  # the only interface: the first columns count from there
-  distance = np.array([8.5, 7.5, 6.5, 5.5, 0, 0, 0, 2.5, 1.5, 0.5, 0.5, 1.5])
-  row = np.where(mask[0] != 255, 1 + 3 * np.exp(-distance ** 2 / 50), 0)
-  np.testing.assert_allclose(losses.border_weights(mask, 3., 5.)[0],
-                             row / row.sum() * 9, rtol=1e-6)
-  mask[:] = 255
-  np.testing.assert_array_equal(losses.border_weights(mask, 10., 5.), 0)
-
-
-def test_border_weights_tell_wrong_settings():
-  mask = np.zeros((4, 4), np.uint8)
-  for amount, sigma, name in ((-1., 5., 'amount'), (np.nan, 5., 'amount'),
-                              (3., 0., 'sigma'), (3., np.inf, 'sigma')):
-    with pytest.raises(InputError, match=name):
-      losses.border_weights(mask, amount, sigma)

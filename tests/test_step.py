@@ -23,6 +23,7 @@ from fibjax.training.step import (
   STEP_SETTINGS,
   StepInputs,
   Totals,
+  TrainData,
   augment_sample,
   eval_step,
   init_state,
@@ -45,7 +46,7 @@ def run(settings, sides, folder):
   best = single.train_run(settings.train, model, *sides, folder, seed=settings.seed,
                           data_seed=settings.data.seed,
                           standardise=settings.model.standardise)
-  return best, stored.load_best(model, settings.train, folder)
+  return best, stored.load_kept(model, settings.train, folder)
 
 
 def latest_state(settings, folder):
@@ -132,6 +133,7 @@ def test_training_from_arrays_needs_no_folder(tmp_path, sides):
   assert in_memory.ended is None and len(in_memory.rows) == 2
 
 
+@pytest.mark.long
 def test_permuted_labels_teach_nothing(tmp_path, sides):
   context, masks = bright_is_solid(seed=2)
   random = np.random.default_rng(0)
@@ -151,9 +153,9 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path, sides):
   run(settings, sides, tmp_path)
   settings.model.n_xy = 49
   with pytest.raises(InputError, match='checkpoint.*the config it was trained with'):
-    stored.load_best(make_model(settings.model), settings.train, tmp_path)
+    stored.load_kept(make_model(settings.model), settings.train, tmp_path)
   with pytest.raises(InputError, match='no finished epoch'):
-    stored.load_best(make_model(settings.model), settings.train, tmp_path / 'elsewhere')
+    stored.load_kept(make_model(settings.model), settings.train, tmp_path / 'elsewhere')
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path, sides):
@@ -161,7 +163,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, sides):
   run(settings, sides, tmp_path)
   shutil.rmtree(tmp_path / 'checkpoints' / '0' / 'state')
   with pytest.raises(InputError, match=r'checkpoints.0'):
-    stored.load_best(make_model(settings.model), settings.train, tmp_path)
+    stored.load_kept(make_model(settings.model), settings.train, tmp_path)
 
 
 def test_an_epoch_visits_every_voxel_once_and_fills_with_weight_zero():
@@ -191,7 +193,8 @@ def test_samples_of_weight_zero_change_nothing(sides):
   other[2:] = (0, 20, 20)
   valid = np.array([1, 1, 0, 0], np.float32)
   with jax.debug_key_reuse(True):
-    outcomes = [step(state, step_inputs(settings, sampling.Samples(c, valid)), sides[0])
+    outcomes = [step(state, step_inputs(settings, sampling.Samples(c, valid)),
+                     TrainData(sides[0]))
                 for c in (corners, other)]
   # Augmentation keys belong to places in the batch, so the valid ones are the same.
   jax.tree.map(np.testing.assert_array_equal, *outcomes)

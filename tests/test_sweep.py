@@ -12,7 +12,7 @@ from fibjax.errors import InputError
 from fibjax.methods import network
 from fibjax.methods.registry import make_method
 from fibjax.pipeline import run, segmenter, stages
-from fibjax.studies import sweep, sweep_plan
+from fibjax.studies import compare_losses, sweep, sweep_plan
 from fibjax.system import cluster
 from fibjax.system.run_folder import RunFolder
 from fibjax.training import loop, members_table, single
@@ -168,6 +168,15 @@ def test_an_unknown_loss_is_named_before_any_work(tmp_path):
   assert not (tmp_path / 'w').exists()
 
 
+def test_a_folder_of_other_settings_is_refused_in_one_line(tmp_path):
+  run_folder = RunFolder(tmp_path)
+  stages.record_settings(load('train.epochs=3'), run_folder)
+  with pytest.raises(InputError, match=r'other settings: train\.epochs.*another '
+                     '--workdir') as error:
+    sweep.run_sweep(load(), tmp_path)
+  assert '\n' not in str(error.value) and not run_folder.sweep.path.exists()
+
+
 @pytest.fixture(scope='module')
 def losses(tmp_path_factory):
   folder = tmp_path_factory.mktemp('losses') / 'w'
@@ -189,9 +198,45 @@ def test_losses_are_trained_with_the_same_members_and_compared(losses):
   assert found[1]['against_first']['ece']['difference'] == pytest.approx(
       np.mean(second) - np.mean(first))
   assert found[0]['against_first']['ece']['difference'] == 0
+  for row in found:
+    for measured in row['members']:
+      films = measured['films']
+      assert 0 <= films['miou'] <= 1 and set(films['per_volume']) == {'HPC30'}
+      assert films['diffusivity_error'] >= 0
+  start = json.loads((folder / 'sweep' / 'loss_start.json').read_text())
+  assert [row['loss'] for row in start] == ['bce', 'jaccard']
+  assert len(start[0]['solid_share']) == settings.train.steps_per_epoch
   for loss in ('bce', 'jaccard'):
     own, _ = run.open_run(folder / 'sweep' / 'winners' / f'33x1-{loss}')
     assert own.train.loss == loss
+
+
+def test_an_entry_has_an_expression_and_settings():
+  settings = config.load(f'{ROOT}/configs/losses.py:tiny', (
+      'sweep.losses=bce,fade(0, 0.5)*bce + ramp(0, 0.5)*jml label_smoothing_px=2 '
+      'mixed_batches=True',))
+  bce, other = sweep_plan.choices_of(settings)
+  found = sweep_plan.config_of(settings, other)
+  assert found.train.loss == 'fade(0, 0.5)*bce + ramp(0, 0.5)*jml'
+  assert found.train.label_smoothing_px == 2.0 and found.train.mixed_batches
+  assert sweep_plan.config_of(settings, bce).train == settings.train
+  assert sweep_plan.choice_name(settings, other) == (
+      '33x1-fade(0,0.5)xbce+ramp(0,0.5)xjml-label_smoothing_px=2-mixed_batches=True')
+
+
+@pytest.mark.long
+def test_a_comparison_of_losses_resumes(losses, monkeypatch):
+  settings, folder = losses
+  path = folder / 'sweep' / 'losses.json'
+  before, measured = path.read_text(), []
+  next((folder / 'sweep' / 'scores').glob('*-jaccard/1.json')).unlink()
+  measure = compare_losses._measure_unit
+  monkeypatch.setattr(compare_losses, '_measure_unit', lambda shared, unit: (
+      measured.append(unit), measure(shared, unit)))
+  (folder / 'sweep' / 'report.html').unlink()
+  sweep.run_sweep(settings, folder)
+  assert [(unit[0].loss, unit[1]) for unit in measured] == [('jaccard', 1)]
+  assert path.read_text() == before
 
 
 def test_losses_that_are_none_are_named(tmp_path):
@@ -200,6 +245,12 @@ def test_losses_that_are_none_are_named(tmp_path):
   assert settings.sweep.losses == ('bce', 'bce + 0.5*ramp(0.6, 1)*jaccard')
   with pytest.raises(InputError, match='sweep.losses'):
     config.load(path, ('sweep.losses=bce+dice,bce + dice',))
+  with pytest.raises(InputError, match="losses: setting in 'bce batches=1'.*'batch'"):
+    sweep.run_sweep(config.load(path, ('sweep.losses=bce,bce batches=1',)),
+                    tmp_path / 'w')
+  with pytest.raises(InputError, match='label_smoothing_px=-1'):
+    sweep.run_sweep(config.load(path, ('sweep.losses=bce label_smoothing_px=-1',)),
+                    tmp_path / 'w')
   with pytest.raises(InputError, match='nonsense'):
     sweep.run_sweep(config.load(path, ('sweep.losses=bce,nonsense',)), tmp_path / 'w')
   assert not (tmp_path / 'w').exists()

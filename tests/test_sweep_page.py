@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from fibjax.errors import InputError
-from fibjax.report import figures, sweep_figures, sweep_page, sweep_tables, tables
+from fibjax.report import (
+  figures,
+  loss_tables,
+  sweep_figures,
+  sweep_page,
+  sweep_tables,
+  tables,
+)
 from fibjax.system import csv_files, files
 from fibjax.system.run_folder import RunFolder
 from fibjax.training import members_table
@@ -338,21 +345,34 @@ def test_sizes_are_slices_where_there_is_no_neighbourhood(tmp_path):
 
 def compared(loss, mious, against):
   members = [{'seed': k, 'miou_after': miou, 'accuracy': 0.9, 'porosity_error': 0.0123,
-              'boundary_f1': 0.8, 'ece': 0.05, 'ece_calibrated': 0.01}
+              'porosity_bias': -0.0123, 'worst_miou': 0.4, 'boundary_f1': 0.8,
+              'ece': 0.05, 'ece_calibrated': 0.01,
+              'films': dict.fromkeys(loss_tables.FILM_SCORES, 0.25 + k / 10)}
              for k, miou in enumerate(mious)]
   interval = {'difference': against, 'low': against - 0.01, 'high': against + 0.02}
   return {'n_xy': 33, 'n_z': 3, 'loss': loss, 'members': members,
-          'against_first': dict.fromkeys(sweep_tables.LOSS_SCORES, interval)}
+          'against_first': dict.fromkeys(loss_tables.SCORES, interval),
+          'films_against_first': {'diffusivity_error': interval, 'miou': {
+              'difference': 0.5, 'low': None, 'high': None}}}
 
 
 def test_losses_are_compared_with_the_first(tmp_path):
   rows = [compared('bce', [0.80, 0.82], 0.), compared('jaccard', [0.83, 0.85], 0.03)]
-  table = sweep_tables.loss_table(rows, True)
+  table = loss_tables.loss_table(rows, True)
   first, second, against = table.rows
   assert first[:3] == ('bce at 33 × 33 × 3', '2', '0.8100 ± 0.0141')
-  assert second[2] == '0.8400 ± 0.0141' and second[4] == '1.23 ± 0.00'
+  at = {heading: k for k, heading in enumerate(table.columns)}
+  assert second[2] == '0.8400 ± 0.0141'
+  assert second[at['porosity error, %']] == '1.23 ± 0.00'
+  assert second[at['porosity bias, %']] == '−1.23 ± 0.00'
   assert against[2] == '+0.0300 [+0.0200, +0.0500]'
-  assert against[4] == '+3.00 [+2.00, +5.00]'  # percent
+  assert against[at['porosity error, %']] == '+3.00 [+2.00, +5.00]'  # percent
+  table = loss_tables.film_table(rows, True)
+  at = {heading: k for k, heading in enumerate(table.columns)}
+  assert table.rows[1][at['diffusivity error, %']] == '30.0 ± 7.1'
+  assert table.rows[2][at['diffusivity error, %']] == '+3.0 [+2.0, +5.0]'
+  assert table.rows[2][at['mIoU']] == '+0.5000 [–, –]'
+  assert table.rows[2][at['ECE']] == '–'
   figure = sweep_figures.loss_figure(['jaccard'], [rows[1]['against_first']])
   line = figure.axes[0].containers[0]
   assert line.lines[0].get_xdata()[0] == pytest.approx(0.03)
@@ -367,6 +387,18 @@ def test_losses_are_compared_with_the_first(tmp_path):
   folder = write(tmp_path / 'single', members[:2])
   files.write_json(RunFolder(folder).sweep.losses, rows[:1])
   assert 'Losses compared with bce' not in report_text(folder)
+
+
+def test_how_losses_start_is_a_table(tmp_path):
+  start = [{'loss': 'jaccard', 'value': 0.7, 'best_constant': 0.9, 'common_share': 0.25,
+            'gradient_norm': 2., 'gradient_sd': 0.5, 'collapsed_gradient_norm': 0.001,
+            'solid_share': [0.5, 1., 0.625]}]
+  table = loss_tables.start_table(start)
+  assert table.rows == (('jaccard', '50.00 to 100.00', '1', '0.900', '0.250',
+                         '2.000 ± 0.500', '0.0005'),)
+  folder = write(tmp_path, small_sweep())
+  files.write_json(RunFolder(folder).sweep.loss_start, start)
+  assert 'How the losses start' in report_text(folder)
 
 
 def test_markup_in_names_is_inert(tmp_path):

@@ -5,6 +5,7 @@ are scored, with the margin that post-processing needs, so no network needs a sc
 volume. Arrays are [r, y, x], smaller regions padded to the largest one; labels 0 pore,
 1 solid, 255 unlabelled.
 """
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,10 +14,12 @@ import numpy as np
 from fibjax.annotation.regions import Regions, region_mask, select_regions
 from fibjax.inference import postprocess, tuning
 from fibjax.inference.score import Scorer
+from fibjax.inference.segment import Postprocessing
 from fibjax.metrics import calibration, comparison, confusion
 from fibjax.volumes.volume import Volume, read_mirrored
 
 _MEMORY_GB = 1.5  # for the tiles of a region
+_WINDOW_PX = 64  # about the side of the windows whose worst are reported
 
 
 class Setting(NamedTuple):
@@ -67,7 +70,9 @@ def score_regions(scorers: Sequence[Scorer], prepared: dict[str, Volume],
   Returns:
     [m, r, H + 2 margin, W + 2 margin] float32 P(solid).
   """
-  opened = [scorer.open(_MEMORY_GB) for scorer in scorers]
+  fingerprints = [scorer.fingerprint for scorer in scorers]
+  first = [fingerprints.index(one) for one in fingerprints]  # equal ones score once
+  opened = {m: scorers[m].open(_MEMORY_GB) for m in sorted(set(first))}
   count, height, width = regions.masks_ryx.shape
   shape_zyx = 1, height + 2 * margin_px, width + 2 * margin_px
   scores_mryx = np.empty((len(scorers), count, *shape_zyx[1:]), np.float32)
@@ -75,11 +80,40 @@ def score_regions(scorers: Sequence[Scorer], prepared: dict[str, Volume],
     start = (int(regions.z[r]), int(regions.y[r]) - margin_px,
              int(regions.x[r]) - margin_px)
     box = start, tuple(a + n for a, n in zip(start, shape_zyx, strict=True))
-    for m, scorer in enumerate(opened):
+    for m, scorer in opened.items():
       image_zyx = read_mirrored(prepared[regions.volume[r]], *scorer.reads(box))
       scores = scorer.score(shape_zyx, image_zyx)
       scores_mryx[m, r] = (scores[0] if scorers[m].channels else scores)[0]
-  return scores_mryx
+  return scores_mryx[first]
+
+
+def label_regions(scorers: Sequence[Scorer], how: Postprocessing,
+                  prepared: dict[str, Volume], regions: Regions
+                  ) -> tuple[np.ndarray, np.ndarray]:
+  """[r, y, x] labels of the mean of scorers and [m, r, y, x] of each, in regions.
+
+  Small objects are not removed: a region is too small to know them.
+  """
+  margin = postprocess.margin_px(how.sigma_px, how.kernel)
+  inside = slice(margin, -margin or None)
+  scores_mryx = score_regions(scorers, prepared, regions, margin)
+  return tuple(postprocess.double_threshold(
+      scores, how.sigma_px, how.threshold, how.kernel)[..., inside, inside]
+               for scores in (scores_mryx.mean(0), scores_mryx))
+
+
+def region_mious(labels_ryx: np.ndarray, regions: Regions) -> dict:
+  """mIoU of labels of regions: {'miou' of all, 'per_volume': {name: mIoU}}."""
+  masks = [region_mask(regions, r) for r in range(len(regions.volume))]
+  counts = [confusion.confusion(mask_yx, labels_yx[tuple(map(slice, mask_yx.shape))])
+            for mask_yx, labels_yx in zip(masks, labels_ryx, strict=True)]
+
+  def miou(volumes):
+    chosen = [count for count, volume in zip(counts, regions.volume, strict=True)
+              if volume in volumes]
+    return confusion.summarise(sum(chosen, np.zeros((2, 2), np.int64)))['miou']
+  names = sorted(set(regions.volume))
+  return {'miou': miou(names), 'per_volume': {name: miou((name,)) for name in names}}
 
 
 def measure(setting: Setting, val_ryx: np.ndarray,
@@ -100,7 +134,7 @@ def measure(setting: Setting, val_ryx: np.ndarray,
   val_n, val_labels_n = _labelled(setting.val, val_ryx, margin)
   temperature = calibration.fit_temperature(calibration.to_logits(val_n), val_labels_n,
                                             setting.prior_offset)
-  masks, scores, counts, boundaries = [], [], [], []
+  masks, scores, labels = [], [], []
   for r, score_yx in enumerate(test_ryx):
     score_yx = _unpadded(setting.test, r, score_yx, margin)
     masks.append(region_mask(setting.test, r))
@@ -108,13 +142,10 @@ def measure(setting: Setting, val_ryx: np.ndarray,
                                              settings.kernel)
     inside = slice(margin, -margin or None)
     scores.append(score_yx[inside, inside])
-    counts.append(confusion.confusion(masks[r], labels_yx[inside, inside]))
-    boundaries.append(confusion.boundary_counts(masks[r], labels_yx[inside, inside]))
+    labels.append(labels_yx[inside, inside])
   calibrated = [calibration.calibrate(calibration.to_logits(score_yx), temperature,
                                       setting.prior_offset) for score_yx in scores]
-  test_counts = comparison.Counts(
-      tuple(setting.test.volume), np.stack(counts), np.stack(boundaries),
-      comparison.count_bins(scores, masks), comparison.count_bins(calibrated, masks))
+  test_counts = count(setting.test.volume, masks, scores, labels, calibrated)
   test_n, calibrated_n, labels_n = (
       np.concatenate([image_yx.ravel() for image_yx in images])
       for images in (scores, calibrated, masks))
@@ -126,8 +157,9 @@ def measure(setting: Setting, val_ryx: np.ndarray,
       calibration.summarise(scores_n, labels_n)
       for scores_n in (test_n, calibrated_n))
   return {'miou_before': before['miou'], 'miou_after': after['miou'],
-          **{name: after[name] for name in ('accuracy', 'porosity_error',
-                                            'boundary_f1')},
+          **{name: after[name] for name in (
+              'worst_miou', 'accuracy', 'porosity_error', 'porosity_bias',
+              'boundary_f1')},
           **{name: float(uncalibrated_metrics[name])
              for name in ('ece', 'brier', 'nll')},
           **{f'{name}_calibrated': float(calibrated_metrics[name])
@@ -139,6 +171,43 @@ def measure(setting: Setting, val_ryx: np.ndarray,
                      for column in calibration.reliability(scores_n, labels_n)]
               for name, scores_n in (('before', test_n), ('after', calibrated_n))}
           }, test_counts
+
+
+def count(volumes: Sequence[str], masks, scores, labels, calibrated
+          ) -> comparison.Counts:
+  """Counts from which all scores of a network on regions, or slices, are computed.
+
+  Args:
+    volumes: name of the volume of each region.
+    masks: labels of each region, [y, x] 0, 1 or 255.
+    scores: P(solid).
+    labels: the segmentation, 0 or 1.
+    calibrated: P(solid) after calibration.
+  """
+  pairs = list(zip(masks, labels, strict=True))
+  return comparison.Counts(
+      tuple(volumes), np.stack([confusion.confusion(*pair) for pair in pairs]),
+      np.stack([confusion.boundary_counts(*pair) for pair in pairs]),
+      comparison.count_bins(scores, masks), comparison.count_bins(calibrated, masks),
+      _padded([count_windows(*pair) for pair in pairs]))
+
+
+def count_windows(mask_yx: np.ndarray, labels_yx: np.ndarray) -> np.ndarray:
+  """Confusion counts of the windows of a region, [w, label, prediction] int64.
+
+  The region is divided evenly into windows of about 64 px, one at least.
+  """
+  rows, columns = (np.array_split(np.arange(side), max(1, round(side / _WINDOW_PX)))
+                   for side in mask_yx.shape)
+  return np.stack([confusion.confusion(mask_yx[np.ix_(*at)], labels_yx[np.ix_(*at)])
+                   for at in itertools.product(rows, columns)])
+
+
+def _padded(windows: list[np.ndarray]) -> np.ndarray:
+  """[r, w, 2, 2] of the windows of all regions, with windows of 0 voxels added."""
+  most = max(map(len, windows))
+  return np.stack([np.pad(of_region, [(0, most - len(of_region)), (0, 0), (0, 0)])
+                   for of_region in windows])
 
 
 def tune(setting: Setting, val_ryx: np.ndarray) -> tuple[float, float]:

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from fibjax.errors import InputError
-from fibjax.models.model import SIZES_Z
 from fibjax.report.figures import COLOURS, MARKERS, styled
+from fibjax.report.published import SIZES_Z
 from fibjax.training.members_table import HYPERS
 
 _BAR = {'capsize': 2, 'elinewidth': 0.8, 'capthick': 0.8, 'markersize': 4}
@@ -242,22 +242,26 @@ def loss_figure(names: list[str], differences: list[dict]) -> Figure:
     names: of the losses, top to bottom.
     differences: for each, score -> {'difference', 'low', 'high'}.
   """
-  panels = {'miou': 'mIoU', 'boundary_f1': 'boundary F1',
-            'porosity_error': 'porosity error', 'ece': 'ECE'}
-  figure = Figure(figsize=(9.4, 1.0 + 0.28 * max(len(names), 2)), layout='constrained')
+  panels = {'miou': 'mIoU', 'worst_miou': 'mIoU, worst 5 %',
+            'boundary_f1': 'boundary F1', 'porosity_error': 'porosity error',
+            'porosity_bias': 'porosity bias', 'ece': 'ECE'}
+  height = 1.0 + 0.28 * max(len(names), 2)
+  figure = Figure(figsize=(9.4, 2 * height), layout='constrained')
   rows = np.arange(len(names))
-  for ax, (key, label) in zip(figure.subplots(1, 4, sharey=True), panels.items(),
-                              strict=True):
-    middle, low, high = (np.array([d[key][bound] for d in differences])
+  axes = figure.subplots(2, 3, sharey=True).ravel()
+  for ax, (key, label) in zip(axes, panels.items(), strict=True):
+    ax.set_xlabel(label)
+    if any(key not in d for d in differences):  # of an earlier version
+      continue
+    middle, low, high = (np.array([d[key][bound] for d in differences], float)
                          for bound in ('difference', 'low', 'high'))
     ax.axvline(0, color='0.35', linestyle=':', linewidth=1.0)
     ax.errorbar(middle, rows, xerr=[np.maximum(middle - low, 0),
                                     np.maximum(high - middle, 0)],
                 fmt='o', color=COLOURS[0], **_BAR)
-    ax.set_xlabel(label)
     ax.set_yticks(rows, names)
     ax.set_ylim(len(names) - 0.5, -0.5)
-    ax.locator_params(axis='x', nbins=4)
+    ax.locator_params(axis='x', nbins=5)
     _tidy(ax)
   return figure
 

@@ -2,7 +2,8 @@
 
 Input is the workdir of a sweep: members.csv with one row per trained member and, where
 they exist, the curves of the selected member and losses.json. An unfinished sweep is
-reported as far as it is: missing results are listed on the page. The same files give
+reported as far as it is, with the members that ended, those in training and the time
+left; missing results are listed on the page. The same files give
 the same bytes.
 """
 import math
@@ -14,11 +15,13 @@ from fibjax.errors import InputError
 from fibjax.models.facts import MethodFacts
 from fibjax.report import (
   figures,
+  loss_tables,
   page,
   prose,
   published,
   sources,
   sweep_figures,
+  sweep_status,
   sweep_tables,
   tables,
 )
@@ -36,14 +39,15 @@ def write_sweep_report(folder, facts: MethodFacts) -> Path:
   """Writes report.html, figures/ and tables.md into the sweep/ folder of a workdir.
 
   Args:
-    folder: workdir with sweep/members.csv.
+    folder: workdir of a sweep; of a running one too.
     facts: of the method that was trained.
 
   Returns:
     path of report.html.
 
   Raises:
-    InputError: when the folder or members.csv is missing, or a file is damaged.
+    InputError: when the folder is missing, or members.csv though no sweep is running,
+      or a file is damaged.
   """
   run = RunFolder(folder)
   sweep = run.sweep
@@ -51,6 +55,17 @@ def write_sweep_report(folder, facts: MethodFacts) -> Path:
     raise InputError(str(sweep), got='no such folder',
                      expected='a sweep in the workdir',
                      remedy='check --workdir, or run the sweep first')
+  status = sweep_status.read_status(run)
+  progress = sweep_status.describe(status) if status else []
+  settings, versions = (sources.read_json_if_any(path, [])
+                        for path in (run.config, run.versions))
+  if status and not status.ended and not sweep.members.is_file():
+    page_tables = ([loss_tables.start_table(files.read_json(sweep.loss_start))]
+                   if sweep.loss_start.is_file() else [])
+    return page.write_page(
+        sweep, 'sweep.html', page_tables, [], notes=['No member has finished yet.'],
+        highlights=progress, settings=settings, versions=versions,
+        citations=prose.citations(facts, versions), workdir=run.path.resolve().name)
   members = members_table.read_members(sweep.members)
   sizes = members_table.summarise_sizes(members)
   winner = members_table.best_member(members)
@@ -64,16 +79,21 @@ def write_sweep_report(folder, facts: MethodFacts) -> Path:
       page_figures = _size_figures(members, sizes, winner)
     page_figures += _curves(sweep.curves, members, winner, notes)
   page_figures.append(_hypers(members, sizes, winner, has_neighbourhood))
+  if sweep.halving.is_file():
+    page_tables.append(sweep_tables.halving_table(files.read_json(sweep.halving),
+                                                  has_neighbourhood))
+  if sweep.loss_start.is_file():
+    page_tables.insert(0, loss_tables.start_table(files.read_json(sweep.loss_start)))
   if sweep.losses.is_file():
     losses = files.read_json(sweep.losses)
-    page_tables.insert(0, sweep_tables.loss_table(losses, has_neighbourhood))
+    if any(member.get('films') for row in losses for member in row['members']):
+      page_tables.insert(0, loss_tables.film_table(losses, has_neighbourhood))
+    page_tables.insert(0, loss_tables.loss_table(losses, has_neighbourhood))
     if len({row['loss'] for row in losses}) > 1:
       page_figures.insert(0, _losses(losses, has_neighbourhood))
-  settings, versions = (sources.read_json_if_any(path, [])
-                        for path in (run.config, run.versions))
   return page.write_page(
       sweep, 'sweep.html', page_tables, page_figures, notes=notes,
-      highlights=_highlights(members, sizes, winner, has_neighbourhood),
+      highlights=progress + _highlights(members, sizes, winner, has_neighbourhood),
       settings=settings, versions=versions, citations=prose.citations(facts, versions),
       workdir=run.path.resolve().name)
 
@@ -91,7 +111,7 @@ def _losses(rows, has_neighbourhood):
       'losses', f'Losses compared with {first}.',
       'Difference of test scores, mean over pairs with the same seed, with the 95 % '
       'interval of a bootstrap over test regions and seeds. Values above 0 are better '
-      'for mIoU and boundary F1, values below 0 for the others.',
+      'for mIoU and boundary F1, values below 0 for porosity error and ECE.',
       sweep_figures.loss_figure(names, [row['against_first'] for row in compared]))
 
 

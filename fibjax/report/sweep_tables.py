@@ -1,4 +1,4 @@
-"""Tables of sweeps, of compared losses and of ensembles.
+"""Tables of sweeps and of ensembles; those of compared losses: loss_tables.py.
 
 Input is members.csv, one row per trained member. Selection is always by validation
 cross-entropy, never by mIoU (Skärberg et al. 2021), and only among finished members;
@@ -6,11 +6,8 @@ means are over finished members, too. Diverged and stopped members are counted.
 """
 import math
 
-import numpy as np
-
 from fibjax.errors import InputError
 from fibjax.report import sweep_figures, tables
-from fibjax.report.tables import DASH
 from fibjax.training.members_table import HYPERS, STATES, Size, best_member
 
 PAPER_SIZE = {'n_xy': 113, 'n_z': 3}  # of the paper's winner
@@ -32,7 +29,8 @@ def size_label(n_xy, n_z, has_neighbourhood: bool) -> str:
   return f'{n_z:g} slice' if n_z == 1 else f'{n_z:g} slices'
 
 
-def _spread(mean, sd, digits=4):
+def spread(mean, sd, digits=4):
+  """Writes mean ± sd; a deviation that is not finite is left out."""
   text = tables.number(mean, digits)
   return text if not math.isfinite(sd) else f'{text} ± {tables.number(sd, digits)}'
 
@@ -59,9 +57,9 @@ def sizes_table(members: dict, sizes: list[Size],
     rows.append((
         size_label(s.n_xy, s.n_z, has_neighbourhood) + loss + mark,
         *(str(s.counts[state]) for state in STATES),
-        tables.number(bce), _spread(s.mean['val_bce'], s.sd['val_bce']),
-        tables.number(miou), _spread(s.mean['val_miou'], s.sd['val_miou']),
-        _spread(s.mean['seconds'] / unit_s, s.sd['seconds'] / unit_s, 1)))
+        tables.number(bce), spread(s.mean['val_bce'], s.sd['val_bce']),
+        tables.number(miou), spread(s.mean['val_miou'], s.sd['val_miou']),
+        spread(s.mean['seconds'] / unit_s, s.sd['seconds'] / unit_s, 1)))
   return tables.Table(
       title='Neighbourhood sizes' if has_neighbourhood else 'Input sizes',
       groups=(('', 1), ('Members', 3), ('Validation cross-entropy', 2),
@@ -75,47 +73,30 @@ def sizes_table(members: dict, sizes: list[Size],
            'members. Time: training time per finished member.')
 
 
-LOSS_SCORES = {  # key of losses.json -> heading, factor, digits
-    'miou': ('mIoU', 1, 4), 'accuracy': ('accuracy', 1, 4),
-    'porosity_error': ('porosity error, %', 100, 2),
-    'boundary_f1': ('boundary F1', 1, 4), 'ece': ('ECE', 1, 4),
-    'ece_calibrated': ('ECE, calibrated', 1, 4)}
-
-
-def loss_table(rows: list[dict], has_neighbourhood: bool) -> tables.Table:
-  """Builds the comparison of losses: mean and sd over seeds, difference from the first.
+def halving_table(rows: list[dict], has_neighbourhood: bool) -> tables.Table:
+  """Builds the table of replayed successive halving.
 
   Args:
-    rows: content of losses.json.
+    rows: content of halving.json.
     has_neighbourhood: as in `size_label`.
   """
-  body = []
-  for row in rows:
-    scores, differences = [], []
-    for key, (_, factor, digits) in LOSS_SCORES.items():
-      values = factor * np.array([member['miou_after' if key == 'miou' else key]
-                                  for member in row['members']], float)
-      scores.append(DASH if not values.size else _spread(
-          values.mean(), values.std(ddof=1) if values.size > 1 else math.nan, digits))
-      against = row['against_first']
-      differences.append(DASH if against is None else tables.difference(
-          *(factor * against[key][bound] for bound in ('difference', 'low', 'high')),
-          digits))
-    size = size_label(row['n_xy'], row['n_z'], has_neighbourhood)
-    body.append((f'{row["loss"]} at {size}', str(len(row['members'])), *scores))
-    if row['loss'] != rows[0]['loss']:
-      body.append(('difference', '', *differences))
+  several = len({row['loss'] for row in rows}) > 1
+  body = tuple((
+      size_label(row['n_xy'], row['n_z'], has_neighbourhood)
+      + f', {row["loss"]}' * several, row['form'], str(row['repetition'] + 1),
+      ', '.join(map(str, row['rungs'])), tables.percent(row['share']),
+      tables.number(row['found']), tables.number(row['best']),
+      tables.number(row['regret']), f'{row["rank"]} of {row["draws"]}')
+               for row in rows)
   return tables.Table(
-      title='Losses compared', groups=(),
-      columns=('Loss', 'Seeds', *(heading for heading, _, _ in LOSS_SCORES.values())),
-      rows=tuple(body),
-      note='Test regions, after post-processing tuned for each member; mean ± sample '
-           'standard deviation over seeds. Porosity error: mean over volumes of '
-           '|automatic − manual|. Boundary F1: interface voxels with a counterpart '
-           'within 2 px. ECE: expected calibration error of the raw scores, and after '
-           'prior correction and temperature scaling. Difference: from the first loss, '
-           'mean over pairs with the same seed, with the 95 % interval of a bootstrap '
-           'over test regions and seeds.')
+      title='Successive halving, replayed', groups=(),
+      columns=('Size', 'Form', 'Repetition', 'Rungs, epochs', 'Compute, %', 'Found',
+               'Best', 'Regret', 'Rank'),
+      rows=body,
+      note='All members were trained to the end; shown is what halving would have '
+           'found. Found, best: lowest validation cross-entropy of the search and of '
+           'all members. Rank of the member found among all. Asynchronous: a single '
+           'worker that waits for no other member.')
 
 
 def winner_table(members: dict, winner: int, has_neighbourhood: bool) -> tables.Table:

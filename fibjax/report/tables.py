@@ -111,7 +111,7 @@ def split_table(metrics: dict, stage: str) -> Table:
 def summary_table(metrics: dict) -> Table:
   """Builds the overview: test mIoU per volume against the best grey threshold."""
   names = list(metrics.get('per_volume', {}))
-  rows = []
+  start, rows = metrics.get('start'), []
   for name in names + ([None] if len(names) != 1 else []):
     after = _scores(metrics, name, 'test', 'after')
     before = _scores(metrics, name, 'test', 'before')
@@ -125,19 +125,23 @@ def summary_table(metrics: dict) -> Table:
       intervals = intervals.get('per_volume', {}).get(name, {})
     spread = '' if 'miou' not in intervals else ' [{}, {}]'.format(
         *map(number, intervals['miou']))
-    rows.append((COMBINED if name is None else name, number(before.get('miou')),
-                 number(miou) + spread, number(baseline), number(gain, sign=True),
-                 percent(manual), percent(automatic), percent(error, sign=True)))
+    untrained = () if start is None else (number(
+        start['miou'] if name is None else start['per_volume'].get(name)),)
+    rows.append((COMBINED if name is None else name, *untrained,
+                 number(before.get('miou')), number(miou) + spread, number(baseline),
+                 number(gain, sign=True), percent(manual), percent(automatic),
+                 percent(error, sign=True)))
   return Table(
       title='Test regions at a glance',
-      groups=(('', 1), ('mIoU', 4), ('Porosity, %', 3)),
-      columns=('Volume', 'before', 'after', 'best threshold', 'gain', 'manual',
-               'automatic', 'difference'),
+      groups=(('', 1), ('mIoU', 4 if start is None else 5), ('Porosity, %', 3)),
+      columns=('Volume', *(() if start is None else ('no label',)), 'before', 'after',
+               'best threshold', 'gain', 'manual', 'automatic', 'difference'),
       rows=tuple(rows),
       note='Best threshold: the highest mIoU that any single grey threshold can reach '
            'on these regions, chosen with their labels. Gain: mIoU after '
            'post-processing minus that. In brackets: 95 % bootstrap interval over '
-           'regions.')
+           'regions.' + ('' if start is None else
+                         ' No label: the network that training started from.'))
 
 
 def porosity_table(metrics: dict) -> Table:

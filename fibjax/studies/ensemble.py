@@ -1,7 +1,8 @@
 """Ensembles: the best members of a sweep as one segmentation, calibrated (§8.7).
 
-The k members of lowest validation BCE, of one size or of several, score the volumes in
-one pass: P(solid) is the mean of their probabilities, with its entropy and their mutual
+The k members of lowest validation BCE, or those that are best together
+(ensemble_selection.py), of one size or of several, score the volumes in one pass:
+P(solid) is the mean of their probabilities, with its entropy and their mutual
 information beside it. Post-processing is tuned for the mean. Its probabilities are
 calibrated by one temperature, fitted on the validation regions, after the prior of
 training with balanced classes is undone; the score volume holds the uncalibrated mean.
@@ -9,7 +10,8 @@ Each member is measured like the ensemble, on the same regions.
 
 What a workdir gets beside what `sweep` and `run` make: ensemble/<k>/, the members'
 weights; ensemble.json, which members they are; results.json, members and ensemble with
-their calibration; and porosity.json, an interval for the porosity of each volume.
+their calibration; porosity.json, an interval for the porosity of each volume; and with
+config.ensemble.growth growth.json, what more members bring (ensemble_growth.py).
 """
 import functools
 import math
@@ -25,23 +27,25 @@ from fibjax.annotation.regions import (
 )
 from fibjax.errors import InputError
 from fibjax.evaluation import evaluate, region_scores
-from fibjax.inference import postprocess
-from fibjax.inference.score import Scorer
 from fibjax.methods import network
 from fibjax.methods.method import Inputs
 from fibjax.methods.registry import make_method
 from fibjax.metrics.labels import UNLABELLED
 from fibjax.pipeline import stages
 from fibjax.pipeline.run import open_run, write_report
-from fibjax.studies import coverage, sweep, sweep_plan
+from fibjax.studies import (
+  coverage,
+  ensemble_growth,
+  ensemble_selection,
+  sweep,
+  sweep_plan,
+)
 from fibjax.system import files, progress
 from fibjax.system.cluster import HERE, Resources
 from fibjax.system.run_folder import RunFolder, lock
-from fibjax.training import checkpoint
 from fibjax.volumes.volume import Volume, read_box
 
 _WINDOWS, _WINDOW_PX = 24, 256  # for the spread of the members in a volume
-_MEMORY_GB = 1.5  # for the tiles of a simulated film
 
 
 def run_ensemble(config, folder, resources: Resources = HERE) -> dict:
@@ -61,43 +65,22 @@ def run_ensemble(config, folder, resources: Resources = HERE) -> dict:
   workdir = RunFolder(folder)
   with lock(workdir):
     sweep.train_all(config, workdir, resources)
-    choose_members(config, workdir)
     widest = sweep_plan.largest(config)
     method = make_method(widest)
     inputs = stages.collect_inputs(widest, method, workdir)
+    ensemble_selection.choose_members(config, inputs, workdir)
     scores = stages.score_volumes(method.open(workdir, config.segment.mode),
                                   inputs.prepared, workdir, resources)
     segmentations = stages.segment_volumes(config.postprocess, inputs.regions, scores,
                                            workdir, resources)
+    if config.ensemble.growth and not workdir.growth.exists():
+      ensemble_growth.measure_growth(config, inputs, workdir)
     if not workdir.results.exists():
       measure(config, inputs, segmentations, workdir)
     if not workdir.metrics.exists():
-      stages.write_metrics(config.data.seed, inputs, scores, segmentations, workdir)
+      stages.write_metrics(config, inputs, scores, segmentations, workdir)
     write_report(config, workdir)
     return files.read_json(workdir.results)
-
-
-def choose_members(config, workdir: RunFolder) -> None:
-  """Writes ensemble.json and the weights of the best members; once."""
-  settings = config.ensemble
-  if workdir.ensemble.exists():
-    return
-  ranked = sweep.find_members(config, workdir.sweep)
-  if len(ranked) < settings.top:
-    raise InputError('config.ensemble.top', got=settings.top,
-                     expected=f'at most the {len(ranked)} members that finished',
-                     remedy='lower it or train more members')
-  chosen = []
-  for row in ranked[:settings.top]:
-    model, weights = sweep.load_member(config, workdir.sweep, row, settings.weights)
-    for params in weights:
-      checkpoint.replace_weights(workdir.ensemble_weights / str(len(chosen)), params)
-      chosen.append({'size': sweep_plan.size_name(row['n_xy'], row['n_z']),
-                     'member': row['member'], 'seed': row['seed'],
-                     'val_bce': row['val_bce'], 'model': model.settings})
-  files.write_json(workdir.ensemble, {'weights': settings.weights,
-                                      'dihedral': settings.dihedral,
-                                      'members': chosen})
 
 
 def measure(config, inputs: Inputs, segmentations: dict[str, Volume],
@@ -120,7 +103,7 @@ def measure(config, inputs: Inputs, segmentations: dict[str, Volume],
                  f'{rows[-1]["ece"]:.4f}')
   chosen = files.read_json(workdir.postprocess)
   how = stages.postprocessing(config.postprocess, chosen)
-  label = functools.partial(_label_regions, scorers, how, inputs.prepared)
+  label = functools.partial(region_scores.label_regions, scorers, how, inputs.prepared)
   files.write_json(workdir.porosity, {
       name: volume_porosity(label, inputs, segmentations[name], name, config.data.seed)
       for name in inputs.prepared})
@@ -145,7 +128,8 @@ def volume_porosity(label, inputs: Inputs, segmentation: Volume, name: str,
   removal of small objects.
 
   Args:
-    label: regions -> labels of the ensemble and of each member, `_label_regions`.
+    label: regions -> labels of the ensemble and of each member,
+      `region_scores.label_regions`.
     inputs: prepared volumes and annotated regions.
     segmentation: of the ensemble.
     name: of the volume.
@@ -190,21 +174,6 @@ def _random_windows(seed: int, shape_zyx, name: str) -> Regions:
                       [np.zeros(side_yx, np.uint8)] * _WINDOWS, ['test'] * _WINDOWS)
 
 
-def _label_regions(scorers: list[Scorer], how, prepared: dict[str, Volume],
-                   regions: Regions) -> tuple[np.ndarray, np.ndarray]:
-  """[r, y, x] labels of the ensemble and [m, r, y, x] of each member, in regions."""
-  margin = postprocess.margin_px(how.sigma_px, how.kernel)
-  inside = slice(margin, -margin or None)
-  scores_mryx = region_scores.score_regions(scorers, prepared, regions, margin)
-  return tuple(_threshold(scores, how)[..., inside, inside]
-               for scores in (scores_mryx.mean(0), scores_mryx))
-
-
-def _threshold(scores: np.ndarray, how) -> np.ndarray:
-  """Labels of scores [..., y, x], without the removal of small objects."""
-  return postprocess.double_threshold(scores, how.sigma_px, how.threshold, how.kernel)
-
-
 def sampling_error(segmentation: Volume, largest_vox: int = 2 ** 27
                    ) -> two_point.Sampling:
   """Sampling error of the porosity of a volume, from its central part.
@@ -226,13 +195,15 @@ def sampling_error(segmentation: Volume, largest_vox: int = 2 ** 27
   return sampling._replace(sd=sampling.sd * math.sqrt(share))
 
 
-def check_coverage(folder, experiment: coverage.Experiment, out) -> dict:
+def check_coverage(folder, experiment: coverage.Experiment, out,
+                   resources: Resources = HERE) -> dict:
   """Measures how often the intervals of a finished ensemble hold.
 
   Args:
     folder: workdir of the ensemble.
     experiment: settings; its artefacts are those of the ensemble's films.
     out: path of the JSON file with the result.
+    resources: where films are made and measured.
 
   Returns:
     As `coverage.run_coverage`.
@@ -245,8 +216,7 @@ def check_coverage(folder, experiment: coverage.Experiment, out) -> dict:
   if not workdir.ensemble.exists():
     raise InputError(str(workdir.path), got='no ensemble', expected='a finished one',
                      remedy='run `fibjax ensemble` with this workdir first')
-  members = [scorer.open(_MEMORY_GB) for scorer in network.member_scorers(
-      *network.open_networks(workdir))]
   return coverage.run_coverage(
-      members, config.prepare, config.postprocess,
-      experiment._replace(artefacts=config.data.artefacts), out)
+      network.member_scorers(*network.open_networks(workdir)), config.prepare,
+      config.postprocess, experiment._replace(artefacts=config.data.artefacts), out,
+      resources)

@@ -5,8 +5,8 @@ import jax
 import numpy as np
 
 from fibjax import models
-from fibjax.config import from_dict, to_dict
-from fibjax.errors import InputError
+from fibjax.config import change, from_dict, to_dict
+from fibjax.errors import InputError, unknown
 from fibjax.models import Model
 from fibjax.system import files
 from fibjax.system.cluster import HERE, Resources
@@ -15,7 +15,7 @@ from fibjax.system.run_folder import SweepFolder
 from fibjax.training import loop, loss_expression
 from fibjax.training.loop import Member
 
-_LOG10_RATES = (-2.5, -2.25, -2.0)
+_LOG10_STEPS = (-0.5, -0.25, 0.0)  # from config.train: -2.5, -2.25, -2 in the paper
 
 _DECAY_EPOCHS = tuple(range(4, 21, 2))
 
@@ -23,11 +23,16 @@ _LARGEST_GROUP = 16  # per device; more gain nothing and lose more when interrup
 
 _MAP_BYTES = 8000  # of all maps and their gradients, per pixel of a window
 
+# Settings of config.train that an entry of config.sweep.losses may change.
+_LOSS_SETTINGS = ('batch', 'border_sigma_px', 'border_weight', 'label_smoothing_px',
+                  'mixed_batches')
+
 MEMORY_SHARE = 0.5  # of the device, for what a group needs beside the regions
 
 
 class Choice(NamedTuple):
-  """A size of the neighbourhood, and a loss by its expression."""
+  """A size of the neighbourhood, and a loss: config.train.loss, or an entry of
+  config.sweep.losses (`read_loss`)."""
   n_xy: int
   n_z: int
   loss: str
@@ -58,13 +63,37 @@ def choices_of(config) -> list[Choice]:
           for loss in config.sweep.losses or (config.train.loss,)]
 
 
+def read_loss(entry: str) -> tuple[str, tuple[str, ...]]:
+  """Reads an entry of config.sweep.losses: an expression, then KEY=VALUE settings.
+
+  Returns:
+    The expression, and the settings of config.train that its members have.
+
+  Raises:
+    InputError: for another setting than of weights, labels and batches.
+
+  Example: 'jaccard mixed_batches=True' -> ('jaccard', ('mixed_batches=True',)).
+  """
+  words = entry.split()
+  settings = tuple(word for word in words if '=' in word)
+  for setting in settings:
+    key = setting.partition('=')[0]
+    if key not in _LOSS_SETTINGS:
+      raise unknown(f'config.sweep.losses: setting in {entry!r}', key, _LOSS_SETTINGS)
+  return ' '.join(word for word in words if '=' not in word), settings
+
+
 def choice_name(config, choice: Choice) -> str:
-  """Name of a choice as a folder: '33x3', '33x3-bce+0.5xjaccard' or 'resunetx3'."""
+  """Name of a choice as a folder: '33x3', '33x3-bce+0.5xjaccard' or 'resunetx3'.
+
+  Settings of a loss follow it: '33x3-jaccard-mixed_batches=True'.
+  """
   facts = models.NETWORKS[config.model.name].facts
   name = (size_name(choice.n_xy, choice.n_z) if facts.has_neighbourhood
           else f'{config.model.name}x{choice.n_z}')
   if config.sweep.losses:
-    name += '-' + choice.loss.replace(' ', '').replace('*', 'x')
+    loss, settings = read_loss(choice.loss)
+    name += '-'.join(('', loss.replace(' ', '').replace('*', 'x'), *settings))
   return name
 
 
@@ -73,7 +102,8 @@ def draw_member(config, n_xy: int, n_z: int, number: int) -> Member:
 
   With config.sweep.draw 'seeds', members differ by their seeds, config.seed + number.
   With 'random', a unique seed determines the hyper-parameters too (§1.7): a, b uniform
-  in [0.025, 0.10], log10 of the learning rate -2.5, -2.25 or -2, k in 4, 6, .. 20,
+  in [0.025, 0.10], log10 of the learning rate that of config.train or 0.25 or 0.5 less
+  (the paper's -2, -2.25 or -2.5 for -2), k in 4, 6, .. 20,
   log10 c uniform in [-7, -5], p_d and p_sd uniform in [0, 0.6].
   """
   single = loop.make_member(config.train, config.seed)
@@ -83,7 +113,8 @@ def draw_member(config, n_xy: int, n_z: int, number: int) -> Member:
   random = np.random.default_rng(seed)
   mean_sd, deviation_sd = random.uniform(0.025, 0.10, 2)
   drawn = {'intensity_mean_sd': mean_sd, 'intensity_deviation_sd': deviation_sd,
-           'log10_learning_rate': random.choice(_LOG10_RATES),
+           'log10_learning_rate': (config.train.log10_learning_rate
+                                   + random.choice(_LOG10_STEPS)),
            'decay_epochs': random.choice(_DECAY_EPOCHS),
            'l2': 10 ** random.uniform(-7, -5)}
   drawn['dropout_dense'], drawn['dropout_spatial'] = random.uniform(0, 0.6, 2)
@@ -103,8 +134,8 @@ def plan_units(config, resources: Resources = HERE) -> list[Unit]:
     sharers *= len(devices)
   memory = MEMORY_SHARE * device_memory_bytes() / sharers
   for choice in choices_of(config):
-    loss_expression.make_loss(choice.loss)  # a mistake in it is told before any work
     choice_config = config_of(config, choice)
+    loss_expression.make_loss(choice_config.train.loss)  # told before any work
     needed = member_bytes(choice_config.train, models.make_model(choice_config.model))
     if needed > memory:
       raise InputError(
@@ -143,8 +174,8 @@ def config_of(config, choice: Choice):
   """The config with the size and loss of a choice."""
   choice_config = from_dict(to_dict(config))
   choice_config.model.n_xy, choice_config.model.n_z = choice.n_xy, choice.n_z
-  choice_config.train.loss = choice.loss
-  return choice_config
+  choice_config.train.loss, settings = read_loss(choice.loss)
+  return change(choice_config, [f'train.{setting}' for setting in settings])
 
 
 def largest(config):

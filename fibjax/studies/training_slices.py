@@ -45,7 +45,7 @@ from fibjax.methods.method import Inputs
 from fibjax.methods.registry import make_method
 from fibjax.pipeline import stages
 from fibjax.report import study_page
-from fibjax.studies import sweep
+from fibjax.studies import sweep, sweep_members
 from fibjax.system import csv_files, files, progress
 from fibjax.system.cluster import HERE, Resources
 from fibjax.system.run_folder import (
@@ -234,10 +234,10 @@ def _run_trial(config, chosen: list[int], raw: Volume, labels_zyx, truth_zyx,
   sweep.run_sweep(trial_config, trial, resources)
   source = open_volume(trial.prepared / name)
   rows = []
-  members = sweep.find_members(trial_config, trial.sweep)
+  members = sweep_members.find_members(trial_config, trial.sweep)
   for member in sorted(members, key=lambda row: row['seed']):
-    model, params = sweep.load_member(trial_config, trial.sweep, member,
-                                      config.sweep.weights)
+    model, params = sweep_members.load_member(
+        trial_config, trial.sweep, member, config.sweep.weights)
     out = trial.path / 'scores' / str(member['seed'])
     scores_zyx = _read(score_volume(network_scorer([model], params), source, out,
                                     resources=resources))

@@ -12,7 +12,7 @@ their epochs, so that training resumes on any number of devices.
 import functools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,10 +24,11 @@ from fibjax.models import Model
 from fibjax.system import devices
 from fibjax.system.progress import say, track
 from fibjax.system.run_folder import RunFolder
-from fibjax.training import checkpoint, loss_expression, optim, sampling, step
+from fibjax.training import checkpoint, optim, sampling, step
 from fibjax.training.members_table import EPOCH_COLUMNS, best_row
-from fibjax.training.sampling import DeviceRegions, Plan, Samples
-from fibjax.training.step import StepInputs, Totals, TrainState
+from fibjax.training.sampling import DeviceRegions, RegionStream, Samples
+from fibjax.training.setup import Programs, Setup, make_setup
+from fibjax.training.step import StepInputs, Totals, TrainData, TrainState
 
 # Settings of config.train that only the schedule of the learning rate reads.
 RATE_SETTINGS = ('log10_learning_rate', 'decay_epochs')
@@ -73,34 +74,6 @@ class Progress(NamedTuple):
     return [k for k, reason in enumerate(self.ended) if reason is None]
 
 
-class _Programs(NamedTuple):
-  """Compiled programs for a given number of members, and their shared data."""
-  step: Callable
-  evaluate: Callable
-  close_epoch: Callable
-  train: DeviceRegions
-  val: DeviceRegions
-
-
-class _Setup(NamedTuple):
-  """What all epochs share.
-
-  Attributes:
-    settings: config.train.
-    members: what is trained.
-    plan: which samples each epoch sees.
-    factors: per member, those of the terms of its loss.
-    programs: number of members -> _Programs.
-    may_diverge: whether the others continue when a loss is not finite.
-  """
-  settings: Any
-  members: list[Member]
-  plan: Plan
-  factors: list[tuple[float, ...]]
-  programs: Callable[[int], _Programs]
-  may_diverge: bool
-
-
 def make_member(settings, seed: int) -> Member:
   """A member with the values of config.train.
 
@@ -114,40 +87,48 @@ def make_member(settings, seed: int) -> Member:
   return Member(seed, {name: settings[name] for name in MEMBER_SETTINGS})
 
 
-def train_members(settings, model: Model, members: list[Member], train: DeviceRegions,
-                  val: DeviceRegions, folder=None, *, data_seed: int, standardise: bool,
-                  halving: tuple[int, ...] = (), may_diverge: bool = True
-                  ) -> Iterator[Progress]:
+def train_members(settings, model: Model, members: list[Member],
+                  train: DeviceRegions | RegionStream, val: DeviceRegions, folder=None,
+                  *, data_seed: int, standardise: bool, halving: tuple[int, ...] = (),
+                  may_diverge: bool = True, start=None,
+                  unlabelled: RegionStream | None = None) -> Iterator[Progress]:
   """Trains members, resuming from the newest checkpoint in folder.
 
   Args:
     settings: config.train; a member's own settings take precedence.
     model: the network.
     members: what to train.
-    train: training regions on the device.
+    train: training regions on the device, or a stream of them.
     val: validation regions.
     folder: gets checkpoints/, and snapshots/<epoch> at the ends of cycles. None keeps
       everything in memory.
     data_seed: of the voxels that 'patch' sampling draws and of what validates.
-    standardise: whether images are standardised by mean and sd of those of `train`.
+    standardise: whether images are standardised by mean and sd of those of `train`, or
+      of `val` where `train` is a stream.
     halving: epochs after which the worse half of the members stops.
     may_diverge: whether a member whose loss is not finite ends and the others continue.
+    start: weights that all members begin with; None draws those of each.
+    unlabelled: windows of config.train.crop_px without labels, whose targets are the
+      teacher's or come with them.
 
   Yields:
     Snapshots of all members: the one in the checkpoint (or the start), then one after
     every epoch, as soon as it is in the checkpoint.
 
   Raises:
-    InputError: when a loss is not finite and may not be, naming epoch and step.
+    InputError: when a loss is not finite and may not be, naming epoch and step, or for
+      unlabelled windows without config.train.unlabelled.
   """
+  if (unlabelled is None) == (settings.unlabelled > 0):
+    raise InputError('config.train.unlabelled', got=settings.unlabelled,
+                     expected=f'0 {"without" if unlabelled is None else "but with"} '
+                     'unlabelled windows', remedy='give both or none')
   optimizer = optim.make_optimizer(settings.optimizer, settings.momentum)
-  setup = _make_setup(settings, model, optimizer, members, train, val, data_seed,
-                      may_diverge)
-  input_statistics = ((jnp.mean(train.context_ryxc), jnp.std(train.context_ryxc))
-                      if standardise else (0., 1.))
-  start = jax.jit(functools.partial(step.init_state, model, optimizer))
-  states = [jax.device_get(start(np.uint32(m.seed), *input_statistics))
-            for m in members]
+  setup = make_setup(settings, model, optimizer, members, train, val, unlabelled,
+                      data_seed, may_diverge)
+  states = initial_states(
+      settings, model, [member.seed for member in members],
+      val if isinstance(train, RegionStream) else train, standardise, start)
   run = None if folder is None else RunFolder(folder)
   first_epoch, reached = _resume(run, states)
   yield reached
@@ -165,8 +146,36 @@ def train_members(settings, model: Model, members: list[Member], train: DeviceRe
       stacked = devices.stack(list(reached.states))
       if _ends_a_cycle(settings, epoch):
         checkpoint.replace_weights(run.snapshots / str(epoch), stacked.params)
-      checkpoint.save(run.checkpoints, epoch, stacked, _to_meta(reached))
+      checkpoint.save(run.checkpoints, epoch, stacked.fields(), _to_meta(reached))
     yield reached
+
+
+def initial_states(settings, model: Model, seeds: Sequence[int], seen: DeviceRegions,
+                   standardise: bool, start=None) -> list[TrainState]:
+  """States that members of these seeds begin with, on the host.
+
+  Args:
+    settings: config.train.
+    model: the network.
+    seeds: of the members.
+    seen: regions whose mean and sd standardise images.
+    standardise: whether they do.
+    start: weights that all members begin with, or None.
+  """
+  optimizer = optim.make_optimizer(settings.optimizer, settings.momentum)
+  input_statistics = ((jnp.mean(seen.context_ryxc), jnp.std(seen.context_ryxc))
+                      if standardise else (0., 1.))
+  init = jax.jit(functools.partial(
+      step.init_state, model, optimizer,
+      has_teacher=has_teacher(settings)))
+  return [step.begin_with(start, jax.device_get(init(np.uint32(seed),
+                                                     *input_statistics)))
+          for seed in seeds]
+
+
+def has_teacher(settings) -> bool:
+  """Whether a moving average of the weights labels unlabelled windows."""
+  return settings.unlabelled > 0 and not settings.teacher
 
 
 def _resume(run: RunFolder | None, states: list[TrainState]) -> tuple[int, Progress]:
@@ -175,7 +184,9 @@ def _resume(run: RunFolder | None, states: list[TrainState]) -> tuple[int, Progr
   if last_epoch is None:
     count = len(states)
     return 0, Progress(((),) * count, (None,) * count, tuple(states))
-  stacked, meta = checkpoint.restore(run.checkpoints, last_epoch, devices.stack(states))
+  fields, meta = checkpoint.restore(run.checkpoints, last_epoch,
+                                    devices.stack(states).fields())
+  stacked = TrainState(**fields)
   return last_epoch + 1, Progress(
       tuple(map(tuple, meta['rows'])),
       tuple(meta['ended'].get(str(k)) for k in range(len(states))),
@@ -194,35 +205,7 @@ def _ends_a_cycle(settings, epoch: int) -> bool:
       (epoch + 1) % length == 0 or epoch + 1 == settings.epochs)
 
 
-def _make_setup(settings, model: Model, optimizer, members, train, val, data_seed: int,
-                may_diverge: bool) -> _Setup:
-  loss = loss_expression.make_loss(settings.loss)
-  plan = sampling.make_plan(settings, data_seed, sampling.hard_labels(train),
-                            sampling.hard_labels(val))
-  train_step = functools.partial(step.train_step, model=model, optimizer=optimizer,
-                                 loss=loss, crop_px=plan.crop_px,
-                                 augmentation=settings.augment)
-
-  def evaluate(state, _, shared):
-    return step.eval_step(state.params, *shared, model=model, crop_px=plan.crop_px)
-
-  def close_epoch(state, shares, _):
-    return step.close_epoch(state, *shares)
-
-  # One entry: when members end, the regions put for the larger count are let go before
-  # the next ones are put.
-  @functools.lru_cache(1)
-  def programs(count: int) -> _Programs:
-    return _Programs(devices.map_members(train_step, count, donate=True),
-                     devices.map_members(evaluate, count),
-                     devices.map_members(close_epoch, count, donate=True),
-                     devices.put_shared(train, count), devices.put_shared(val, count))
-
-  factors = [member.factors or loss.factors for member in members]
-  return _Setup(settings, members, plan, factors, programs, may_diverge)
-
-
-def _train_epoch(setup: _Setup, epoch: int, active: list[int], resident,
+def _train_epoch(setup: Setup, epoch: int, active: list[int], resident,
                  reached: Progress) -> tuple[Any, Progress]:
   """Steps, validation and rows of one epoch.
 
@@ -264,8 +247,8 @@ def _train_epoch(setup: _Setup, epoch: int, active: list[int], resident,
   return resident, Progress(tuple(rows), tuple(ended), tuple(states))
 
 
-def _take_steps(setup: _Setup, epoch: int, active: list[int], resident,
-                programs: _Programs):
+def _take_steps(setup: Setup, epoch: int, active: list[int], resident,
+                programs: Programs):
   """Takes all steps of an epoch.
 
   Reports are fetched one step late: while the host waits for those of a step, the next
@@ -276,8 +259,11 @@ def _take_steps(setup: _Setup, epoch: int, active: list[int], resident,
     what was not finite}.
   """
   settings, steps = setup.settings, setup.plan.steps
+  data = setup.data(epoch, len(active))
   members = [setup.members[k] for k in active]
-  batches = [setup.plan.train_corners(member.seed, epoch) for member in members]
+  batches = [_samples_of(setup.plan.train_corners(member.seed, epoch))
+             for member in members]
+  guesses = [_unlabelled_batches(setup, data, member.seed, epoch) for member in members]
   hypers = [step.make_hyper(member.settings, setup.factors[k])
             for k, member in zip(active, members, strict=True)]
   reports, failures, pending = [], {}, None
@@ -285,12 +271,12 @@ def _take_steps(setup: _Setup, epoch: int, active: list[int], resident,
   for i in track(range(steps), title, 'step', steps):
     done = epoch + i / steps
     rates = [_rate(settings, member, done) for member in members]
-    inputs = [StepInputs(Samples(corners[i], valid[i]), np.uint32(member.seed), hyper,
-                         np.float32(rate), np.float32(done / settings.epochs))
-              for member, (corners, valid), hyper, rate in
-              zip(members, batches, hypers, rates, strict=True)]
+    inputs = [StepInputs(batch(i), np.uint32(member.seed), hyper, np.float32(rate),
+                         np.float32(done / settings.epochs), guess and guess(i))
+              for member, batch, guess, hyper, rate in
+              zip(members, batches, guesses, hypers, rates, strict=True)]
     resident, report = devices.unzip(programs.step(
-        resident, devices.put_members(inputs), programs.train))
+        resident, devices.put_members(inputs), data))
     if pending is not None:
       reports.append(devices.fetch_members(pending, len(active)))
       failures = _find_failures(setup, epoch, i - 1, active, reports[-1], failures)
@@ -301,7 +287,22 @@ def _take_steps(setup: _Setup, epoch: int, active: list[int], resident,
                     for i, rate in enumerate(rates)], failures
 
 
-def _find_failures(setup: _Setup, epoch: int, step_number: int, active: list[int],
+def _unlabelled_batches(setup: Setup, data: TrainData, seed: int, epoch: int):
+  """Step -> its unlabelled windows, or None without any."""
+  if data.unlabelled is None:
+    return None
+  count = data.unlabelled.weights_ryx.shape[0]
+  return _samples_of(sampling.window_batches(
+      count, setup.plan.steps, setup.settings.batch, (seed, epoch, 1)))
+
+
+def _samples_of(batches) -> Callable[[int], Samples]:
+  """Step -> its samples."""
+  corners, valid = batches
+  return lambda i: Samples(corners[i], valid[i])
+
+
+def _find_failures(setup: Setup, epoch: int, step_number: int, active: list[int],
                    reports: list[dict], earlier: dict[int, str]) -> dict[int, str]:
   """Earlier failures of the members and those of one step, member -> what and where.
 
@@ -336,7 +337,7 @@ def _rate(settings, member: Member, epoch: float) -> float:
                              settings.cycles)
 
 
-def _validate(setup: _Setup, resident, count: int, programs: _Programs) -> list[dict]:
+def _validate(setup: Setup, resident, count: int, programs: Programs) -> list[dict]:
   """Per member, {'val_bce', 'val_accuracy', 'val_miou'} over all validation samples."""
   totals = []
   for batch in zip(setup.plan.val_corners, setup.plan.val_valid, strict=True):

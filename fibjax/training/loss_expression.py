@@ -53,19 +53,35 @@ class Loss(NamedTuple):
   apply: Callable
 
 
+class _Schedule(NamedTuple):
+  """One of SCHEDULES with its arguments: progress -> number in [0, 1]."""
+  function: Callable
+  start: float
+  stop: float
+
+  def __call__(self, progress):
+    return self.function(progress, self.start, self.stop)
+
+
 class _Product(NamedTuple):
-  """One term with its factor and schedules, each progress -> number in [0, 1]."""
+  """One term with its factor and schedules."""
   name: str
   function: Callable
   factor: float
-  schedules: list[Callable]
+  schedules: list[_Schedule]
+
+  def times(self) -> tuple[float, float]:
+    """Shares of the training between which the schedules are above 0."""
+    return (max((s.start for s in self.schedules if s.function is ramp), default=0.),
+            min((s.stop for s in self.schedules if s.function is fade), default=1.))
 
 
 def make_loss(expression: str) -> Loss:
   """Reads a sum of products such as 'bce + 0.5*ramp(0.6, 1)*jaccard'.
 
   A product has one term, with arguments if it takes any ('focal(3)'), and any number of
-  factors: numbers >= 0, ramp(a, b) and fade(a, b) with 0 <= a < b <= 1.
+  factors: numbers >= 0, ramp(a, b) and fade(a, b) with 0 <= a < b <= 1. They must leave
+  a term at all times of the training.
 
   Raises:
     InputError: for anything else, named config.train.loss.
@@ -85,6 +101,7 @@ def make_loss(expression: str) -> Loss:
   for name in names:
     if names.count(name) > 1:
       raise _mistake(expression, f'{name} twice', 'each term once')
+  _check_times(expression, products)
 
   def apply(logits, targets, weights, factors, progress):
     check_shape('targets', targets, logits.shape)
@@ -99,6 +116,25 @@ def make_loss(expression: str) -> Loss:
       total += factor * values[product.name]
     return total, values
   return Loss(expression, tuple(p.factor for p in products), names, apply)
+
+
+def _check_times(expression: str, products: list[_Product]) -> None:
+  """Raises InputError where ramps and fades leave a term, or a time, with nothing.
+
+  A single time without a loss, such as the start of 'ramp(0, 1)*bce', is allowed.
+  """
+  remedy = 'let ramps begin where fades end, or before'
+  for product in products:
+    begin, end = product.times()
+    if begin >= end:
+      raise _mistake(expression, f'{product.name}, which is 0 at all times,',
+                     'terms that count at some time', remedy)
+  covered = 0.
+  for begin, end in sorted([*(product.times() for product in products), (1., 1.)]):
+    if begin > covered:
+      raise _mistake(expression, f'no term from {covered:g} to {begin:g}',
+                     'a loss at all times of the training, 0 to 1', remedy)
+    covered = max(covered, end)
 
 
 def _mistake(expression, got: str, expected: str, remedy: str = '') -> InputError:
@@ -184,7 +220,7 @@ def _read_schedule(expression, name: str, call: ast.Call | None) -> Callable:
   start, stop = _read_arguments(expression, call, 2)
   if not start < stop <= 1:
     raise _mistake(expression, repr(ast.unparse(call)), '0 <= a < b <= 1')
-  return functools.partial(SCHEDULES[name], start=start, stop=stop)
+  return _Schedule(SCHEDULES[name], start, stop)
 
 
 def _read_term(expression, name: str, call: ast.Call | None) -> tuple[str, Callable]:

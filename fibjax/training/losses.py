@@ -11,21 +11,16 @@ them. The overlap losses and `porosity` see the prior that the weights make:
 classes balanced by weights are scored as if each had half of the voxels (§8.4).
 """
 import inspect
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from scipy import ndimage
-
-from fibjax.errors import InputError, check_shape
-from fibjax.metrics.labels import UNLABELLED
 
 _POROSITY_VOXELS = 256  # of fewer the porosity is too noisy (§8.4)
 _POROSITY_FLOOR = 1e-6
+_CALIBRATION_BINS = 15  # as many as the reported calibration error has
 
 
 def _as_solid(targets: jax.Array, dtype) -> jax.Array:
@@ -98,6 +93,40 @@ def jaccard(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Ar
   """
   both_k, predicted_k, true_k = _overlap(logits, targets, weights)
   return _one_minus_present(both_k, predicted_k + true_k - both_k, true_k)
+
+
+def jml(logits: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+  """Jaccard metric loss for soft targets, averaged over pore and solid (§8.4).
+
+  1 - sum(p + y - |p - y|) / sum(p + y + |p - y|) per class: a metric, so that p = y is
+  best for soft targets as well (Wang et al. 2023, the L1 form). Equals `jaccard` for
+  hard targets; absent classes as for `dice`.
+  """
+  _, predicted_k, true_k = _overlap(logits, targets, weights)
+  apart = jnp.sum(weights * abs(jax.nn.sigmoid(logits)
+                                - _as_solid(targets, logits.dtype)))
+  total_k = predicted_k + true_k
+  return _one_minus_present(total_k - apart, total_k + apart, true_k)
+
+
+def calibration(logits: jax.Array, targets: jax.Array,
+                weights: jax.Array) -> jax.Array:
+  """Expected calibration error |p - y| in soft bins of the batch, in [0, 1] (§8.4).
+
+  Every voxel belongs to the two nearest of 16 equidistant scores, by linear
+  interpolation; what a bin errs is the difference of the sums of its p and y. Soft bins
+  make the error continuous in the logits (Karandikar et al. 2021). Keep another loss
+  beside: a network that always predicts the fraction of solid is calibrated. 0 without
+  any weight.
+  """
+  p = jax.nn.sigmoid(logits)
+  errors = weights * (p - _as_solid(targets, logits.dtype))
+  total = jnp.sum(weights)
+
+  def error_of_bin(node):
+    return jnp.sum(errors * jax.nn.relu(1 - abs(_CALIBRATION_BINS * p - node)))
+  errors_n = jax.vmap(error_of_bin)(jnp.arange(_CALIBRATION_BINS + 1., dtype=p.dtype))
+  return jnp.sum(abs(errors_n)) / jnp.where(total > 0, total, 1.)
 
 
 def tversky(logits: jax.Array, targets: jax.Array, weights: jax.Array,
@@ -222,9 +251,9 @@ class Term(NamedTuple):
 
 TERMS = {
     'bce': Term(bce), 'focal': Term(focal), 'dice': Term(dice),
-    'jaccard': Term(jaccard), 'lovasz': Term(lovasz),
+    'jaccard': Term(jaccard), 'jml': Term(jml), 'lovasz': Term(lovasz),
     'lovasz_hinge': Term(lovasz_hinge), 'porosity': Term(porosity),
-    'tversky': Term(tversky, positive=True)}
+    'calibration': Term(calibration), 'tversky': Term(tversky, positive=True)}
 
 
 def arguments_of(term: Term) -> dict[str, float]:
@@ -238,41 +267,3 @@ def kernel_penalty(params) -> jax.Array:
   """||w||^2 over all kernels, biases left out, without the factor 1/2 (§1.7)."""
   leaves = jax.tree_util.tree_leaves_with_path(params)
   return sum(jnp.sum(leaf ** 2) for path, leaf in leaves if path[-1].key == 'kernel')
-
-
-def border_weights(mask_yx: np.ndarray, amount: float, sigma_px: float) -> np.ndarray:
-  """Weights that stress, or spare, the voxels near the pore/solid interface (§8.5).
-
-  (1 + amount exp(-d^2 / (2 sigma^2))), divided by its mean over the labelled voxels. d
-  is the distance to the nearest voxel of the other phase at the interface, less 0.5
-  px: 0.5 px for its neighbours. Only faces between a pore and a solid voxel are
-  interface; the edge of an unlabelled area is not.
-
-  Args:
-    mask_yx: [y, x] labels 0 pore, 1 solid, 255 unlabelled.
-    amount: > -1; 0 gives 1 everywhere, less weighs borders down.
-    sigma_px: width of the border.
-
-  Returns:
-    [y, x] float32, 0 where unlabelled; 1 elsewhere when there is no interface.
-
-  Raises:
-    InputError: for another amount, width or rank.
-  """
-  check_shape('mask', mask_yx, (None, None))
-  if not -1 < amount < math.inf:
-    raise InputError('amount of border weight', got=amount, expected='more than -1',
-                     remedy='0 weighs all voxels alike')
-  if not 0 < sigma_px < math.inf:
-    raise InputError('sigma_px of border weight', got=sigma_px, expected='more than 0',
-                     remedy='give pixels, e.g. 5')
-  labelled, pore, solid = mask_yx != UNLABELLED, mask_yx == 0, mask_yx == 1
-  pore_face = pore & ndimage.binary_dilation(solid)
-  solid_face = solid & ndimage.binary_dilation(pore)
-  if not pore_face.any():
-    return labelled.astype(np.float32)
-  to_solid, to_pore = map(ndimage.distance_transform_edt, (~solid_face, ~pore_face))
-  distance_yx = np.where(pore, to_solid, to_pore) - 0.5
-  weights_yx = 1 + amount * np.exp(-(distance_yx / sigma_px) ** 2 / 2)
-  return np.where(labelled, weights_yx / weights_yx[labelled].mean(), 0).astype(
-      np.float32)

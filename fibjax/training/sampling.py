@@ -8,7 +8,7 @@ the margin m their network needs:
   of weight 0.
 * 'dense': windows in which every labelled voxel counts (§9.4), drawn anew every epoch;
   the network must be free of padding. Class weights give pore and solid half of the
-  loss each.
+  loss each. Mixed batches have voxels of both, which losses of overlap need.
 
 Two maps stand beside the images: targets P(solid), between 0 and 1 where experts
 differ, and weights in the loss, 0 where unlabelled. The voxels and windows of the
@@ -26,7 +26,7 @@ import numpy as np
 from fibjax.errors import InputError
 from fibjax.metrics.labels import PORE, SOLID, UNLABELLED
 from fibjax.models import windows
-from fibjax.training import losses
+from fibjax.training import interface, mixed_batches
 
 
 class DeviceRegions(NamedTuple):
@@ -40,6 +40,17 @@ class DeviceRegions(NamedTuple):
   context_ryxc: jax.Array
   targets_ryx: jax.Array
   weights_ryx: jax.Array
+
+
+class RegionStream(NamedTuple):
+  """Training regions that are made anew for every epoch.
+
+  Attributes:
+    shape_ryx: (r, H, W) of their labels; every voxel has one.
+    make: epoch -> regions of that shape.
+  """
+  shape_ryx: tuple[int, int, int]
+  make: Callable[[int], DeviceRegions]
 
 
 class Samples(NamedTuple):
@@ -77,8 +88,8 @@ def cut_samples(regions: DeviceRegions, samples: Samples, margin_px: int,
 
 
 def put_regions(context_ryxc, masks_ryx, balanced: bool, *, targets_ryx=None,
-                border_weight: float = 0., border_sigma_px: float = 5.
-                ) -> DeviceRegions:
+                border_weight: float = 0., border_sigma_px: float = 5.,
+                label_smoothing_px: float = 0.) -> DeviceRegions:
   """Puts the regions of one split on the device, with weights that average to 1.
 
   Args:
@@ -86,7 +97,8 @@ def put_regions(context_ryxc, masks_ryx, balanced: bool, *, targets_ryx=None,
     masks_ryx: [r, H, W] labels 0, 1, 255.
     balanced: whether pore and solid have half of the weight each.
     targets_ryx: P(solid) where experts differ; None: the labels.
-    border_weight, border_sigma_px: as for `losses.border_weights`.
+    border_weight, border_sigma_px: as for `interface.border_weights`.
+    label_smoothing_px: as for `interface.smooth_targets`.
 
   Raises:
     InputError: when a class is missing from the masks.
@@ -117,18 +129,27 @@ def put_regions(context_ryxc, masks_ryx, balanced: bool, *, targets_ryx=None,
   if balanced:
     weights_ryx *= (counts.sum() / (2 * counts))[np.minimum(masks_ryx, 1)]
   if border_weight:
-    weights_ryx *= np.stack([losses.border_weights(mask_yx, border_weight,
-                                                   border_sigma_px)
+    weights_ryx *= np.stack([interface.border_weights(mask_yx, border_weight,
+                                                      border_sigma_px)
                              for mask_yx in masks_ryx])
   if targets_ryx is None:
     targets_ryx = masks_ryx == SOLID
+  if label_smoothing_px:
+    targets_ryx = np.stack([
+        interface.smooth_targets(targets_yx, mask_yx, label_smoothing_px)
+        for targets_yx, mask_yx in zip(targets_ryx, masks_ryx, strict=True)])
   return DeviceRegions(jnp.asarray(context_ryxc),
                        jnp.asarray(targets_ryx, jnp.float32),
                        jnp.asarray(weights_ryx, jnp.float32))
 
 
-def hard_labels(regions: DeviceRegions) -> np.ndarray:
-  """Labels of regions on the device, [r, H, W] uint8: 0, 1, or 255 without weight."""
+def hard_labels(regions: DeviceRegions | RegionStream) -> np.ndarray:
+  """Labels of regions on the device, [r, H, W] uint8: 0, 1, or 255 without weight.
+
+  Those of a stream, which change from epoch to epoch, are all 0.
+  """
+  if isinstance(regions, RegionStream):
+    return np.zeros(regions.shape_ryx, np.uint8)
   return np.where(np.asarray(regions.weights_ryx) > 0,
                   np.asarray(regions.targets_ryx) > 0.5, UNLABELLED).astype(np.uint8)
 
@@ -204,11 +225,39 @@ def make_plan(train, seed: int, train_masks_ryx, val_masks_ryx) -> Plan:
     steps, crop_px = train.steps_per_epoch, train.crop_px
     val_n3 = _random_windows(val_masks_ryx, train.val_windows, crop_px, seed + 1)
 
+    if train.mixed_batches:
+      mixed_batches.check(train_masks_ryx, train.batch)
+
     def corners(member_seed, epoch):
       seed_sequence = np.random.SeedSequence((member_seed, epoch))
-      return _batches(_random_windows(train_masks_ryx, steps * train.batch, crop_px,
-                                      seed_sequence), train.batch)
+      drawn = _batches(_random_windows(train_masks_ryx, steps * train.batch, crop_px,
+                                       seed_sequence), train.batch)
+      if not train.mixed_batches:
+        return drawn
+      random = np.random.default_rng((member_seed, epoch, 2))
+      return mixed_batches.mix(train_masks_ryx, drawn[0], crop_px, random), drawn[1]
   return Plan(corners, *_batches(val_n3, train.batch), steps, crop_px)
+
+
+def window_batches(count: int, steps: int, batch: int, seed
+                   ) -> tuple[np.ndarray, np.ndarray]:
+  """Deals whole windows out to the steps of an epoch, each as often as any other.
+
+  Args:
+    count: number of windows.
+    steps, batch: of the epoch.
+    seed: of their order.
+
+  Returns:
+    [steps, b, 3] corners (r, 0, 0) and [steps, b] ones.
+  """
+  random = np.random.default_rng(seed)
+  rounds = -(-steps * batch // count)
+  order = np.concatenate([random.permutation(count) for _ in range(rounds)])
+  corners = np.zeros((steps * batch, 3), np.int32)
+  corners[:, 0] = order[:steps * batch]
+  return (corners.reshape(steps, batch, 3),
+          np.ones((steps, batch), np.float32))
 
 
 def _batches(rows_n3: np.ndarray, batch: int) -> tuple[np.ndarray, np.ndarray]:

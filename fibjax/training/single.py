@@ -15,10 +15,10 @@ from fibjax.models import Model
 from fibjax.system import refusals
 from fibjax.system.progress import say
 from fibjax.system.run_folder import RunFolder
-from fibjax.training import loop
+from fibjax.training import loop, metrics_log
 from fibjax.training.loop import Member, Progress
 from fibjax.training.members_table import EPOCH_COLUMNS, best_row, write_rows
-from fibjax.training.sampling import DeviceRegions
+from fibjax.training.sampling import DeviceRegions, RegionStream
 
 
 class Trained(NamedTuple):
@@ -40,7 +40,7 @@ class Trained(NamedTuple):
 @refusals.translated
 def train_network(model: Model, train: DeviceRegions, val: DeviceRegions, *, settings,
                   seed: int = 0, folder=None, data_seed: int = 0,
-                  standardise: bool = True) -> Trained:
+                  standardise: bool = True, start=None) -> Trained:
   """Trains one network on regions.
 
   Args:
@@ -53,6 +53,7 @@ def train_network(model: Model, train: DeviceRegions, val: DeviceRegions, *, set
     folder: gets checkpoints, from which the same call resumes; None: only memory.
     data_seed: of the voxels that 'patch' sampling draws and of what validates.
     standardise: whether images are standardised by mean and sd of those of `train`.
+    start: weights to begin with, of the same network; None draws them.
 
   Returns:
     weights and a row of metrics per epoch.
@@ -81,23 +82,24 @@ def train_network(model: Model, train: DeviceRegions, val: DeviceRegions, *, set
   """
   return _train([loop.make_member(settings, seed)], model, train, val, folder,
                 settings=settings, data_seed=data_seed, standardise=standardise,
-                may_diverge=False)[0]
+                may_diverge=False, start=start)[0]
 
 
 @refusals.translated
 def train_networks(model: Model, train: DeviceRegions, val: DeviceRegions,
                    members: list[Member], *, settings, folder=None, data_seed: int = 0,
-                   standardise: bool = True, halving: tuple[int, ...] = ()
-                   ) -> list[Trained]:
+                   standardise: bool = True, halving: tuple[int, ...] = (), start=None,
+                   unlabelled: RegionStream | None = None) -> list[Trained]:
   """Trains several networks side by side; each is what it would be alone.
 
   A member whose loss is not finite ends there, and the others continue.
 
   Args:
-    model, train, val, settings, folder, data_seed, standardise: as for
+    model, train, val, settings, folder, data_seed, standardise, start: as for
       `train_network`.
     members: seeds and settings, e.g. [make_member(settings, seed) for seed in ...].
     halving: epochs after which the worse half of the members stops.
+    unlabelled: windows without labels, where settings.unlabelled is above 0.
 
   Returns:
     one result per member.
@@ -125,7 +127,8 @@ def train_networks(model: Model, train: DeviceRegions, val: DeviceRegions,
     (2, True)
   """
   return _train(members, model, train, val, folder, settings=settings,
-                data_seed=data_seed, standardise=standardise, halving=halving)
+                data_seed=data_seed, standardise=standardise, halving=halving,
+                start=start, unlabelled=unlabelled)
 
 
 def _train(members, model, train, val, folder, *, settings, **options) -> list[Trained]:
@@ -145,17 +148,20 @@ def _say_epoch(reached: Progress, epochs: int) -> None:
     say(f'epoch {epoch}/{epochs}: validation BCE {bce:.4f}')
 
 
-def train_run(settings, model: Model, train: DeviceRegions, val: DeviceRegions, folder,
-              *, seed: int, data_seed: int, standardise: bool) -> dict:
+def train_run(settings, model: Model, train: DeviceRegions | RegionStream,
+              val: DeviceRegions, folder, *, seed: int, data_seed: int,
+              standardise: bool, start=None,
+              unlabelled: RegionStream | None = None) -> dict:
   """Trains a single run to its last epoch, resuming from the newest checkpoint.
 
   Args:
     settings: config.train.
     model: network of config.model.
-    train: training regions on the device.
+    train: training regions on the device, or a stream of them.
     val: validation regions.
     folder: workdir; gets checkpoints/, metrics.csv and TensorBoard events.
-    seed, data_seed, standardise: as for `train_network`.
+    seed, data_seed, standardise, start: as for `train_network`.
+    unlabelled: windows without labels, or None.
 
   Returns:
     row of metrics.csv of the best epoch (lowest validation BCE).
@@ -166,8 +172,11 @@ def train_run(settings, model: Model, train: DeviceRegions, val: DeviceRegions, 
   run = RunFolder(folder)
   snapshots = loop.train_members(
       settings, model, [loop.make_member(settings, seed)], train, val, run,
-      data_seed=data_seed, standardise=standardise, may_diverge=False)
-  with _open_events(run.events) as add_event:
+      data_seed=data_seed, standardise=standardise, may_diverge=False, start=start,
+      unlabelled=unlabelled)
+  name = run.path.resolve().name
+  with (_open_events(run.events) as add_event,
+        metrics_log.open_log(name, settings) as log):
     for i, reached in enumerate(snapshots):
       rows = reached.rows[0]
       write_rows(run, rows)
@@ -178,6 +187,7 @@ def train_run(settings, model: Model, train: DeviceRegions, val: DeviceRegions, 
           f'{row["train_bce"]:.4f}, validation BCE {row["val_bce"]:.4f}, '
           f'mIoU {row["val_miou"]:.4f}, {row["seconds"]:.0f} s')
       add_event(row)
+      log(f'seed {seed}', row)
   return best_row(rows)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 
 from fibjax.metrics import confusion
 from fibjax.models import Dropout, Model, windows
+from fibjax.models.model import replace_layers
 from fibjax.training import augment, loss_expression, losses, optim, sampling
 from fibjax.training.sampling import DeviceRegions, Samples
 
@@ -41,6 +42,9 @@ class TrainState(NamedTuple):
       changes nothing.
     best: weights of the epoch with the lowest validation BCE.
     average: mean of the weights at the ends of the last epochs (SWA, Izmailov 2018).
+    teacher: moving average of the weights, which labels unlabelled windows (mean
+      teacher, Tarvainen & Valpola 2017, §8.2) and is what is validated and kept; None
+      without one.
   """
   step: jax.Array
   params: Any
@@ -48,6 +52,16 @@ class TrainState(NamedTuple):
   alive: jax.Array
   best: Any
   average: Any
+  teacher: Any = None
+
+  def fields(self) -> dict:
+    """What a checkpoint holds: without a teacher it has no entry for one."""
+    return {name: value for name, value in self._asdict().items() if value is not None}
+
+  @property
+  def judged(self):
+    """The weights that are validated and kept."""
+    return self.params if self.teacher is None else self.teacher
 
 
 class Hyper(NamedTuple):
@@ -75,12 +89,31 @@ class StepInputs(NamedTuple):
     hyper: its hyper-parameters.
     learning_rate: of this step.
     progress: share of the training done, in [0, 1); drives the ramps of a loss.
+    unlabelled: a batch of unlabelled windows, or None.
   """
   samples: Samples
   seed: jax.Array
   hyper: Hyper
   learning_rate: jax.Array
   progress: jax.Array
+  unlabelled: Samples | None = None
+
+
+class Unlabelled(NamedTuple):
+  """How a step learns from unlabelled windows (§8.2).
+
+  Attributes:
+    weight: of their loss at the end of its ramp.
+    decay: of the teacher's moving average, where there is one.
+  """
+  weight: float
+  decay: float
+
+
+class TrainData(NamedTuple):
+  """Regions on the device: annotated ones, and windows without labels or None."""
+  labelled: DeviceRegions
+  unlabelled: DeviceRegions | None = None
 
 
 class Totals(NamedTuple):
@@ -122,41 +155,57 @@ def augment_sample(image_yxc, label_yx, weight_yx, key, hyper: Hyper, kind: str)
           windows.dihedral(weight_yx, transform))
 
 
-def train_step(state: TrainState, inputs: StepInputs, regions: DeviceRegions, *,
-               model: Model, optimizer: optim.Optimizer, loss: loss_expression.Loss,
-               crop_px: int, augmentation: str = 'dihedral'):
+def train_step(state: TrainState, inputs: StepInputs, data: TrainData, *, model: Model,
+               optimizer: optim.Optimizer, loss: loss_expression.Loss, crop_px: int,
+               augmentation: str = 'dihedral', unlabelled: Unlabelled | None = None):
   """Takes one step of one member, or none where loss or gradient are not finite.
 
   Args:
     state: before the step.
     inputs: batch, seed, hyper-parameters, learning rate, progress.
-    regions: training regions on the device.
+    data: training regions and unlabelled windows on the device.
     model: network.
     optimizer: update rule.
     loss: what is minimised, with the penalty on kernels.
     crop_px: labelled side of a window; 1 for single voxels.
     augmentation: as config.train.augment.
+    unlabelled: how unlabelled windows enter the loss, if there are any.
 
   Returns:
     The new state and {'loss', 'bce', 'accuracy', 'grad_norm'}.
   """
-  samples, seed, hyper, learning_rate, progress = inputs
+  samples, seed, hyper, learning_rate, progress, more = inputs
   key = jax.random.fold_in(jax.random.key(seed), state.step)
   augment_key, dropout_key = jax.random.split(key)
-  batch = sampling.cut_samples(regions, samples, model.before_px, crop_px)
-  keys_b = jax.random.split(augment_key, samples.valid_b.shape[0])
+  count = samples.valid_b.shape[0]
+  batch = sampling.cut_samples(data.labelled, samples, model.before_px, crop_px)
+  if more is not None:
+    guessed = _guessed(state, data.unlabelled, more, model, crop_px)
+    batch = jax.tree.map(lambda *parts: jnp.concatenate(parts), batch, guessed)
+  keys_b = jax.random.split(augment_key, batch[0].shape[0])
   images, targets, weights = jax.vmap(
       functools.partial(augment_sample, hyper=hyper, kind=augmentation))(*batch, keys_b)
   dropout = Dropout(dropout_key, hyper.dropout_dense, hyper.dropout_spatial)
 
   def objective(params):
-    logits = predict(model, params, images, crop_px, dropout)
-    value, _ = loss.apply(logits, targets, weights, hyper.factors, progress)
+    logits_all = predict(model, params, images, crop_px, dropout)
+    logits, rest = logits_all[:count], logits_all[count:]
+    value, _ = loss.apply(logits, targets[:count], weights[:count], hyper.factors,
+                          progress)
     value += hyper.l2 * losses.kernel_penalty(params)
-    correct = (logits > 0) == (targets > 0.5)
-    accuracy = jnp.sum(weights * correct) / jnp.maximum(jnp.sum(weights), 1e-9)
-    return value, {'loss': value, 'bce': losses.bce(logits, targets, weights),
-                   'accuracy': accuracy}
+    if more is not None:
+      # Not divided by the weights: voxels the teacher is unsure of count less, and do
+      # not make the others count more.
+      value += unlabelled.weight * _ramp(progress) * jnp.mean(
+          weights[count:] * losses.bce_terms(rest, targets[count:]))
+    return value, report_of(value, logits)
+
+  def report_of(value, logits):
+    targets_b, weights_b = targets[:count], weights[:count]
+    correct = (logits > 0) == (targets_b > 0.5)
+    accuracy = jnp.sum(weights_b * correct) / jnp.maximum(jnp.sum(weights_b), 1e-9)
+    return {'loss': value, 'bce': losses.bce(logits, targets_b, weights_b),
+            'accuracy': accuracy}
 
   gradients, report = jax.grad(objective, has_aux=True)(state.params)
   report['grad_norm'] = optim.global_norm(gradients)
@@ -165,9 +214,35 @@ def train_step(state: TrainState, inputs: StepInputs, regions: DeviceRegions, *,
   if model.update_statistics is not None:
     params = model.update_statistics(params, images, dropout)
   alive = state.alive & jnp.isfinite(report['loss'] + report['grad_norm'])
-  new = state._replace(step=state.step + 1, params=params, opt_state=opt_state)
+  teacher = state.teacher
+  if teacher is not None:
+    # At first the average is over all steps, so that it forgets the random start.
+    decay = jnp.minimum(unlabelled.decay, (1. + state.step) / (10. + state.step))
+    teacher = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, teacher,
+                           params)
+  new = state._replace(step=state.step + 1, params=params, opt_state=opt_state,
+                       teacher=teacher)
   new = jax.tree.map(functools.partial(jnp.where, alive), new, state)
   return new._replace(alive=alive), report
+
+
+def _guessed(state: TrainState, regions: DeviceRegions, samples: Samples, model: Model,
+             crop_px: int):
+  """Images, targets and weights of unlabelled windows.
+
+  A teacher's targets count by its confidence, (2 p - 1)^2.
+  """
+  images, targets, weights = sampling.cut_samples(regions, samples, model.before_px,
+                                                  crop_px)
+  if state.teacher is not None:
+    targets = jax.nn.sigmoid(predict(model, state.teacher, images, crop_px))
+    weights = weights * (2 * targets - 1) ** 2
+  return images, targets, weights
+
+
+def _ramp(progress):
+  """From exp(-5) at the start to 1 at 30 % of the training (Laine & Aila 2017)."""
+  return jnp.exp(-5 * (1 - jnp.minimum(progress / 0.3, 1.)) ** 2)
 
 
 def eval_step(params, regions: DeviceRegions, samples: Samples, *, model: Model,
@@ -205,14 +280,28 @@ def summarise(totals: Totals, balanced: bool) -> dict[str, float]:
           'val_accuracy': summary['accuracy'], 'val_miou': summary['miou']}
 
 
-def init_state(model: Model, optimizer: optim.Optimizer, seed, mean=0.,
-               deviation=1.) -> TrainState:
+def init_state(model: Model, optimizer: optim.Optimizer, seed, mean=0., deviation=1.,
+               has_teacher: bool = False) -> TrainState:
   """Initial state of a seed; images will be standardised by mean and deviation."""
   # No step has this number, so initialisation shares no key with a step.
   key = jax.random.fold_in(jax.random.key(seed), 2 ** 31 - 1)
   params = model.init(key, mean, deviation)
   return TrainState(jnp.int32(0), params, optimizer.init(params), jnp.bool(True),
-                    params, params)
+                    params, params, params if has_teacher else None)
+
+
+def begin_with(start, state: TrainState) -> TrainState:
+  """An initial state with other weights; how images are standardised stays.
+
+  Args:
+    start: params of the same network, or None: the state as it is.
+    state: of `init_state`; the optimisers' states do not depend on the weights.
+  """
+  if start is None:
+    return state
+  params = replace_layers(state.params, start)
+  return state._replace(params=params, best=params, average=params,
+                        teacher=None if state.teacher is None else params)
 
 
 def close_epoch(state: TrainState, is_best, averaged) -> TrainState:
@@ -225,6 +314,6 @@ def close_epoch(state: TrainState, is_best, averaged) -> TrainState:
   """
   best, average = (
       jax.tree.map(lambda new, old, share=share: jnp.where(
-          share > 0, share * new + (1 - share) * old, old), state.params, kept)
+          share > 0, share * new + (1 - share) * old, old), state.judged, kept)
       for share, kept in ((is_best, state.best), (averaged, state.average)))
   return state._replace(best=best, average=average)

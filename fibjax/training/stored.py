@@ -19,10 +19,15 @@ def is_finished(settings, folder) -> bool:
   last_epoch = checkpoint.newest_epoch(run.checkpoints)
   if last_epoch is None:
     return False
-  if last_epoch == settings.epochs - 1:
+  if last_epoch == _last_epoch(settings):
     return True
   rows = read_rows(run) if run.epochs.exists() else []
   return len(rows) - 1 == last_epoch and loop.has_converged(settings, rows)
+
+
+def _last_epoch(settings) -> int:
+  """Number of the checkpoint of a finished run."""
+  return max(settings.epochs, 1) - 1
 
 
 def load_states(model: Model, settings, folder, count: int = 1) -> list[TrainState]:
@@ -44,20 +49,21 @@ def load_states(model: Model, settings, folder, count: int = 1) -> list[TrainSta
     raise InputError(str(folder), got='no finished epoch', expected='a trained run',
                      remedy='run `fibjax train` (with --resume, once it has begun) '
                      'with this workdir first')
-  stacked, _ = checkpoint.restore(checkpoints, epoch, target)
-  return devices.unstack(stacked, count)
+  fields, _ = checkpoint.restore(checkpoints, epoch, target.fields())
+  return devices.unstack(TrainState(**fields), count)
 
 
 def _empty_state(model: Model, settings) -> TrainState:
   optimizer = optim.make_optimizer(settings.optimizer, settings.momentum)
   return jax.tree.map(
       lambda leaf: np.zeros(leaf.shape, leaf.dtype),
-      jax.eval_shape(functools.partial(step.init_state, model, optimizer, 0)))
+      jax.eval_shape(functools.partial(step.init_state, model, optimizer, 0,
+                                       has_teacher=loop.has_teacher(settings))))
 
 
-def load_best(model: Model, settings, folder):
-  """Weights of the best epoch of a single run; raises as `load_states`."""
-  return load_states(model, settings, folder)[0].best
+def load_kept(model: Model, settings, folder):
+  """Weights of a single run, as config.train.keep says; raises as `load_states`."""
+  return getattr(load_states(model, settings, folder)[0], settings.keep)
 
 
 def save_single(model: Model, settings, folder, best, average, rows) -> None:
@@ -74,6 +80,6 @@ def save_single(model: Model, settings, folder, best, average, rows) -> None:
   run = RunFolder(folder)
   state = _empty_state(model, settings)._replace(params=best, best=best,
                                                  average=average)
-  checkpoint.save(run.checkpoints, settings.epochs - 1, devices.stack([state]),
-                  {'rows': [rows], 'ended': {}})
+  checkpoint.save(run.checkpoints, _last_epoch(settings),
+                  devices.stack([state]).fields(), {'rows': [rows], 'ended': {}})
   write_rows(run, rows)

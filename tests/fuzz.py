@@ -26,7 +26,7 @@ with atheris.instrument_imports(include=['fibjax', 'tifffile', 'mrcfile', 'csv',
 
   from fibjax.annotation import proposals, regions
   from fibjax.cli import data_verbs
-  from fibjax.config import settings
+  from fibjax.config import overrides, settings
   from fibjax.errors import InputError
   from fibjax.formats import (  # noqa: F401
     foreign_zarr,
@@ -115,7 +115,7 @@ def _write_volume(path, kind):
 
 def _override(data: bytes):
   config = settings.base()
-  settings._override(config, data.decode('utf-8', 'surrogateescape'))
+  overrides.apply_override(config, data.decode('utf-8', 'surrogateescape'))
   settings.validate(config)
 
 

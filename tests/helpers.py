@@ -27,10 +27,10 @@ NETWORK_FACTS = MethodFacts(  # of the method of `make_run`
     citations=('A. Author. A paper.',), role=NETWORK, has_neighbourhood=True)
 
 
-def small_model(n_xy=33, n_z=1, padding='context'):
+def small_model(n_xy=33, n_z=1, padding='context', coarse=0):
   """A `patch_cnn` of the given size."""
   return make_model(ConfigDict({'name': 'patch_cnn', 'n_xy': n_xy, 'n_z': n_z,
-                                'padding': padding}))
+                                'padding': padding, 'coarse': coarse}))
 
 
 def elu(x):

@@ -57,7 +57,7 @@ def test_the_authors_weights_serve_without_a_training(archive, tmp_path):
   tiny_archive.write_weights(file, params)
   folder = tmp_path / 'w'
   run.run(settings, folder)
-  found = stored.load_best(model, settings.train, folder)
+  found = stored.load_kept(model, settings.train, folder)
   for layer, part in params.items():
     for name, value in part.items():
       np.testing.assert_array_equal(np.squeeze(found[layer][name]), np.squeeze(value))

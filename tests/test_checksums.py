@@ -82,6 +82,7 @@ def test_regions_may_be_edited_until_a_run_has_them(tmp_path):
     load_regions(tmp_path / 'r')
 
 
+@pytest.mark.long
 def test_every_flip_in_a_volume_is_reported(tmp_path):
   rng = np.random.default_rng(0)
   path = tmp_path / 'v'

@@ -96,7 +96,13 @@ def run_until(monkeypatch, stage: str, job, *arguments):
 @pytest.mark.long
 def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
   from fibjax.pipeline import run
-  from fibjax.studies import compare_methods, ensemble, sweep, training_slices
+  from fibjax.studies import (
+    compare_methods,
+    ensemble,
+    label_study,
+    sweep,
+    training_slices,
+  )
   for source in ('data.source=volumes', 'data.source=flyem'):
     with pytest.raises(InputError):  # their files are missing
       run.train_only(load(str(CONFIGS / 'demo.py'), (source, 'data.root=nowhere')),
@@ -104,6 +110,11 @@ def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
   run_until(monkeypatch, 'fibjax.training.loop.train_members', run.train_only,
             load(f'{CONFIGS / "demo.py"}:tiny', ('model.name=unet',)),
             tmp_path / 'unet', False)
+  run_until(monkeypatch, 'fibjax.training.loop.train_members', run.train_only,
+            load(f'{CONFIGS / "pretrain.py"}:tiny'), tmp_path / 'random', False)
+  run_until(monkeypatch, 'fibjax.studies.label_study._measure_apart',
+            label_study.run_label_study, load(f'{CONFIGS / "labels.py"}:tiny'),
+            tmp_path / 'labels')
   run_until(monkeypatch, 'fibjax.studies.compare_methods._measure_once',
             compare_methods.run_compare, load(f'{CONFIGS / "compare.py"}:tiny'),
             tmp_path / 'compare')

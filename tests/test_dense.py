@@ -28,14 +28,14 @@ def test_max_pool_drops_an_odd_last_row():
   np.testing.assert_array_equal(conv.max_pool(maps)[0, ..., 0], [[6, 8], [16, 18]])
 
 
-@pytest.mark.parametrize('n_xy, aligned', [
-    (33, False), pytest.param(49, True, marks=pytest.mark.long)])
-def test_dense_equals_one_patch_per_voxel(n_xy, aligned):
-  model = small_model(n_xy, 3)
+@pytest.mark.parametrize('n_xy, aligned, coarse', [
+    (33, False, 0), (33, True, 2), pytest.param(49, True, 0, marks=pytest.mark.long),
+    pytest.param(49, False, 5, marks=pytest.mark.long),
+    pytest.param(241, False, 0, marks=pytest.mark.long)])
+def test_dense_equals_one_patch_per_voxel(n_xy, aligned, coarse):
+  model = small_model(n_xy, 3, coarse=coarse)
   params = random_params(model)
-  cells = n_xy // 16
-  sides = [model.dense_px(t) if aligned else dense.window_px(cells, t)
-           for t in (16, 32)]
+  sides = [model.dense_px(t) if aligned else model.window_px + t - 1 for t in (16, 32)]
   window = jax.random.normal(jax.random.key(5), (2, *sides, 3))
   logits = jax.jit(model.apply_dense, static_argnums=3)(params, window, None, (16, 32))
   assert logits.shape == (2, 16, 32)
@@ -44,6 +44,21 @@ def test_dense_equals_one_patch_per_voxel(n_xy, aligned):
   for y, x in [(0, 0), (15, 31), (3, 8), (6, 17), (13, 1)]:
     patch = window[:, y:y + side, x:x + side]
     np.testing.assert_allclose(logits[:, y, x], apply(params, patch), atol=1e-4)
+
+
+def test_the_coarse_path_sees_as_far_as_it_says_and_its_own_channels_matter():
+  """One pixel moves the logit exactly if it is within its 252 + 16 pixels."""
+  model = small_model(33, 1, coarse=2)
+  params = random_params(model)
+  side = model.window_px
+  window = np.array(jax.random.normal(jax.random.key(3), (1, side, side, 1)))
+  apply = jax.jit(model.apply)
+  changed = window.copy()
+  changed[0, 0, model.before_px] += 3
+  assert apply(params, changed)[0] != apply(params, window)[0]
+  assert side == 33 - 1 + 60 + 2 * 92 and model.before_px == 16 + 30 + 92
+  without = {**params, 'coarse5': jax.tree.map(jnp.zeros_like, params['coarse5'])}
+  np.testing.assert_array_equal(apply(without, changed), apply(without, window))
 
 
 def test_dense_is_translation_equivariant():

@@ -115,7 +115,8 @@ def test_the_readme_is_short():
 
 
 def test_the_methods_are_installed_with_the_package():
-  assert "'fibjax': ['METHODS.md']" in (ROOT / 'setup.py').read_text(encoding='utf-8')
+  assert "'fibjax': ['METHODS.md', 'weights/*/*']" in (ROOT / 'setup.py').read_text(
+      encoding='utf-8')
 
 
 def slug(heading):
@@ -172,7 +173,7 @@ def test_commands_have_known_verbs_flags_and_settings(path, words, monkeypatch):
   monkeypatch.chdir(ROOT)
   settings = load(args.config, tuple(word.removeprefix('--config.') for word in rest))
   assert bool(settings.compare.methods) == (args.verb == 'compare')
-  assert bool(settings.study.counts) == (args.verb == 'study')
+  assert bool(settings.study.counts or settings.study.ways) == (args.verb == 'study')
 
 
 def test_there_are_commands_to_check():

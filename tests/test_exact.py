@@ -148,7 +148,8 @@ def test_minimal_filter_is_a_filter(outputs):
 
 
 @pytest.mark.parametrize(
-    'cells', [2, 3, 4, *(pytest.param(n, marks=pytest.mark.long) for n in (5, 6, 7))])
+    'cells', [2, 3, 4, *(pytest.param(n, marks=pytest.mark.long)
+                         for n in (5, 6, 7, 11))])
 def test_exact_equals_one_patch_per_voxel(monkeypatch, cells):
   # All voxels of a mirrored image, and of a second, random window; several tiles and
   # boxes, none of which divides the window.

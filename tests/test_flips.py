@@ -12,7 +12,7 @@ import pytest
 from fibjax.config import load
 from fibjax.errors import InputError
 from fibjax.pipeline import run, segmenter
-from fibjax.studies import sweep
+from fibjax.studies import sweep, sweep_members
 from fibjax.system.run_folder import RunFolder
 from tests.helpers import ROOT
 
@@ -50,8 +50,8 @@ def swept(settings, folder):
     return repr(result).encode() + workdir.sweep.members.read_bytes()
 
   def members():
-    rows = sweep.find_members(settings, workdir.sweep)
-    _, weights = sweep.load_member(settings, workdir.sweep, rows[0], 'best')
+    rows = sweep_members.find_members(settings, workdir.sweep)
+    _, weights = sweep_members.load_member(settings, workdir.sweep, rows[0], 'best')
     return repr([(row['seed'], row['val_bce']) for row in rows]).encode() + b''.join(
         np.asarray(leaf).tobytes() for leaf in sweep.jax.tree.leaves(weights))
 

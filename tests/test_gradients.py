@@ -170,7 +170,7 @@ def first_step(name):
   state = jax.jit(functools.partial(step.init_state, model, optimizer))(np.uint32(3))
   _, report = jax.jit(functools.partial(
       step.train_step, model=model, optimizer=optimizer, loss=loss,
-      crop_px=crop_px))(state, inputs, regions)
+      crop_px=crop_px))(state, inputs, step.TrainData(regions))
   return float(report['loss']), float(report['grad_norm'])
 
 

@@ -23,6 +23,8 @@ SMALL = ('--config.data.shape_zyx=16,128,128', '--config.train.steps_per_epoch=2
          '--config.analyse.mvoxel=0')
 JOBS = {
     'run': ['run', f'--config={CONFIGS}/demo.py:tiny', *SMALL],
+    'unlabelled': ['run', f'--config={CONFIGS}/demo.py:tiny', *SMALL,
+                   '--config.train.unlabelled=1', '--config.train.epochs=4'],
     'sweep': ['sweep', f'--config={CONFIGS}/skarberg2021.py:sweep_tiny'],
     'ensemble': ['ensemble', f'--config={CONFIGS}/demo.py:ensemble_tiny', *SMALL],
     'study': ['study', f'--config={CONFIGS}/membrane.py:tiny'],

@@ -34,7 +34,9 @@ OUTSIDERS = {
     'pywt': {'preparation.destripe'}, 'matplotlib': {'report'},
     'jinja2': {'report.page'}, 'napari': {'report.viewer'}, 'argparse': {'cli'},
     'filelock': {'system'}, 'psutil': {'system'},
-    'tqdm': {'system.progress'}, 'tensorboardX': {'training.single'}}
+    'safetensors': {'methods.shared'}, 'onnx': {'models.onnx_graph'},
+    'onnxruntime': {'methods.shared'}, 'tqdm': {'system.progress'},
+    'tensorboardX': {'training.single'}, 'mlflow': {'training.metrics_log'}}
 # Where the names of METHODS may stand: the methods themselves, their networks, the
 # default of config.model.name, file names, and figures that measure one method.
 METHOD_PACKAGES = ('methods', 'models', 'config.settings', 'system.run_folder', 'bench')

@@ -12,6 +12,7 @@ from fibjax.models import Dropout, count_weights, make_model
 from fibjax.models.dropout import drop
 from fibjax.models.model import SIZES_Z
 from fibjax.models.patch_cnn import SIZES_XY
+from fibjax.report import published
 from tests.helpers import patch_cnn_logit, small_model
 
 TABLES = Path(__file__).parents[1] / 'third_party' / 'skarberg2021' / 'tables.json'
@@ -21,12 +22,24 @@ def published_count(n_xy, n_z):
   return json.loads(TABLES.read_text())['table1_weights']['counts'][str(n_xy)][str(n_z)]
 
 
-@pytest.mark.parametrize('n_xy', SIZES_XY)
-@pytest.mark.parametrize('n_z', SIZES_Z)
+def count(n_xy, n_z, padding):
+  shapes = jax.eval_shape(small_model(n_xy, n_z, padding).init, jax.random.key(0))
+  return count_weights(shapes)
+
+
+@pytest.mark.parametrize('n_xy', published.SIZES_XY)
+@pytest.mark.parametrize('n_z', published.SIZES_Z)
 @pytest.mark.parametrize('padding', ['same', 'context'])
 def test_weight_counts_are_those_of_table_1(n_xy, n_z, padding):
-  shapes = jax.eval_shape(small_model(n_xy, n_z, padding).init, jax.random.key(0))
-  assert count_weights(shapes) == published_count(n_xy, n_z)
+  assert count(n_xy, n_z, padding) == published_count(n_xy, n_z)
+
+
+@pytest.mark.parametrize(('n_xy', 'n_z'), [(33, 13), (129, 15), (241, 1), (241, 15)])
+def test_larger_networks_have_the_weights_of_the_published_formula(n_xy, n_z):
+  assert set(published.SIZES_XY) < set(SIZES_XY)
+  assert set(published.SIZES_Z) < set(SIZES_Z)
+  n = n_xy // 16
+  assert count(n_xy, n_z, 'context') == 10240 * n ** 2 + 144 * n_z + 183937
 
 
 @pytest.mark.parametrize('padding', [

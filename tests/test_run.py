@@ -185,3 +185,24 @@ def test_the_reliability_is_that_of_the_test_regions(finished):
   assert solid == pytest.approx(regions.masks_ryx[labelled].mean())
   gap = np.abs(np.subtract(found['score_b'], found['solid_b']))
   assert found['ece'] == pytest.approx(np.average(gap, weights=found['count_b']))
+
+
+@pytest.mark.long
+def test_a_run_without_epochs_gives_the_scores_of_its_start(finished, tmp_path):
+  """And one with epochs says how good its start was."""
+  settings, folder, result = finished
+  segmenter.share(folder, tmp_path / 'm')
+  content = json.loads((tmp_path / 'm' / 'model.json').read_text())
+  content['postprocess'] |= {'sigma_px': 0.0, 'threshold': 0.5}
+  (tmp_path / 'm' / 'model.json').write_text(json.dumps(content))
+  changed = (*TINY, f'train.start={tmp_path / "m"}', 'analyse.mvoxel=0')
+  again = run.run(load(f'{DEMO}:tiny', (*changed, 'train.epochs=0')), tmp_path / 'w')
+  assert 'start' not in again and again['test'] == result['test']
+  trained = run.run(load(f'{DEMO}:tiny', changed), tmp_path / 'v')
+  before = result['test']['before']['miou']
+  assert trained['start'] == {'miou': before, 'per_volume': {'HPC30': before}}
+  assert trained['test']['before']['miou'] != before
+  page_text = (tmp_path / 'v' / 'report.html').read_text(encoding='utf-8')
+  assert 'no label' in page_text
+  with pytest.raises(InputError, match=r'train\.epochs'):
+    load(f'{DEMO}:tiny', ('train.epochs=0',))

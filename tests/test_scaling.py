@@ -89,6 +89,18 @@ def test_minmax_of_the_volume(tmp_path):
   np.testing.assert_allclose(got, (grey - grey.min()) / np.ptp(grey), atol=1e-5)
 
 
+def test_standard_scale_is_the_same_for_any_brightness_and_contrast(tmp_path):
+  grey = np.random.default_rng(0).normal(9000, 400, (7, 8, 9)).round()
+  got = []
+  for k, changed in enumerate((grey, 3 * grey + 500)):
+    scaling.prepare_volume(make(tmp_path / f'a{k}', changed.astype(np.uint16)),
+                           tmp_path / f'b{k}', scale='standard', gradient=False)
+    got.append(values(tmp_path / f'b{k}'))
+  assert got[0].mean() == pytest.approx(0.5, abs=1e-6)
+  assert got[0].std() == pytest.approx(0.25, abs=1e-6)
+  np.testing.assert_allclose(got[1], got[0], atol=1e-6)
+
+
 def test_values_are_not_clipped(tmp_path):
   rows = np.array([0, 0, 0, 255])[:, None] * np.ones((1, 1, 5))
   scaling.prepare_volume(make(tmp_path / 'a', rows.astype(np.uint8)), tmp_path / 'b')
@@ -140,7 +152,7 @@ def test_the_record_is_json_and_replays(tmp_path, scale):
 
 
 @pytest.mark.parametrize('scale, gradient', [
-    ('dtype', True), ('dtype', False), ('minmax_volume', True)])
+    ('dtype', True), ('dtype', False), ('minmax_volume', True), ('standard', True)])
 @pytest.mark.parametrize('dtype', [np.uint8, np.uint16, np.float32])
 @pytest.mark.parametrize('shape', [(19, 40, 30), (2, 3, 1500), (1, 1, 2)])
 def test_an_array_gets_the_bits_of_the_volume(tmp_path, shape, dtype, scale, gradient):

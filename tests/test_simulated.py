@@ -4,9 +4,12 @@ import pytest
 import tifffile
 
 from fibjax.cli import main
-from fibjax.datasets import simulated
+from fibjax.config import base, change
+from fibjax.datasets import collect, simulated
+from fibjax.datasets.source import Request
 from fibjax.errors import InputError
 from fibjax.simulation import annotator, films
+from fibjax.system.run_folder import RunFolder
 from fibjax.volumes.volume import open_volume, read_box
 
 SHAPE = (3, 40, 44)
@@ -100,3 +103,41 @@ def test_a_film_of_a_public_binary_volume(shared_data, tmp_path):
   assert np.mean(read(out, 'truth')[:, 2::5, 2::5] == solid) > 0.9
   meta = open_volume(out / 'raw.ome.zarr').attributes['simulation']
   assert meta['geometry'] == {'source': 'given', 'scale': 5}
+
+
+def test_films_of_a_run_may_have_real_geometries(tmp_path):
+  solid_zyx = np.random.default_rng(0).random((9, 12, 12)) > 0.4
+  tifffile.imwrite(tmp_path / 'real.tif', solid_zyx.astype(np.uint8))
+  config = base()
+  config.data.source, config.data.presets = 'simulate', ('HPC45',)
+  config.data.shape_zyx, config.data.geometry_scale = SHAPE, 6
+  settings = change(config, (f'data.geometries={tmp_path / "real.tif"}',))
+  run = RunFolder(tmp_path / 'w')
+  volume, = simulated.SOURCE.open_volumes(Request(
+      settings.data, (0.6, 0.2, 0.2), (1, 9, 9), run, False)).values()
+  film = films.simulate_film('HPC45', SHAPE, 0, geometry=solid_zyx.astype(np.uint8),
+                             geometry_scale=6)
+  np.testing.assert_array_equal(read_box(volume, (0, 0, 0), volume.shape),
+                                film.image_zyx)
+  assert list(collect.fingerprint(settings.data)) == [str(tmp_path / 'real.tif')]
+  with pytest.raises(InputError, match=r'data\.geometries'):
+    change(config, ('data.geometries=a.tif,b.tif',))
+
+
+def test_experts_of_a_run_disagree_as_much_as_they_are_told(tmp_path):
+  config = base()
+  config.data.source, config.data.presets = 'simulate', ('HPC45',)
+  config.data.shape_zyx, config.data.region_px = (9, 120, 120), 64
+  config.data.experts = 3
+  differences = []
+  for sd_px in (0., 1., 4.):
+    settings = change(config, (f'data.expert_sd_px={sd_px}', 'data.expert_omission=0'))
+    request = Request(settings.data, (0.6, 0.2, 0.2), (1, 9, 9),
+                      RunFolder(tmp_path / 'w'), False)
+    regions = simulated.SOURCE.load_regions(
+        request, simulated.SOURCE.open_volumes(request))
+    votes = [mask_yx for mask_yx, split in zip(regions.masks_ryx, regions.split,
+                                               strict=True) if split != 'test']
+    pairs = [(votes[k], votes[k + 1]) for k in range(0, len(votes), 3)]
+    differences.append(np.mean([first != second for first, second in pairs]))
+  assert differences[0] == 0 < differences[1] < 0.5 * differences[2]

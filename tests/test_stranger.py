@@ -13,6 +13,7 @@ import pytest
 import tifffile
 
 from fibjax.cli import main
+from fibjax.metrics import confusion
 from fibjax.simulation import films
 from fibjax.volumes.volume import open_volume, read_box
 from tests.helpers import ROOT, code_blocks, commands_of
@@ -174,7 +175,7 @@ def test_the_commands_of_the_readme_lead_from_slices_to_a_segmentation(
                                                    'Your own stack')]
   assert [words[:2] if words[0] == 'regions' else words[0] for words in commands] == [
       'inspect', 'import', 'prep', ['regions', 'propose'], ['regions', 'export'],
-      ['regions', 'import'], 'run', 'segment']
+      ['regions', 'import'], 'run', 'segment', 'share']
   capsys.readouterr()
   for words in commands:
     if words[:2] == ['regions', 'import']:
@@ -209,12 +210,15 @@ def test_the_tour_of_the_readme_runs(compiled, tmp_path, monkeypatch):
   tour = [[word.replace('=configs/', f'={ROOT}/configs/') for word in words]
           for words in commands_of(ROOT / 'README.md',
                                    'Two commands, and a 60-second tour')]
-  assert [words[0] for words in tour] == ['run', 'analyse', 'run']
+  assert [words[0] for words in tour] == ['run', 'analyse', 'simulate', 'segment']
   for words in tour:
     call(*words)
-  for name in ('tiny', 'otsu'):
-    folder = tmp_path / 'workdirs' / name
-    assert (folder / 'report.html').exists() and (folder / 'metrics.json').exists()
+  folder = tmp_path / 'workdirs'
+  assert (folder / 'tiny' / 'report.html').exists()
+  assert (folder / 'tiny' / 'metrics.json').exists()
+  found = confusion.confusion(read(tmp_path / 'film' / 'truth.ome.zarr'),
+                              read(folder / 'film' / 'segmentation.ome.zarr'))
+  assert confusion.summarise(found)['miou'] > 0.6  # the best grey threshold: 0.54
 
 
 def test_the_python_code_of_the_readme_runs(finished):

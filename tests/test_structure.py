@@ -229,6 +229,7 @@ def sources():
     'sheets': structure.level_cut(shape, GAUSS, 0.7, 1, sheets=True),
     'spheres': structure.boolean(shape, 1e-4, 8.0, 1, radius_cv=0.3),
     'cylinders': structure.boolean(shape, 2e-5, 5.0, 1, length_px=80.0),
+    'packing': structure.packing(shape, 0.5, 6.0, 1),
     'volume': structure.from_volume(real, shape, 5),
   }
 

@@ -110,6 +110,7 @@ def test_a_voxel_alone_is_the_voxel_in_a_tile():
   np.testing.assert_allclose(model.apply(params, image), tile[:, 0, 0], atol=1e-6)
 
 
+@pytest.mark.long
 def test_a_unit_without_its_last_convolution_is_its_shortcut():
   model, params = make(depth=1, seed=4)
   for level in ('down1', 'up0'):
@@ -213,7 +214,7 @@ def test_training_learns_what_single_voxels_do_not_tell(tmp_path, name, norm, au
   sides = [noisy_regions(model, seed) for seed in (0, 1)]
   best = train(settings, model, sides, tmp_path)
   assert best['val_accuracy'] > 0.88  # a voxel alone: 0.76
-  params = stored.load_best(model, settings.train, tmp_path)
+  params = stored.load_kept(model, settings.train, tmp_path)
   if norm == 'batch':
     moments = jax.tree.leaves(params[STATISTICS])
     assert any(abs(np.asarray(leaf)).max() > 0.01 for leaf in moments)

@@ -192,7 +192,7 @@ def load_regions(folder) -> Regions:
 
 def select_regions(regions: Regions, *, split=None, volume=None) -> Regions:
   """Regions of one split and/or one volume, in order."""
-  return _take(regions, [
+  return take_regions(regions, [
       r for r in range(len(regions.volume))
       if split in (None, regions.split[r]) and volume in (None, regions.volume[r])])
 
@@ -297,7 +297,8 @@ def import_regions(table, masks, profile: str, out) -> Regions:
   return regions
 
 
-def _take(regions, rows) -> Regions:
+def take_regions(regions: Regions, rows) -> Regions:
+  """The regions of some rows, in their order."""
   rows = np.asarray(rows, int)
   return Regions(
       tuple(regions.volume[r] for r in rows), regions.z[rows], regions.y[rows],

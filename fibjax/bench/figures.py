@@ -36,7 +36,7 @@ from fibjax.system import progress
 from fibjax.system.cluster import HERE
 from fibjax.system.devices import map_images, put_everywhere
 from fibjax.training import loss_expression, optim
-from fibjax.training.step import init_state, train_step
+from fibjax.training.step import TrainData, init_state, train_step
 
 _GEMM = 4096  # side of the matrices whose product is the measure of a machine
 _N_XY, _N_Z = 113, 3
@@ -59,7 +59,8 @@ def _training_step(n_xy: int, n_z: int, padding: str, crop_px: int, batch: int):
                                    loss=loss, crop_px=crop_px))
   gather = jax.jit(lambda r, b: gather_windows(
       r.context_ryxc, b.corners_b3, model.window_px))
-  return (functools.partial(step, state, step_inputs(samples, loss), regions),
+  return (functools.partial(step, state, step_inputs(samples, loss),
+                            TrainData(regions)),
           functools.partial(gather, regions, samples))
 
 

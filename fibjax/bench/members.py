@@ -26,7 +26,7 @@ from fibjax.bench.workloads import (
 )
 from fibjax.system import devices, progress
 from fibjax.training import loss_expression, optim
-from fibjax.training.step import init_state, train_step
+from fibjax.training.step import TrainData, init_state, train_step
 
 _MEMBERS, _STOPS = 8, 5
 _N_Z = 3
@@ -56,7 +56,7 @@ def members_over_solo(sampling: str, n_xy: int) -> dict[str, float]:
         [jax.device_get(step_inputs(samples, loss, k)) for k in range(count)])
     functions[count] = functools.partial(
         devices.map_members(step, count), states, inputs,
-        devices.put_shared(regions, count))
+        devices.put_shared(TrainData(regions), count))
   seconds = median_seconds(functions)
   return {'members_over_solo': _MEMBERS * seconds[1] / seconds[_MEMBERS],
           'solo_step_ms': 1e3 * seconds[1]}

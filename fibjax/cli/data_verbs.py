@@ -133,10 +133,15 @@ def _add_regions(verb):
   sub = regions_verb('export', 'write images and empty label files to paint',
                      _export_regions)
   sub.add_argument('places', type=Path,
-                   help='CSV: volume,z,y,x, optionally with the sizes')
+                   help='CSV: volume,z,y,x, optionally with the sizes; for '
+                   '--profile=nnunet a folder of annotated regions')
   sub.add_argument('volume', type=Path, nargs='+')
   sub.add_argument('--out', required=True, type=Path, help='folder to create')
   sub.add_argument('--experts', default='expert1', help='names separated by commas')
+  sub.add_argument('--profile', choices=('paint', 'nnunet'), default='paint',
+                   help='what for: to be painted, or a raw data set of nnU-Net v2')
+  sub.add_argument('--whole', action='store_true',
+                   help='for nnunet: every slice of the volumes too, to predict')
   _add_sizes(sub, 'default: as in the table, or')
   sub = regions_verb('import', 'import annotated regions', _import_regions)
   sub.add_argument('source', type=Path,
@@ -231,8 +236,17 @@ def _propose(args, _):
 
 
 def _export_regions(args, _):
-  from fibjax.annotation import exchange, proposals
+  from fibjax.annotation import exchange, nnunet, proposals
+  from fibjax.annotation.regions import load_regions
   from fibjax.datasets import collect
+  if args.profile == nnunet.PROFILE:
+    regions, given = load_regions(args.places), _sizes(args, PAPER_SIZES)
+    sides = regions.masks_ryx.shape[1:]
+    margin = 0 if args.context_px is None else (args.context_px - max(sides)) // 2
+    print(json.dumps(nnunet.export_nnunet(
+        regions, collect.open_named(args.volume), args.out,
+        slices=given.context_slices, margin_px=max(margin, 0), whole=args.whole)))
+    return
   places, sizes = proposals.load_places(args.places)
   exchange.export_regions(collect.open_named(args.volume), places, args.out,
                           sizes=_sizes(args, sizes), experts=args.experts.split(','))

@@ -10,8 +10,9 @@ from pathlib import Path
 from fibjax.cli import data_verbs
 from fibjax.errors import InputError
 
-# What a config of these verbs sets: section and key.
-_MARKS = {'compare': ('compare', 'methods'), 'study': ('study', 'counts')}
+# What a config of these verbs sets: verb and setting, one of them for a verb.
+_MARKS = (('compare', 'compare.methods'), ('study', 'study.counts'),
+          ('study', 'study.ways'))
 
 
 def add_verbs(verb) -> None:
@@ -22,7 +23,7 @@ def add_verbs(verb) -> None:
       ('sweep', 'train many members: seeds, sizes, random search', _sweep),
       ('ensemble', 'a sweep, and the whole job with its best members', _ensemble),
       ('compare', 'the whole job with several methods on the same data', _compare),
-      ('study', 'which slices to train on: forest, correction, networks', _study)):
+      ('study', 'which slices to train on, or how many regions to annotate', _study)):
     sub = verb(name, help_text, function)
     sub.add_argument('--config', required=True, metavar='FILE[:VARIANT]')
     sub.add_argument('--workdir', required=True, type=Path)
@@ -32,11 +33,17 @@ def add_verbs(verb) -> None:
     elif name != 'compare':
       _add_resources(sub)
   sub = verb('segment', 'apply a trained run to another volume', _segment)
-  sub.add_argument('--workdir', required=True, type=Path, help='the trained run')
+  trained = sub.add_mutually_exclusive_group(required=True)
+  trained.add_argument('--workdir', type=Path, help='the trained run')
+  trained.add_argument('--model', help='a network that fibjax comes with, or a folder '
+                       'made by `fibjax share`')
   sub.add_argument('--volume', required=True, type=Path)
   sub.add_argument('--out', required=True, type=Path, help='folder for the result')
   sub.add_argument('--mode', choices=('auto', 'dense', 'patch'), default='auto')
   _add_resources(sub)
+  sub = verb('share', 'the network of a finished run as a folder to give away', _share)
+  sub.add_argument('--workdir', required=True, type=Path)
+  sub.add_argument('--out', required=True, type=Path, help='folder to make')
   for name, help_text, function in (
       ('evaluate', 'metrics of a finished run, as JSON', _evaluate),
       ('analyse', 'physical quantities of a finished run, as JSON', _analyse),
@@ -60,6 +67,7 @@ def add_verbs(verb) -> None:
   sub.add_argument('--seed', type=data_verbs.natural, default=1000)
   sub.add_argument('--out', required=True, type=Path, help='JSON file; the same '
                    'command resumes')
+  _add_resources(sub)
   sub = verb('bench', 'speed figures as JSON', _bench)
   sub.add_argument('--out', type=Path, help='file that keeps every finished group; '
                    'the same command resumes')
@@ -116,16 +124,22 @@ def _load(args, overrides):
   """The config of a verb, which must not be one for another verb."""
   from fibjax import config
   settings = config.load(args.config, overrides)
-  marked = [verb for verb, (section, key) in _MARKS.items() if settings[section][key]]
-  wanted = marked[0] if marked else None
-  if (wanted or args.verb) != args.verb or (args.verb in _MARKS and not wanted):
-    section, key = _MARKS[wanted or args.verb]
+  wanted, key = next(((verb, key) for verb, key in _MARKS if _setting(settings, key)),
+                     (None, None))
+  own = [key for verb, key in _MARKS if verb == args.verb]
+  if (wanted or args.verb) != args.verb or (own and not wanted):
     raise InputError(
         f'fibjax {args.verb}',
-        got=f'a config with{"" if wanted else "out"} {section}.{key}',
+        got=f'a config with {key}' if wanted else
+        f'a config without {" and ".join(own)}',
         expected=f'one for `fibjax {args.verb}`',
         remedy=f'use `fibjax {wanted or "run"}` with this config')
   return settings
+
+
+def _setting(settings, key: str):
+  section, name = key.split('.')
+  return settings[section][name]
 
 
 def _run(args, overrides):
@@ -143,9 +157,13 @@ def _compare(args, overrides):
 
 
 def _study(args, overrides):
-  from fibjax.studies import training_slices
-  print(json.dumps(training_slices.run_study(_load(args, overrides), args.workdir,
-                                             _resources(args))['contrasts']))
+  from fibjax.studies import label_study, training_slices
+  settings, resources = _load(args, overrides), _resources(args)
+  if settings.study.ways:
+    print(json.dumps(label_study.run_label_study(settings, args.workdir)['table']))
+  else:
+    print(json.dumps(training_slices.run_study(settings, args.workdir,
+                                               resources)['contrasts']))
   _say_report(args.workdir)
 
 
@@ -176,9 +194,16 @@ def _ensemble(args, overrides):
 
 
 def _segment(args, _):
+  from fibjax.methods import shared
   from fibjax.pipeline import segmenter
-  print(segmenter.segment_other(args.workdir, args.volume, args.out, args.mode,
+  trained = args.workdir or shared.find_model(args.model)
+  print(segmenter.segment_other(trained, args.volume, args.out, args.mode,
                                 _resources(args)))
+
+
+def _share(args, _):
+  from fibjax.pipeline import segmenter
+  print(segmenter.share(args.workdir, args.out))
 
 
 def _evaluate(args, _):
@@ -206,7 +231,7 @@ def _coverage(args, _):
   from fibjax.studies import coverage, ensemble
   result = ensemble.check_coverage(args.workdir, coverage.Experiment(
       tuple(args.presets.split(',')), args.shape, args.films, args.seed,
-      draws=args.draws), args.out)
+      draws=args.draws), args.out, _resources(args))
   print(json.dumps(result['summary']))
 
 

@@ -1,8 +1,16 @@
 """Rules for the values of settings, alone and in combination."""
+import itertools
 import math
 import re
 
 from fibjax.errors import did_you_mean, printable
+
+# Type of the entries of every setting that is a tuple.
+MEMBER_TYPES = {
+    'volumes': str, 'regions': str, 'presets': str, 'geometries': str, 'shape_zyx': int,
+    'fractions': (int, float), 'sizes': str, 'losses': str, 'halving': int,
+    'replay': int, 'min_leaves': int, 'methods': str, 'shine_through': (int, float),
+    'ways': str, 'budgets': int, 'counts': int, 'placements': str, 'test_slices': int}
 
 MAX_TEXT = 2000  # characters, or members of a tuple
 _MAX_WHOLE = 2**53  # beyond it JSON and float64 lose digits
@@ -67,6 +75,12 @@ def rules(config):
 
 def _data_rules(config, one_of, within):
   data = config.data
+  geometries = data.geometries
+  yield ('data.geometries', geometries,
+         not geometries or (len(geometries) == len(data.presets)
+                            and data.source == 'simulate'),
+         "none, or one for each of data.presets, with data.source='simulate'")
+  yield within('data', 'geometry_scale', 1, 1000)
   yield one_of('data', 'artefacts', ('none', 'mild', 'real'))
   yield within('data', 'shine_through', 0, 10)
   yield ('compare.shine_through', config.compare.shine_through,
@@ -83,7 +97,7 @@ def _data_rules(config, one_of, within):
   yield ('split.fractions', fractions, len(fractions) == 3
          and all(f >= 0 for f in fractions) and abs(sum(fractions) - 1) < 1e-6,
          'three shares that add up to 1')
-  yield one_of('prepare', 'scale', ('dtype', 'minmax_volume'))
+  yield one_of('prepare', 'scale', ('dtype', 'minmax_volume', 'standard'))
 
 
 def _forest_rules(config, one_of, within):
@@ -108,11 +122,28 @@ def _study_rules(config, one_of, within):
   yield ('sweep.halving', halving, all(0 < epoch < config.train.epochs
                                        for epoch in halving),
          'numbers of epochs before the last')
+  replay = config.sweep.replay
+  stops = (0, *replay, config.train.epochs)
+  yield ('sweep.replay', replay, not replay or (not halving and all(
+      low < high for low, high in itertools.pairwise(stops))),
+         'rising numbers of epochs before the last, without sweep.halving')
+  yield ('sweep.replay_draws', config.sweep.replay_draws,
+         config.sweep.replay_draws >= 2
+         and (not replay or config.sweep.replay_draws <= config.sweep.members),
+         '2 to sweep.members')
   yield within('ensemble', 'top', 1, 99999)
+  yield one_of('ensemble', 'selection', ('top', 'greedy'))
   yield one_of('ensemble', 'weights', ('best', 'average', 'snapshots'))
   yield ('ensemble.weights', config.ensemble.weights,
          config.ensemble.weights != 'snapshots' or config.train.schedule == 'cycles',
          "train.schedule='cycles' for snapshots")
+  study = config.study
+  yield ('study.budgets', study.budgets, min(study.budgets, default=2) >= 2,
+         'numbers from 2: one region to train, one to validate')
+  yield ('study.ways', study.ways, bool(study.ways) == bool(study.budgets)
+         and not (study.ways and study.counts),
+         'with study.budgets, without study.counts')
+  yield within('study', 'seeds', 1, 1000)
   yield within('study', 'painted', 2, 10000)
   yield within('study', 'painted_share', 0.001, 1)
   yield within('study', 'correction', 0, 1)
@@ -140,18 +171,39 @@ def _segmentation_rules(config, one_of, within):
 
 def _training_rules(config, one_of, within):
   train = config.train
+  yield within('model', 'coarse', 0, 1000)
   yield one_of('train', 'sampling', ('dense', 'patch'))
   yield 'train.voxel_fraction', train.voxel_fraction, 0 < train.voxel_fraction <= 1, (
       'above 0, at most 1')
-  for key in ('batch', 'steps_per_epoch', 'val_windows', 'epochs', 'decay_epochs'):
+  for key in ('batch', 'steps_per_epoch', 'val_windows', 'decay_epochs'):
     yield within('train', key, 1, 10 ** 7)
+  yield within('train', 'epochs', 0 if train.start else 1, 10 ** 7)
   yield 'train.crop_px', train.crop_px, train.crop_px > 0 and train.crop_px % 16 == 0, (
       'a positive multiple of 16')
+  yield within('train', 'films', 0, 10 ** 5)
+  yield ('train.films', train.films, not train.films or train.sampling == 'dense',
+         "0 unless train.sampling='dense'")
+  yield within('data', 'films', 1, 10 ** 4)
+  yield within('train', 'unlabelled', 0, 1000)
+  yield ('train.unlabelled', train.unlabelled,
+         not train.unlabelled or train.sampling == 'dense',
+         "0 unless train.sampling='dense'")
+  yield ('train.teacher', train.teacher, not train.teacher or train.unlabelled > 0,
+         "'' without train.unlabelled")
+  yield within('train', 'teacher_decay', 0, 0.99999)
+  yield ('train.start', train.start, not (train.start and train.weights),
+         "'' with train.weights")
+  yield ('train.mixed_batches', train.mixed_batches,
+         not train.mixed_batches or (train.sampling == 'dense' and not train.films),
+         "False unless train.sampling='dense' and train.films=0")
   yield one_of('train', 'balance', ('classes', 'natural'))
   yield one_of('train', 'consensus', ('mean', 'staple'))
   yield one_of('train', 'augment', ('dihedral', 'full', 'physical'))
   yield within('train', 'patience', 0, 10 ** 7)
   yield within('data', 'experts', 0, 100)
+  yield within('data', 'expert_sd_px', 0, 1000)
+  yield within('data', 'expert_omission', 0, 1)
+  yield one_of('train', 'keep', ('best', 'average'))
   yield one_of('train', 'optimizer', ('adam', 'sgd'))
   yield one_of('train', 'schedule', ('cosine', 'steps', 'cycles'))
   yield ('train.cycles', train.cycles, train.cycles > 0 and not (
@@ -159,6 +211,7 @@ def _training_rules(config, one_of, within):
   yield within('train', 'log10_learning_rate', -8, 1)
   yield within('train', 'border_weight', -0.999, 1000)
   yield within('train', 'border_sigma_px', 0.1, 1000)
+  yield within('train', 'label_smoothing_px', 0, 1000)
   for key in ('l2', 'intensity_mean_sd', 'intensity_deviation_sd'):
     yield within('train', key, 0, 1)
   for key in ('momentum', 'dropout_dense', 'dropout_spatial'):

@@ -5,24 +5,17 @@ configs/ defines `get_config(variant)`, which changes some of them. `load` reads
 file, applies overrides from the command line and checks everything at once. No default
 is set anywhere else. `§1.7` refers to section 1.7 of fibjax/METHODS.md.
 """
-import ast
 import importlib.util
 import json
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ml_collections import ConfigDict
 from ml_collections.config_dict import create
 
 from fibjax.config import rules
-from fibjax.errors import InputError, did_you_mean, nearest, unknown
-
-# Type of the entries of every setting that is a tuple.
-_TUPLES = {'volumes': str, 'regions': str, 'presets': str, 'shape_zyx': int,
-           'fractions': (int, float), 'sizes': str, 'losses': str, 'halving': int,
-           'min_leaves': int, 'methods': str, 'shine_through': (int, float),
-           'counts': int, 'placements': str, 'test_slices': int}
+from fibjax.config.overrides import apply_override
+from fibjax.errors import InputError, did_you_mean, unknown
 
 
 def base() -> ConfigDict:
@@ -38,15 +31,18 @@ def base() -> ConfigDict:
       allow_overlap=False,  # of splits in 'table': scores are then too good
   )
   config.prepare = create(
-      scale='dtype',  # 'dtype': range of the data type | 'minmax_volume' (§1.2)
+      # 'dtype': range of the data type | 'minmax_volume' (§1.2) | 'standard': by mean
+      # and sd of each volume
+      scale='dtype',
       gradient=True,  # remove the linear gradient along image rows (§1.2)
   )
   config.model = create(
       name='patch_cnn',  # one of METHODS (fibjax/methods/registry.py)
-      n_z=3,  # slices seen: 1, 3, 5, 7, 9, 11
+      n_z=3,  # slices seen: 1, 3, ... 15; the paper's up to 11
       # the sliding-window network
-      n_xy=33,  # side of the neighbourhood in pixels: 33, 49, 65, 81, 97, 113
+      n_xy=33,  # side of the neighbourhood, px: 33, 49, ... 241; paper: to 113
       padding='context',  # 'context' | 'same' (zeros, the published network)
+      coarse=0,  # channels of a second, coarse path that sees 252 px; 0: none
       # U-Nets
       base=16,  # channels at full resolution; doubled at every halving of it
       depth=3,  # number of times the resolution is halved
@@ -61,9 +57,12 @@ def base() -> ConfigDict:
   config.train = _train()
   config.sweep = _sweep()
   config.ensemble = create(
-      top=8,  # members with the lowest validation BCE, over all sizes
+      top=8,  # members, over all sizes
+      # 'top': of lowest validation BCE | 'greedy': best together, with replacement
+      selection='top',
       weights='best',  # best epoch | 'average': of the last epochs (SWA) | 'snapshots'
       dihedral=False,  # average over the 8 symmetries of a square; 8 times the work
+      growth=False,  # whether to report quality against the number and kind of members
   )
   config.compare = create(
       methods=(),  # values of model.name, for `fibjax compare`
@@ -95,9 +94,16 @@ def _data() -> ConfigDict:
       # source = 'simulate': one film per preset (§7)
       presets=('HPC22', 'HPC30', 'HPC45'),
       shape_zyx=(16, 320, 320),  # voxels of each film
+      geometries=(),  # files of real geometries (1 solid, others pore), one per preset
+      geometry_scale=4,  # fine voxels per voxel of such a file
       artefacts='mild',  # 'none' | 'mild' | 'real'
       shine_through=1.0,  # factor on the brightness of pore-backs; 0: none visible
       experts=0,  # number of emulated annotators of a film's regions; 0: ground truth
+      expert_sd_px=2.0,  # sd by which the outlines of each stray from the true ones
+      expert_omission=0.5,  # probability that each misses a small pore
+      # source = 'random': films of random materials
+      films=12,
+      # source = 'simulate', 'random'
       regions_per_volume=20,
       region_px=96,  # side of a simulated region
   )
@@ -105,6 +111,14 @@ def _data() -> ConfigDict:
 
 def _train() -> ConfigDict:
   return create(
+      films=0,  # random films per epoch that replace the training regions; 0: none
+      unlabelled=0.0,  # weight of the loss on windows without labels (§8.2); 0: none
+      # what labels them: '': a moving average of the weights | a model like `start`
+      teacher='',
+      teacher_decay=0.99,  # of that average, per step
+      # weights to begin with: 'shipped', the name of a model that fibjax comes with, or
+      # a folder of `fibjax share`
+      start='',
       weights='',  # replaces training: 'archive' (published) or a Keras HDF5 file
       sampling='dense',  # 'dense': windows | 'patch': single voxels (§1.4)
       voxel_fraction=0.01,  # share of the labelled voxels that 'patch' uses (§1.4)
@@ -112,9 +126,11 @@ def _train() -> ConfigDict:
       crop_px=64,  # side of a window's labelled area; multiple of 16; 'dense' only
       steps_per_epoch=100,  # 'dense' only; an epoch of 'patch' is one pass
       val_windows=64,  # windows of crop_px in the validation set, 'dense' only
+      mixed_batches=False,  # both phases in every batch; 'dense' only
       balance='classes',  # 'classes': 50/50 | 'natural': as annotated; 'dense' only
-      epochs=20,
+      epochs=20,  # 0: the weights of `start` as they are
       patience=0,  # stops after as many epochs without a lower validation BCE; 0: never
+      keep='best',  # weights of a run: 'best' epoch | 'average' of the last ones (SWA)
       augment='dihedral',  # and intensity (§1.6) | 'full' | 'physical' (§3.5)
       optimizer='adam',  # 'adam' | 'sgd' (momentum as in Keras)
       momentum=0.9,  # of 'sgd'; b1 of 'adam'
@@ -123,9 +139,11 @@ def _train() -> ConfigDict:
       log10_learning_rate=-3.0,  # of the first step
       decay_epochs=8,  # k of 'steps': divides the rate by 10^0.25 every k epochs
       loss='bce',  # e.g. 'bce + 0.5*ramp(0.6, 1)*jaccard' (training/losses.py)
+      log='',  # metrics go to files, and: 'mlflow' (training/metrics_log.py)
       consensus='mean',  # of several annotators of a region: 'mean' | 'staple' (§8.1)
       border_weight=0.0,  # w0: voxels at the interface weigh 1 + w0; above -1
       border_sigma_px=5.0,  # decay of that weight with the distance to the interface
+      label_smoothing_px=0.0,  # within it of an interface labels are soft (§8.5)
       l2=4.16e-6,  # c of the penalty c ||w||^2 on kernels
       dropout_dense=0.2,  # p_d, dense layers
       dropout_spatial=0.1,  # p_sd, whole feature maps
@@ -140,15 +158,25 @@ def _sweep() -> ConfigDict:
       members=8,  # of each size
       draw='seeds',  # 'seeds': only seeds differ | 'random': random search (§1.7)
       group=0,  # members trained together on a device; 0: as many as fit
-      losses=(),  # expressions like train.loss, compared with the first; (): train.loss
+      # expressions like train.loss, compared with the first, with settings of weights,
+      # labels and batches: 'bce label_smoothing_px=2'; (): train.loss
+      losses=(),
       weights='best',  # weights that losses are compared with: 'best' | 'average' (SWA)
       halving=(),  # epochs after which the worse half of a group stops
+      # such epochs, of which to report what they would have found; without `halving`
+      replay=(),
+      replay_draws=32,  # members in each repetition of that
   )
 
 
 def _study() -> ConfigDict:
   return create(
-      counts=(),  # numbers of training slices, for `fibjax study` (§3)
+      # Label budgets, for `fibjax study`
+      ways=(),  # 'NAME: KEY=VALUE ...', the settings of a way to train
+      budgets=(),  # numbers of regions per volume for training and validation
+      seeds=3,  # runs of each, every one with its own draw of regions
+      # Training slices, for `fibjax study` (§3)
+      counts=(),  # numbers of training slices
       placements=('initial', 'distributed'),  # | 'uncertain'
       test_slices=(47, 434, 598),
       painted=8,  # partly painted slices that train the forest
@@ -190,15 +218,34 @@ def load(argument: str, overrides: tuple[str, ...] = ()) -> ConfigDict:
   path, _, variant = argument.rpartition(':')
   if not path or set(variant) & set('/\\'):  # no variant; 'C:' is a drive of Windows
     path, variant = argument, ''
-  config = _read_file(Path(path), variant)
+  return change(_read_file(Path(path), variant), overrides)
+
+
+def change(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+  """Changes settings of a copy, and validates it.
+
+  Args:
+    config: the experiment.
+    overrides: KEY=VALUE texts.
+
+  Returns:
+    The locked copy; its paths are absolute.
+
+  Raises:
+    InputError: for an unknown key, a value of another type or out of range.
+  """
+  config = config.copy_and_resolve_references()
   for override in overrides:
-    _override(config, override)
+    apply_override(config, override)
   validate(config)
   data = config.data
-  data.volumes, data.regions = (tuple(str(Path(p).resolve()) for p in paths)
-                                for paths in (data.volumes, data.regions))
+  for key in ('volumes', 'regions', 'geometries'):
+    data[key] = tuple(str(Path(path).resolve()) for path in data[key])
   if data.root:
     data.root = str(Path(data.root).resolve())
+  for key in ('start', 'teacher'):
+    if config.train[key] and Path(config.train[key]).is_dir():  # else a model's name
+      config.train[key] = str(Path(config.train[key]).resolve())
   if config.train.weights not in ('', 'archive'):
     config.train.weights = str(Path(config.train.weights).resolve())
   return config.lock()
@@ -231,75 +278,6 @@ def unknown_variant(variant: str, known: tuple[str, ...]) -> InputError:
   return unknown('--config variant', variant, known, 'write FILE or FILE:VARIANT')
 
 
-def _override(config: ConfigDict, override: str) -> None:
-  key, equals, text = override.partition('=')
-  *parents, leaf = key.split('.')
-  node = config
-  for parent in parents:
-    if not isinstance(node, ConfigDict) or parent not in node:
-      node = None
-      break
-    node = node[parent]
-  if not isinstance(node, ConfigDict) or leaf not in node:
-    raise _unknown_key(config, key)
-  if not equals or isinstance(node[leaf], ConfigDict):
-    raise InputError(f'--config.{key}', got=repr(override), expected='KEY=VALUE',
-                     remedy=f'write --config.{key}=VALUE for a single setting')
-  node[leaf] = _parse(key, text, node[leaf], leaf)
-
-
-def _unknown_key(config: ConfigDict, key: str) -> InputError:
-  """The error for a key that no setting has: what its section offers."""
-  node, prefix, keys = config, '', _all_keys(config)
-  for name in key.split('.'):
-    if not isinstance(node, ConfigDict) or name not in node:
-      break
-    node, prefix = node[name], f'{prefix}{name}.'
-  known = sorted(node if isinstance(node, ConfigDict) else config)
-  # Where the section is right, one of its keys is meant rather than one elsewhere.
-  similar = (nearest(key, [k for k in keys if k.startswith(prefix)])
-             or nearest(key, keys))
-  return InputError(f'--config.{key}', got='an unknown key',
-                    expected=f'one of {", ".join(known)}',
-                    remedy=f'did you mean --config.{similar}?' if similar else
-                    'check the spelling')
-
-
-def _all_keys(config: ConfigDict, prefix: str = '') -> list[str]:
-  """Dotted names of all settings."""
-  return [name for key, value in config.items()
-          for name in (_all_keys(value, f'{prefix}{key}.')
-                       if isinstance(value, ConfigDict) else (f'{prefix}{key}',))]
-
-
-def _parse(key: str, text: str, default, leaf: str):
-  """Reads text as the type of the default value."""
-  kind = type(default)
-  wrong = InputError(f'--config.{key}', got=repr(text), expected=kind.__name__,
-                     remedy=f'write it like {default!r}')
-  if len(text) > rules.MAX_TEXT:
-    raise InputError(f'--config.{key}', got=f'{len(text)} characters',
-                     expected=f'at most {rules.MAX_TEXT}', remedy='shorten it')
-  if kind is str:
-    return text
-  if kind is tuple and _TUPLES[leaf] is str:
-    return tuple(part.strip() for part in re.split(r',(?![^(]*\))', text))
-  if kind is bool and text.lower() in ('true', 'false'):
-    return text.lower() == 'true'
-  try:
-    value = ast.literal_eval(text)
-    if kind is float and type(value) is int:
-      value = float(value)
-  # Deep nesting exhausts the parser, and an integer may exceed what a float holds.
-  except (ValueError, SyntaxError, RecursionError, MemoryError, OverflowError):
-    raise wrong from None
-  if kind is tuple and not isinstance(value, tuple):
-    value = (value,)
-  if type(value) is not kind:
-    raise wrong
-  return value
-
-
 def validate(config: ConfigDict) -> None:
   """Checks keys and types against `base()`, ranges and combinations by the rules.
 
@@ -328,8 +306,8 @@ def _schema_problems(config, schema, prefix: str):
         yield from _schema_problems(config[key], schema[key], f'{prefix}{key}.')
       else:
         yield f'{prefix}{key}={rules.shown(config[key])} (expected a section)'
-    elif expected := rules.wrong_value(
-        config[key], schema[key], _TUPLES.get(key)):
+    elif expected := rules.wrong_value(config[key], schema[key],
+                                       rules.MEMBER_TYPES.get(key)):
       yield f'{prefix}{key}={rules.shown(config[key])} (expected {expected})'
 
 

@@ -16,7 +16,7 @@ from fibjax.annotation.regions import (
   select_regions,
 )
 from fibjax.annotation.splits import assign_splits, check_apart
-from fibjax.datasets import flyem, simulated, skarberg2021
+from fibjax.datasets import flyem, random_films, simulated, skarberg2021
 from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError, unknown
 from fibjax.inference.score import check_window
@@ -42,6 +42,7 @@ def _load_user_regions(request: Request, volumes: dict[str, Volume]) -> Regions:
 SOURCES: dict[str, Source] = {
     'volumes': Source(_open_user_volumes, _load_user_regions, is_users=True),
     'simulate': simulated.SOURCE,
+    'random': random_films.SOURCE,
     'flyem': flyem.SOURCE,
     'zenodo': skarberg2021.SOURCE,
 }
@@ -99,12 +100,13 @@ def collect(data, split, window_zyx, run: RunFolder
 
 
 def fingerprint(data) -> dict:
-  """Hashes of the content of the user's volumes and regions, by path.
+  """Hashes of the content of the user's volumes, regions and geometries, by path.
 
   Args:
     data: config.data.
   """
-  return {path: files.hash_files(path) for path in (*data.volumes, *data.regions)}
+  return {path: files.hash_files(path)
+          for path in (*data.volumes, *data.regions, *data.geometries)}
 
 
 def open_named(paths) -> dict[str, Volume]:

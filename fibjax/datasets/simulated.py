@@ -9,7 +9,7 @@ from fibjax.datasets.source import Request, Source
 from fibjax.errors import InputError
 from fibjax.formats import label_images
 from fibjax.simulation import films
-from fibjax.simulation.annotator import annotate, annotate_stack
+from fibjax.simulation.annotator import Annotator, annotate, annotate_stack
 from fibjax.system import files, progress
 from fibjax.volumes.volume import Volume, new_volume, open_volume, read_box, write_box
 
@@ -51,9 +51,6 @@ def simulate(preset: str, shape_zyx, seed: int, artefacts: str, folder, *,
              shine_through: float = 1., annotator: bool = False) -> None:
   """Writes a simulated film: folder/truth.ome.zarr and folder/raw.ome.zarr.
 
-  raw is written last, so that its presence marks the film as complete. Incomplete
-  volumes of an interrupted call are replaced.
-
   Args:
     preset, shape_zyx, seed, artefacts, geometry, geometry_scale, shine_through: as in
       `films.simulate_film`.
@@ -69,9 +66,20 @@ def simulate(preset: str, shape_zyx, seed: int, artefacts: str, folder, *,
   film = films.simulate_film(preset, tuple(shape_zyx), seed, artefacts=artefacts,
                              geometry=geometry, geometry_scale=geometry_scale,
                              shine_through=shine_through)
+  write_film(film, folder,
+             annotate_stack(film.truth_zyx, seed) if annotator else None)
+
+
+def write_film(film: films.Film, folder: Path,
+               annotated_zyx: np.ndarray | None = None) -> None:
+  """Writes a film, and labels of an expert where they are given, into a folder.
+
+  raw.ome.zarr is written last, so that its presence marks the film as complete.
+  Incomplete volumes of an interrupted call are replaced.
+  """
   arrays = {'truth': film.truth_zyx, 'raw': film.image_zyx}
-  if annotator:
-    arrays = {'annotated': annotate_stack(film.truth_zyx, seed), **arrays}
+  if annotated_zyx is not None:
+    arrays = {'annotated': annotated_zyx, **arrays}
   for leftover in ('truth.ome.zarr', 'annotated.ome.zarr',
                    'annotated.ome.zarr.partial'):
     shutil.rmtree(folder / leftover, ignore_errors=True)
@@ -88,24 +96,28 @@ def _open_films(request: Request) -> dict[str, Volume]:
   for index, name in enumerate(data.presets):
     raw = request.run.raw(name)
     if not raw.exists():
+      geometry = read_geometry(data.geometries[index], 1) if data.geometries else None
       simulate(name, data.shape_zyx, data.seed + index, data.artefacts, raw.parent,
-               shine_through=data.shine_through)
+               shine_through=data.shine_through, geometry=geometry,
+               geometry_scale=data.geometry_scale)
       progress.say(f'simulated {name}')
     volumes[name] = open_volume(raw)
   return volumes
 
 
-def _annotate_films(request: Request, volumes: dict[str, Volume]) -> Regions:
+def annotate_films(request: Request, volumes: dict[str, Volume]) -> Regions:
+  """Annotates random places of films whose truth stands in the workdir."""
   return concatenate_regions([_annotate_film(request, name, index)
                               for index, name in enumerate(volumes)])
 
 
 def _describe(data) -> list[tuple[str, str]]:
   return [('simulated films', f'presets {", ".join(data["presets"])}, seed '
-           f'{data["seed"]}, artefacts {data["artefacts"]}')]
+           f'{data["seed"]}, artefacts {data["artefacts"]}'),
+          *(('real geometry', path) for path in data.get('geometries', ()))]
 
 
-SOURCE = Source(_open_films, _annotate_films, _describe, is_simulated=True)
+SOURCE = Source(_open_films, annotate_films, _describe, is_simulated=True)
 
 
 def _annotate_film(request: Request, name: str, index: int) -> Regions:
@@ -127,6 +139,7 @@ def _annotate_film(request: Request, name: str, index: int) -> Regions:
                      expected=f'space for regions of {data.region_px} px and '
                      f'{window_zyx[0]} slices per split',
                      remedy='enlarge it or lower config.data.region_px')
+  annotator = Annotator(data.expert_sd_px, omission=data.expert_omission)
   positions, masks, splits = [], [], []
   for split, low, high, share in zip(SPLITS, edges[:-1], edges[1:],
                                      request.fractions, strict=True):
@@ -135,7 +148,7 @@ def _annotate_film(request: Request, name: str, index: int) -> Regions:
       y, x = (int(random.integers(m, extent - data.region_px - m + 1))
               for m, extent in zip(margins, (height, width), strict=True))
       votes = _votes(truth, (z, y, x), data.region_px,
-                     0 if split == 'test' else data.experts,
+                     0 if split == 'test' else data.experts, annotator,
                      (data.seed, index, len(masks)))
       positions += [(z, y, x)] * len(votes)
       masks += votes
@@ -143,7 +156,8 @@ def _annotate_film(request: Request, name: str, index: int) -> Regions:
   return make_regions((name,) * len(masks), positions, masks, splits)
 
 
-def _votes(truth: Volume, start, side_px: int, experts: int, seed) -> list[np.ndarray]:
+def _votes(truth: Volume, start, side_px: int, experts: int, annotator: Annotator,
+           seed) -> list[np.ndarray]:
   """Masks [y, x] of a region, one per expert; without experts, the truth.
 
   Experts draw a region together with its surroundings, since outlines near the border
@@ -154,6 +168,6 @@ def _votes(truth: Volume, start, side_px: int, experts: int, seed) -> list[np.nd
   stop = [min(a + side_px + _AROUND_PX, n)
           for a, n in zip((y, x), truth.shape[1:], strict=True)]
   around_yx = read_box(truth, (z, y - top, x - left), (z + 1, *stop))[0]
-  drawn = [annotate(around_yx, (*seed, j + 1)) for j in range(experts)]
+  drawn = [annotate(around_yx, (*seed, j + 1), annotator) for j in range(experts)]
   return [mask_yx[top:top + side_px, left:left + side_px]
           for mask_yx in drawn or [around_yx]]

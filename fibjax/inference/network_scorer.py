@@ -34,7 +34,7 @@ def network_scorer(networks: Sequence[Model], params: Sequence, *,
 
   Args:
     networks: the networks.
-    params: weights of each.
+    params: weights of each; the same twice count twice, and are scored once.
     dihedral: whether each score is the mean over the 8 symmetries of the square.
     mode: 'auto' and 'dense' (all voxels of a tile at once) or 'patch' (each voxel by
       its own neighbourhood, the literal method and the oracle of 'dense').
@@ -47,19 +47,25 @@ def network_scorer(networks: Sequence[Model], params: Sequence, *,
   mode = 'dense' if mode == 'auto' else mode
   params = [jax.tree.map(np.asarray, weights) for weights in params]
   settings = [network.settings for network in networks]
+  hashes = [hash_params(weights) for weights in params]
+  # A member that is listed several times is scored once, and counts as often.
+  members = list(zip(hashes, settings, strict=True))
+  first = [members.index(member) for member in members]
+  counts = {k: first.count(k) for k in first}
   n_z, window_px = (max(getattr(network, name) for network in networks)
                     for name in ('n_z', 'window_px'))
   return Scorer(
       window_zyx=(n_z, window_px, window_px),
       channels=CHANNELS if len(networks) > 1 else (),
-      fingerprint={'weights': [hash_params(weights) for weights in params],
-                   'model': settings, 'mode': mode, 'dihedral': dihedral},
-      open=functools.partial(_open, settings, params, dihedral, mode, tile_px,
-                             batch))
+      fingerprint={'weights': hashes, 'model': settings, 'mode': mode,
+                   'dihedral': dihedral},
+      open=functools.partial(_open, [settings[k] for k in counts],
+                             [params[k] for k in counts], tuple(counts.values()),
+                             dihedral, mode, tile_px, batch))
 
 
-def _open(settings, params, dihedral: bool, mode: str, tile_px: int, batch: int,
-          memory_gb: float) -> BlockScorer:
+def _open(settings, params, counts: tuple[int, ...], dihedral: bool, mode: str,
+          tile_px: int, batch: int, memory_gb: float) -> BlockScorer:
   networks = [models.make_model(dict(one)) for one in settings]
   weights = [devices.put_everywhere(one) for one in params]
   largest = max(networks, key=lambda network: network.dense_bytes((_SMALL_PX,) * 2))
@@ -104,9 +110,9 @@ def _open(settings, params, dihedral: bool, mode: str, tile_px: int, batch: int,
   def score(shape_zyx, image_zyx):
     tile_yx, whole = tile_of(tuple(shape_zyx[1:])), covering(shape_zyx)
     starts = [start for start, _ in geometry.tile_boxes(whole, (1, *tile_yx))]
-    several = len(networks) > 1
+    several = sum(counts) > 1
     sums = np.zeros((1 + several, *whole), np.float32)  # scores, their entropies
-    for network, network_weights in zip(networks, weights, strict=True):
+    for network, network_weights, count in zip(networks, weights, counts, strict=True):
       top, left = half - network.n_z // 2, before - network.before_px
       rows, columns = (network.image_px(tile, dihedral) for tile in tile_yx)
       images = (np.moveaxis(image_zyx[
@@ -115,13 +121,13 @@ def _open(settings, params, dihedral: bool, mode: str, tile_px: int, batch: int,
       scores = program(network, tile_yx)(network_weights, images)
       for (z, y, x), score_yx in zip(starts, scores, strict=True):
         where = z, slice(y, y + tile_yx[0]), slice(x, x + tile_yx[1])
-        sums[(0, *where)] += score_yx
+        sums[(0, *where)] += np.float32(count) * score_yx
         if several:
-          sums[(1, *where)] += calibration.binary_entropy(score_yx)
+          sums[(1, *where)] += np.float32(count) * calibration.binary_entropy(score_yx)
     sums = sums[..., :shape_zyx[1], :shape_zyx[2]]
     if not several:
       return np.ascontiguousarray(sums[0])
-    mean, expected = sums / np.float32(len(networks))
+    mean, expected = sums / np.float32(sum(counts))
     entropy = calibration.binary_entropy(mean).astype(np.float32)
     return np.stack([mean, entropy, np.maximum(entropy - expected, 0)])
 

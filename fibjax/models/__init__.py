@@ -16,9 +16,10 @@ from fibjax.models.model import (
 )
 
 NETWORKS: dict[str, Network] = {
-    'patch_cnn': Network(patch_network.build, patch_network.FACTS),
-    'resunet': Network(resunet.build, resunet.FACTS),
-    'unet': Network(unet.build, unet.FACTS)}
+    'patch_cnn': Network(patch_network.build, patch_network.FACTS,
+                         patch_network.write_onnx, patch_network.widen),
+    'resunet': Network(resunet.build, resunet.FACTS, resunet.write_onnx),
+    'unet': Network(unet.build, unet.FACTS, unet.write_onnx)}
 NAMES = tuple(NETWORKS)
 
 __all__ = ['NAMES', 'NETWORKS', 'Dropout', 'Model', 'Network', 'count_weights',
@@ -29,7 +30,7 @@ def make_model(config: Mapping) -> Model:
   """Builds the network of config.model.
 
   Args:
-    config: mapping of name and n_z (1, 3, ... 11), and for 'patch_cnn' n_xy (33, 49,
+    config: mapping of name and n_z (1, 3, ... 15), and for 'patch_cnn' n_xy (33, 49,
       ... 113) and padding ('same' or 'context'), for 'resunet' and 'unet' base, depth
       and norm.
 

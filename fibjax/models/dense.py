@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import lax
 
-from fibjax.models import conv
+from fibjax.models import coarse_path, conv
 from fibjax.models.dropout import Dropout, drop
 from fibjax.models.patch_cnn import CONTEXT_PX, HIDDEN, WIDTHS
 
@@ -64,7 +64,8 @@ def apply_dense(params, window_byxc: jax.Array, cells: int,
   Args:
     params: weights of a context PatchCNN.
     window_byxc: [b, y, x, n_z] images, y >= 16 cells + 59 + ty, x likewise. Logit
-      (0, 0) belongs to voxel (8 cells + 30, 8 cells + 30).
+      (0, 0) belongs to voxel (8 cells + 30, 8 cells + 30). With a coarse path, 92 px
+      more on every side.
     cells: n of n_xy = 16 n + 1.
     dropout: None outside training. A channel is dropped for a whole image, an element
       of a dense layer per voxel.
@@ -76,6 +77,10 @@ def apply_dense(params, window_byxc: jax.Array, cells: int,
   Returns:
     [b, ty, tx] logits.
   """
+  far = None
+  if coarse_path.names()[0] in params:
+    far = coarse_path.apply_coarse(params, window_byxc)
+    window_byxc = coarse_path.crop_to_fine(window_byxc)
   layer_of = conv.filtered_layer
   if out_yx is None:
     layer_of = conv.whole_layer
@@ -93,6 +98,9 @@ def apply_dense(params, window_byxc: jax.Array, cells: int,
           _after(step if part == 'b' else 0), step, step // 2 if part == 'a' else 0,
           extents.pop(0), params[f'conv{block}{part}'], maps)
     step *= 2
+  if far is not None:
+    maps = jnp.concatenate([maps, _pooled_along_x(
+        far[:, :maps.shape[1]], step // 2)[:, :, :maps.shape[2]]], -1)
   # The first dense layer is a convolution of n x n taps, 16 pixels apart.
   kernel = params['fc1']['kernel'].reshape(cells, cells, -1, HIDDEN[0])
   weights = {'kernel': kernel, 'params': {k: params[k] for k in ('fc1', 'fc2', 'out')}}
@@ -115,8 +123,12 @@ def _after(pooled: int):
   """
   def after(weights, maps_byxc):
     maps = nn.elu(maps_byxc + weights['bias'][None, None, None])
-    return jnp.maximum(maps[:, :, :-pooled], maps[:, :, pooled:]) if pooled else maps
+    return _pooled_along_x(maps, pooled) if pooled else maps
   return after
+
+
+def _pooled_along_x(maps_byxc, step: int):
+  return jnp.maximum(maps_byxc[:, :, :-step], maps_byxc[:, :, step:])
 
 
 def _head(weights, hidden, dropout: Dropout | None = None):

@@ -56,12 +56,12 @@ def minimal_filter(outputs: int, taps: int = 3):
 def _parts(size: int) -> tuple[tuple[int, int], ...]:
   """(first tap, taps) of the parts a kernel is cut into.
 
-  At most four taps each: the filter of a longer part would need larger points.
+  Equal parts of at most four taps, the longer ones first: the filter of a longer part
+  would need larger points.
   """
-  if size <= BLOCK:
-    return ((0, size),)
-  first = -(-size // 2)
-  return (0, first), (first, size - first)
+  count = -(-size // BLOCK)
+  lengths = [size // count + (k < size % count) for k in range(count)]
+  return tuple((sum(lengths[:k]), length) for k, length in enumerate(lengths))
 
 
 def prepare_kernels(kernel_yxio: jax.Array) -> dict:

@@ -95,11 +95,16 @@ class Norm(nn.Module):
 
 def _by_pixel(maps_byxc):
   channels = maps_byxc.shape[-1]
-  groups = max(g for g in range(1, max(1, channels // _GROUP) + 1) if not channels % g)
+  groups = count_groups(channels)
   grouped = maps_byxc.reshape(*maps_byxc.shape[:3], groups, channels // groups)
   centred = grouped - jnp.mean(grouped, -1, keepdims=True)
   variance = jnp.mean(centred ** 2, -1, keepdims=True)
   return (centred * lax.rsqrt(variance + _EPSILON)).reshape(maps_byxc.shape)
+
+
+def count_groups(channels: int) -> int:
+  """Number of equal groups of about 16 channels."""
+  return max(g for g in range(1, max(1, channels // _GROUP) + 1) if not channels % g)
 
 
 def upsample(maps_byxc: jax.Array) -> jax.Array:

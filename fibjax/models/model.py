@@ -16,7 +16,7 @@ import numpy as np
 from fibjax.errors import unknown
 from fibjax.models.facts import MethodFacts
 
-SIZES_Z = (1, 3, 5, 7, 9, 11)  # numbers of slices a network may see
+SIZES_Z = tuple(range(1, 16, 2))  # slices a network may see; the paper's: up to 11
 STATISTICS = 'batch_stats'  # flax's name of the collection
 _INPUT = 'input'
 
@@ -73,9 +73,15 @@ class Network(NamedTuple):
   Attributes:
     build: config.model -> Model; raises InputError for settings it cannot have.
     facts: what tables, texts and rules need to know.
+    write_onnx: (network, params) -> the same as an ONNX file (onnx_graph.py);
+      None: it cannot be written.
+    widen: (params, settings of their network, settings wanted) -> params of a wider
+      view with the same scores, or as they are where there is none; None: never.
   """
   build: Callable[[Mapping], Model]
   facts: MethodFacts
+  write_onnx: Callable[[Model, dict], bytes] | None = None
+  widen: Callable[[dict, Mapping, Mapping], dict] | None = None
 
 
 def check_choice(config: Mapping, key: str, known: Sequence) -> None:
@@ -88,6 +94,11 @@ def with_input(layers: dict, mean, deviation) -> dict:
   """Parameters of a network: its layers and the standardisation of its input."""
   return {_INPUT: {'mean': jnp.float32(mean), 'deviation': jnp.float32(deviation)},
           **layers}
+
+
+def replace_layers(params: dict, layers: dict) -> dict:
+  """Params with the layers of other params, and its own standardisation."""
+  return {**layers, _INPUT: params[_INPUT]}
 
 
 def standardise(params, images: jax.Array) -> jax.Array:

@@ -14,7 +14,7 @@ from flax import linen as nn
 from fibjax.models.dropout import Dropout, drop
 from fibjax.models.layers import Conv, Norm, upsample
 from fibjax.models.model import Model
-from fibjax.models.unet_common import build_unet, unet_facts
+from fibjax.models.unet_common import UNetGraph, build_unet, unet_facts
 
 
 class ResUNet(nn.Module):
@@ -70,6 +70,31 @@ class _Unit(nn.Module):
     maps = nn.relu(Norm(self.norm, name='norm_b')(maps, training))
     maps = Conv(self.features, name='conv_b')(maps)
     return maps + Conv(self.features, 1, self.stride, name='shortcut')(maps_byxc)
+
+
+def write_onnx(model: Model, params: dict) -> bytes:
+  """The network as an ONNX file; see `onnx_graph.py`."""
+  graph, depth = UNetGraph(model, params), model.settings['depth']
+  image, joined = graph.standardise('image', params), []
+
+  def unit(maps, name, stride):
+    inner = graph.normalise(maps, name, 'norm_a')
+    inner = graph.convolve(inner, name, 'conv_a', stride=stride)
+    inner = graph.normalise(inner, name, 'norm_b')
+    inner = graph.convolve(inner, name, 'conv_b')
+    return graph.add('Add', inner, graph.convolve(maps, name, 'shortcut',
+                                                  stride=stride))
+
+  maps = graph.normalise(graph.convolve(image, 'stem_a'), 'stem_norm')
+  maps = graph.add('Add', graph.convolve(maps, 'stem_b'),
+                   graph.convolve(image, 'stem_shortcut'))
+  for level in range(1, depth + 1):
+    joined.append(maps)
+    maps = unit(maps, f'down{level}', 2)
+  for level in reversed(range(depth)):
+    maps = graph.add('Concat', graph.upsample(maps), joined.pop(), axis=1)
+    maps = unit(maps, f'up{level}', 1)
+  return graph.score(maps, model.settings['name'])
 
 
 def reach_px(depth: int) -> int:

@@ -17,7 +17,7 @@ from fibjax.models import conv
 from fibjax.models.dropout import Dropout, drop
 from fibjax.models.layers import Conv, Norm, upsample
 from fibjax.models.model import Model
-from fibjax.models.unet_common import build_unet, unet_facts
+from fibjax.models.unet_common import UNetGraph, build_unet, unet_facts
 
 
 class UNet(nn.Module):
@@ -63,6 +63,29 @@ class UNet(nn.Module):
       maps = Conv(features, name=f'{name}{part}')(maps)
       maps = nn.relu(Norm(self.norm, name=f'{name}{part}_norm')(maps, training))
     return maps
+
+
+def write_onnx(model: Model, params: dict) -> bytes:
+  """The network as an ONNX file; see `onnx_graph.py`."""
+  graph, depth = UNetGraph(model, params), model.settings['depth']
+  maps, joined = graph.standardise('image', params), []
+
+  def convolve_twice(maps, name):
+    for part in 'ab':
+      maps = graph.normalise(graph.convolve(maps, f'{name}{part}'),
+                             f'{name}{part}_norm')
+    return maps
+
+  for level in range(depth + 1):
+    if level:
+      joined.append(maps)
+      maps = graph.pool(maps)
+    maps = convolve_twice(maps, f'down{level}')
+  for level in reversed(range(depth)):
+    maps = graph.convolve(graph.upsample(maps), f'half{level}')
+    maps = graph.add('Concat', joined.pop(), maps, axis=1)
+    maps = convolve_twice(maps, f'up{level}')
+  return graph.score(maps, model.settings['name'])
 
 
 def reach_px(depth: int) -> int:

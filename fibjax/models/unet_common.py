@@ -1,14 +1,16 @@
 """A U-Net of any kind as a `Model`: evaluation with a margin, facts and rules."""
+import functools
 import math
 from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from fibjax.errors import InputError
 from fibjax.models.dropout import Dropout
 from fibjax.models.facts import NETWORK, MethodFacts, Rule, no_sizes, no_weights
-from fibjax.models.layers import NORMS, margin_px
+from fibjax.models.layers import NORMS, count_groups, margin_px
 from fibjax.models.model import (
   SIZES_Z,
   STATISTICS,
@@ -17,6 +19,7 @@ from fibjax.models.model import (
   standardise,
   with_input,
 )
+from fibjax.models.onnx_graph import Graph
 
 _MAPS = 14  # maps of base channels at full resolution in memory at once (12 measured)
 
@@ -87,6 +90,50 @@ def build_unet(config: Mapping, network: Callable, reach_px: Callable) -> Model:
                settings=dict(config),
                update_statistics=update_statistics if config['norm'] == 'batch'
                else None)
+
+
+class UNetGraph(Graph):
+  """The layers of layers.py in an ONNX graph; `params` holds all of them by name."""
+
+  def __init__(self, model: Model, params: dict):
+    super().__init__(model.n_z)
+    self.norm, self.margin = model.settings['norm'], model.before_px
+    self.params, self.statistics = params, params.get(STATISTICS, {})
+
+  def layer(self, *names: str) -> dict:
+    """Weights of a layer."""
+    return functools.reduce(lambda tree, name: tree.get(name, {}), names, self.params)
+
+  def convolve(self, maps: str, *names: str, stride: int = 1) -> str:
+    """`layers.Conv`."""
+    size = np.shape(self.layer(*names)['kernel'])[0]
+    before = (size - 1) // 2
+    after = size - 1 - before
+    return self.conv(maps, self.layer(*names), pads=(before, before, after, after),
+                     stride=stride)
+
+  def normalise(self, maps: str, *names: str) -> str:
+    """`layers.Norm` and ReLU."""
+    if self.norm == 'none':
+      return self.add('Relu', maps)
+    layer = self.layer(*names)
+    channels = np.size(layer['scale'])
+    if self.norm == 'batch':
+      fixed = functools.reduce(lambda tree, name: tree[name], names, self.statistics)
+      maps = self.normalise_channels(maps, fixed['mean'], fixed['variance'])
+    else:
+      maps = self.normalise_pixels(maps, channels, count_groups(channels))
+    return self.add('Relu', self.affine(maps, layer['scale'], layer['shift']))
+
+  def score(self, maps: str, name: str) -> bytes:
+    """The file: P(solid) by the last 1 x 1 convolution, without the margin."""
+    out = self.layer('out')
+    logit = {key: np.asarray(value)[..., 1:] - np.asarray(value)[..., :1]
+             for key, value in out.items()}
+    score = self.add('Sigmoid', self.conv(maps, logit))
+    ends = [self.constant(numbers, np.int64) for numbers in (
+        [self.margin] * 2, [-self.margin] * 2, [2, 3])]
+    return self.finish(self.add('Slice', score, *ends), name)
 
 
 def unet_facts(title: str, citation: str) -> MethodFacts:

@@ -12,7 +12,8 @@ from fibjax.evaluation import region_scores
 from fibjax.inference.network_scorer import network_scorer
 from fibjax.inference.segment import Postprocessing
 from fibjax.methods import network
-from fibjax.methods.method import Inputs, Method
+from fibjax.methods.method import Inputs
+from fibjax.methods.unlabelled import unlabelled_stream
 from fibjax.models import Model
 from fibjax.pipeline.segmenter import Segmenter
 from fibjax.preparation import scaling
@@ -143,33 +144,40 @@ def train(images, regions: Regions, *, model: Model | None = None,
   """
   model = make_model() if model is None else model
   settings = check_section('train', settings or {})
-  volumes = {name: array_volume(scaling.scale_image(image_zyx, scale=scale,
-                                                    gradient=gradient), name=name)
+  prepare = check_section('prepare', {'scale': scale, 'gradient': gradient})
+  volumes = {name: array_volume(scaling.scale_image(image_zyx, **prepare), name=name)
              for name, image_zyx in _by_name(images, regions).items()}
-  check_regions(regions, {name: volume.shape for name, volume in volumes.items()},
-                _window_zyx(model))
-  for split in ('train', 'val'):
-    if split not in regions.split:
-      raise InputError('regions', got=f'none in split {split}',
-                       expected='regions to train and to validate',
-                       remedy='give splits to make_regions, or use assign_splits')
   inputs = Inputs(volumes, regions)
+  _check_inputs(inputs, model)
   members = [loop.make_member(settings, seed) for seed in seeds]
-  trained = single.train_networks(
-      model, *network.put_regions(settings, model, inputs), members, settings=settings,
-      folder=folder, standardise=model.settings.get('standardise', True))
+  with unlabelled_stream(settings, prepare, model, volumes, 0) as unlabelled:
+    trained = single.train_networks(
+        model, *network.put_regions(settings, model, inputs), members,
+        settings=settings, folder=folder, unlabelled=unlabelled,
+        standardise=model.settings.get('standardise', True),
+        start=network.start_params(settings, prepare, model))
   failed = [seed for seed, member in zip(seeds, trained, strict=True)
             if member.ended == loop.DIVERGED]
   if failed:
     raise InputError('training', got=f'loss not finite with seeds {failed}',
                      expected='finite values', remedy='lower log10_learning_rate')
+  kept = {'best': 'params', 'average': 'average'}[settings.keep]
   scorer = network_scorer([model] * len(trained),
-                          [member.params for member in trained])
+                          [getattr(member, kept) for member in trained])
   return Segmenter(
-      Method(models.NETWORKS[model.settings['name']].facts, _window_zyx(model), None,
-             None, None, None),
-      scorer, check_section('prepare', {'scale': scale, 'gradient': gradient}),
+      network.trained_method(model, scorer), scorer, prepare,
       _tuned(settings, scorer, inputs), trained=tuple(trained))
+
+
+def _check_inputs(inputs: Inputs, model: Model) -> None:
+  """Raises InputError for regions that do not fit, or lack a split."""
+  shapes = {name: volume.shape for name, volume in inputs.prepared.items()}
+  check_regions(inputs.regions, shapes, _window_zyx(model))
+  for split in ('train', 'val'):
+    if split not in inputs.regions.split:
+      raise InputError('regions', got=f'none in split {split}',
+                       expected='regions to train and to validate',
+                       remedy='give splits to make_regions, or use assign_splits')
 
 
 def _tuned(settings, scorer, inputs: Inputs) -> Postprocessing:

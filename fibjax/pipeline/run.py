@@ -11,8 +11,8 @@ from fibjax.datasets import collect
 from fibjax.errors import InputError
 from fibjax.methods.registry import make_method
 from fibjax.pipeline import measure, stages
-from fibjax.report import page
-from fibjax.system import files
+from fibjax.report import page, sweep_page, sweep_status
+from fibjax.system import files, progress
 from fibjax.system.cluster import HERE, Resources
 from fibjax.system.run_folder import RunFolder, lock
 from fibjax.volumes.volume import open_volume
@@ -41,7 +41,7 @@ def run(config, folder, resources: Resources = HERE) -> dict:
     scores, segmentations = stages.segment_all(config, method, inputs, workdir,
                                                resources)
     if not workdir.metrics.exists():
-      stages.write_metrics(config.data.seed, inputs, scores, segmentations, workdir)
+      stages.write_metrics(config, inputs, scores, segmentations, workdir)
     if config.analyse.mvoxel:
       _measure(config, config.analyse.mvoxel, segmentations, workdir)
     write_report(config, workdir)
@@ -109,8 +109,7 @@ def evaluate_again(folder) -> dict:
     scores, segmentations = ({name: open_volume(group / name)
                               for name in inputs.prepared}
                              for group in (scored, workdir.segmentation))
-    return stages.write_metrics(config.data.seed, inputs, scores, segmentations,
-                                workdir)
+    return stages.write_metrics(config, inputs, scores, segmentations, workdir)
 
 
 def analyse_again(folder, mvoxel: float | None = None) -> dict:
@@ -142,8 +141,19 @@ def analyse_again(folder, mvoxel: float | None = None) -> dict:
 
 
 def report_again(folder) -> Path:
-  """Writes report.html of a run again, and returns its path."""
+  """Writes report.html of a run again, and returns its path.
+
+  For a sweep, running or finished, it is the page in its folder sweep/. For an ensemble
+  both pages are written, and the path is that of the ensemble.
+  """
   config, workdir = open_run(folder)
+  if workdir.sweep.groups.exists():
+    facts = make_method(config).facts
+    path = sweep_page.write_sweep_report(workdir, facts)
+    for name, text in sweep_status.describe(sweep_status.read_status(workdir)):
+      progress.say(f'{name}: {text}')
+    if not workdir.ensemble.exists():
+      return path
   return write_report(config, workdir)
 
 

@@ -4,7 +4,10 @@ from pathlib import Path
 
 import numpy as np
 
+from fibjax import models
+from fibjax.config import check_section, to_dict
 from fibjax.errors import InputError
+from fibjax.inference.network_scorer import network_scorer
 from fibjax.inference.score import (
   BlockScorer,
   Scorer,
@@ -13,11 +16,13 @@ from fibjax.inference.score import (
   score_volume,
 )
 from fibjax.inference.segment import Postprocessing, segment_array, segment_scores
+from fibjax.methods import network, shared
 from fibjax.methods.method import Method
 from fibjax.methods.registry import make_method
 from fibjax.pipeline import stages
 from fibjax.pipeline.run import check_trained, open_run
 from fibjax.preparation import scaling
+from fibjax.report import model_card
 from fibjax.system import files, progress, refusals
 from fibjax.system.cluster import HERE, Resources
 from fibjax.system.run_folder import RunFolder, lock
@@ -164,16 +169,18 @@ def _record_source(raw: Volume, results: RunFolder) -> None:
         remedy='choose another --out')
 
 
-def load(folder, *, mode: str = 'auto', memory_gb: float = 1.5) -> Segmenter:
-  """Loads a finished run: a network, an ensemble, a forest, or a classical method.
+def load(model, *, mode: str = 'auto', memory_gb: float = 1.5) -> Segmenter:
+  """Loads a trained network that fibjax comes with, a shared one, or a finished run.
 
   Args:
-    folder: workdir of the run.
+    model: name of a network that fibjax comes with, folder made by `fibjax share`, or
+      workdir of a run (network, ensemble, forest or classical method).
     mode: 'auto' and 'dense', or 'patch', each voxel by its own neighbourhood.
     memory_gb: memory for the tiles in work of arrays, 10^9 bytes.
 
   Raises:
-    InputError: when folder is no workdir, or nothing was trained there.
+    InputError: for an unknown name, damaged weights, a folder that is no workdir, or a
+      workdir where nothing was trained.
 
   Example:
     >>> import fibjax
@@ -183,18 +190,62 @@ def load(folder, *, mode: str = 'auto', memory_gb: float = 1.5) -> Segmenter:
     >>> labels_zyx.shape, str(labels_zyx.dtype)
     ((36, 64, 64), 'uint8')
   """
-  config, workdir = open_run(folder)
+  if shared.is_shared(model):
+    return _load_shared(shared.read_model(model), mode, memory_gb)
+  config, workdir = open_run(model)
   method = make_method(config)
   scorer = method.open(workdir, mode) if method.open is not None else None
   return Segmenter(method, scorer, config.prepare, _postprocessing(config, workdir),
                    memory_gb)
 
 
-def segment_other(folder, source, out, mode: str, resources: Resources = HERE) -> Path:
-  """Applies a finished, trained run to another volume of the same kind of material.
+def _load_shared(model: shared.SharedModel, mode: str, memory_gb: float) -> Segmenter:
+  scorer = network_scorer(model.networks, model.params, dihedral=model.dihedral,
+                          mode=mode)
+  settings = check_section('postprocess', model.postprocess)
+  return Segmenter(
+      network.trained_method(model.networks[0], scorer), scorer,
+      check_section('prepare', model.prepare),
+      stages.postprocessing(settings, model.postprocess), memory_gb)
+
+
+def share(folder, out) -> Path:
+  """Writes the network or ensemble of a finished run as a folder to give away.
+
+  The folder has the weights (safetensors), what is needed to apply them, and a model
+  card to be completed by hand. `load` reads it.
 
   Args:
     folder: workdir of the run.
+    out: folder to make.
+
+  Returns:
+    Path of the folder.
+
+  Raises:
+    InputError: when `folder` is no workdir, nothing was trained there, its method is no
+      network, or `out` exists.
+  """
+  config, workdir = open_run(folder)
+  if config.model.name not in models.NETWORKS:
+    raise InputError('config.model.name', got=repr(config.model.name),
+                     expected=f'one of {", ".join(models.NETWORKS)}',
+                     remedy='other methods need no weights, or their workdir')
+  networks, params, dihedral = network.open_trained(config, workdir)
+  chosen = _postprocessing(config, workdir)
+  shared.write_model(out, shared.SharedModel(
+      tuple(networks), tuple(params), dihedral, config.prepare.to_dict(),
+      config.postprocess.to_dict() | {'sigma_px': chosen.sigma_px,
+                                      'threshold': chosen.threshold}),
+      model_card.write_card(Path(out).name, to_dict(config), networks, workdir))
+  return Path(out)
+
+
+def segment_other(folder, source, out, mode: str, resources: Resources = HERE) -> Path:
+  """Applies a trained network or run to another volume of the same kind of material.
+
+  Args:
+    folder: as for `load`.
     source: path of the raw volume.
     out: folder for the results.
     mode: as for `load`.
@@ -203,12 +254,13 @@ def segment_other(folder, source, out, mode: str, resources: Resources = HERE) -
   Returns:
     Path of the segmentation.
   """
-  config, workdir = open_run(folder)
-  check_trained(make_method(config), config.model.name)
-  if not workdir.postprocess.exists():
-    settings = config.postprocess
-    progress.say('post-processing is not tuned (`fibjax run` tunes it): sigma '
-                 f'{settings.sigma_px} px, threshold {settings.threshold}')
+  if not shared.is_shared(folder):
+    config, workdir = open_run(folder)
+    check_trained(make_method(config), config.model.name)
+    if not workdir.postprocess.exists():
+      settings = config.postprocess
+      progress.say('post-processing is not tuned (`fibjax run` tunes it): sigma '
+                   f'{settings.sigma_px} px, threshold {settings.threshold}')
   return load(folder, mode=mode).segment_volume(source, out, resources=resources)
 
 

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from fibjax.annotation.regions import Regions, region_mask
-from fibjax.config import to_dict
+from fibjax.annotation.regions import Regions, region_mask, select_regions
+from fibjax.config import check_section, to_dict
 from fibjax.datasets import collect
 from fibjax.errors import InputError
-from fibjax.evaluation import evaluate
+from fibjax.evaluation import evaluate, region_scores
 from fibjax.inference import postprocess, tuning
+from fibjax.inference.network_scorer import network_scorer
 from fibjax.inference.score import Scorer, score_volume
 from fibjax.inference.segment import Postprocessing, segment_scores
+from fibjax.methods import shared
 from fibjax.methods.method import Inputs, Method
 from fibjax.preparation import scaling
 from fibjax.system import files, progress, provenance
@@ -48,6 +50,9 @@ def record_settings(config, run: RunFolder) -> None:
   weights = config.train.weights
   if weights and Path(weights).is_file():
     inputs[weights] = files.hash_files(weights)
+  start = shared.resolve_start(config.train.start, config.model)
+  for model in filter(None, (start, config.train.teacher)):
+    inputs[model] = shared.hash_model(model)
   if run.config.exists():
     differing = sorted(provenance.differences(files.read_json(run.config), content))
     differing += sorted(provenance.differences(files.read_json(run.inputs), inputs))
@@ -173,7 +178,7 @@ def postprocessing(settings, chosen: dict, name: str = '') -> Postprocessing:
   Args:
     settings: config.postprocess.
     chosen: content of postprocess.json.
-    name: volume; one without a threshold of its own has that of all volumes.
+    name: volume; where per_volume lacks it, the common threshold holds.
   """
   threshold = chosen.get('per_volume', {}).get(name, chosen['threshold'])
   return Postprocessing(chosen['sigma_px'], threshold, settings.kernel,
@@ -198,12 +203,12 @@ def _choose_postprocess(settings, regions: Regions, scores) -> dict:
   return {'tuned': True, **choice._asdict()}
 
 
-def write_metrics(seed: int, inputs: Inputs, scores, segmentations,
+def write_metrics(config, inputs: Inputs, scores, segmentations,
                   run: RunFolder) -> dict:
   """Writes metrics.json and porosities.csv of what is in the workdir.
 
   Args:
-    seed: of the bootstrap over regions.
+    config: the experiment.
     inputs: prepared volumes and annotated regions.
     scores, segmentations: by name.
     run: workdir.
@@ -213,10 +218,24 @@ def write_metrics(seed: int, inputs: Inputs, scores, segmentations,
   """
   truths = {name: collect.open_truth(name, run) for name in scores}
   result, rows = evaluate.evaluate(inputs.prepared, inputs.regions, scores,
-                                   segmentations, truths, seed)
+                                   segmentations, truths, config.data.seed)
   if run.postprocess.exists():
     chosen = files.read_json(run.postprocess)
     result['postprocess'] = {key: chosen[key] for key in ('sigma_px', 'threshold')}
+  start = shared.resolve_start(config.train.start, config.model)
+  if start and config.train.epochs:
+    result['start'] = _measure_start(start, inputs)
   files.write_text(run.porosities, rows, checked=True)
   files.write_json(run.metrics, result)
   return result
+
+
+def _measure_start(start: str, inputs: Inputs) -> dict:
+  """Test mIoU of what training started from as it is, without any label."""
+  model = shared.read_model(start)
+  scorer = network_scorer(model.networks, model.params, dihedral=model.dihedral)
+  how = postprocessing(check_section('postprocess', model.postprocess),
+                       model.postprocess)
+  test = select_regions(inputs.regions, split='test')
+  labels_ryx, _ = region_scores.label_regions([scorer], how, inputs.prepared, test)
+  return region_scores.region_mious(labels_ryx, test)

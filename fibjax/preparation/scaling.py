@@ -10,6 +10,7 @@ The gradient is the shadow on the detector, along y (the depth of the milling tr
 a straight line through the row means of the whole volume. Least squares on the means
 equals least squares on all voxels, since all rows have the same number of them.
 """
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -28,7 +29,8 @@ from fibjax.volumes.volume import (
   write_box,
 )
 
-SCALES = ('dtype', 'minmax_volume')
+SCALES = ('dtype', 'minmax_volume', 'standard')
+_DEVIATIONS = 4  # that 'standard' maps to [0, 1], two on either side of the mean
 _DTYPE_RANGE = {'uint8': 255.0, 'uint16': 65535.0, 'float32': 1.0, 'float64': 1.0}
 # A float volume with values outside these limits was certainly never scaled.
 _FLOAT_LIMITS = (-0.5, 1.5)
@@ -110,7 +112,9 @@ def scale_image(image_zyx: np.ndarray, *, scale: str = 'dtype',
   Args:
     image_zyx: [z, y, x] grey values as acquired, uint8, uint16, float32 or float64.
     scale: 'dtype' divides by the range of the dtype (255, 65535; floats stay as they
-      are); 'minmax_volume' maps the minimum and maximum to 0 and 1.
+      are); 'minmax_volume' maps the minimum and maximum to 0 and 1; 'standard' maps
+      mean - 2 sd and mean + 2 sd to 0 and 1, so that volumes of another brightness and
+      contrast look alike.
     gradient: whether to remove the gradient along image rows.
 
   Returns:
@@ -185,21 +189,30 @@ def _fit(source: _Source, scale: str, gradient: bool, earlier_steps=()) -> dict:
     raise InputError(source.name, got=f'dtype {source.dtype}',
                      expected=f'one of {", ".join(_DTYPE_RANGE)}',
                      remedy='convert the stack')
-  row_means_y, low, high = _statistics(source)
-  factor, offset = _scaling(source, scale, low, high)
+  grey = _statistics(source, with_sd=scale == 'standard')
+  factor, offset = _scaling(source, scale, grey)
   return {
       'source': source.name, 'dtype': source.dtype.name, 'shape': list(source.shape),
       'earlier_steps': [step['name'] for step in earlier_steps],
       'method': scale, 'gradient_removed': gradient,
       'scale': factor, 'offset': offset,
-      'beta_per_px': fit_row_gradient(row_means_y * factor) if gradient else 0.0,
+      'beta_per_px': fit_row_gradient(grey.row_means_y * factor) if gradient else 0.0,
       'row_mean': (source.shape[1] - 1) / 2,
-      'minimum': low, 'maximum': high, 'mean': float(row_means_y.mean())}
+      'minimum': grey.low, 'maximum': grey.high, 'mean': float(grey.row_means_y.mean())}
 
 
-def _statistics(source: _Source) -> tuple[np.ndarray, float, float]:
-  """Mean of each row [y], minimum and maximum of all grey values, in one pass."""
+class _Grey(NamedTuple):
+  """Statistics of grey values; row_means_y: [y] mean over z and x of each row."""
+  row_means_y: np.ndarray
+  sd: float
+  low: float
+  high: float
+
+
+def _statistics(source: _Source, with_sd: bool) -> _Grey:
+  """Statistics of all grey values, in one pass; the sd on request, else 0."""
   row_sums_y, low, high = np.zeros(source.shape[1]), np.inf, -np.inf
+  centre, squares = None, 0.0  # of deviations from the first value: no digits are lost
   for start, stop in geometry.tile_boxes(source.shape, source.shard_zyx):
     sums_y = row_sums_y[start[1]:stop[1]]
     for z, grey_yx in enumerate(source.read(start, stop), start[0]):
@@ -209,18 +222,30 @@ def _statistics(source: _Source) -> tuple[np.ndarray, float, float]:
                          expected='finite grey values',
                          remedy='repair or leave out the slice')
       sums_y += grey_yx.sum(1, dtype=np.float64)
+      if with_sd:
+        centre = float(grey_yx[0, 0]) if centre is None else centre
+        deviations = grey_yx.ravel() - np.float64(centre)
+        squares += float(deviations @ deviations)
       low, high = min(low, extremes[0]), max(high, extremes[1])
   if low == high:
     raise InputError(source.name, got=f'{low:g} in every voxel',
                      expected='an image with contrast',
                      remedy='check the stack that was imported')
-  return row_sums_y / (source.shape[0] * source.shape[2]), low, high
+  row_means_y = row_sums_y / (source.shape[0] * source.shape[2])
+  variance = 0.0
+  if with_sd:
+    variance = squares / math.prod(source.shape) - (row_means_y.mean() - centre) ** 2
+  return _Grey(row_means_y, math.sqrt(max(variance, 0)), low, high)
 
 
-def _scaling(source: _Source, scale: str, low, high) -> tuple[float, float]:
+def _scaling(source: _Source, scale: str, grey: _Grey) -> tuple[float, float]:
   """(factor, offset) of V * factor + offset."""
+  low, high = grey.low, grey.high
   if scale == 'minmax_volume':
     return 1 / (high - low), -low / (high - low)
+  if scale == 'standard':
+    factor = 1 / (_DEVIATIONS * grey.sd)
+    return factor, 0.5 - float(grey.row_means_y.mean()) * factor
   unscaled = low < _FLOAT_LIMITS[0] or high > _FLOAT_LIMITS[1]
   if source.dtype.kind == 'f' and unscaled:
     raise InputError(source.name, got=f'float values from {low:g} to {high:g}',

@@ -158,7 +158,7 @@ def simulate_film(preset: str | FilmPreset, shape_zyx: tuple[int, int, int],
   """
   preset = find_preset(preset)
   strengths = choose_artefacts(artefacts)
-  _check_film(shape_zyx, seed, shine_through)
+  check_film(shape_zyx, seed, shine_through)
   step, pixel_nm = _planes_per_slice(preset)
   stream = (seed, zlib.crc32(preset.name.encode()))
   imaging = replace(preset.imaging,
@@ -182,7 +182,8 @@ def simulate_film(preset: str | FilmPreset, shape_zyx: tuple[int, int, int],
   return Film(image_zyx, truth_zyx, preset.voxel_size_zyx_nm, meta)
 
 
-def _check_film(shape_zyx, seed, shine_through) -> None:
+def check_film(shape_zyx, seed, shine_through: float = 1.0) -> None:
+  """Raises InputError for a bad shape, seed or strength of pore-backs."""
   if len(shape_zyx) != 3 or min(shape_zyx) < 1 or any(n % 1 for n in shape_zyx):
     raise InputError('shape_zyx', got=shape_zyx, expected='three positive integers',
                      remedy='give slices, rows and columns')

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from scipy.spatial import cKDTree
 from scipy.special import ndtr, ndtri
 
 from fibjax.errors import InputError
@@ -24,6 +25,7 @@ from fibjax.simulation.fields import (
 )
 from fibjax.system.geometry import mirror_indices
 
+_PACKING_ROUNDS = 6
 SLAB = 16  # planes read at a time; a slab of 2400 x 3400 px is 0.5 GB of float32
 
 
@@ -172,9 +174,67 @@ def boolean(shape_zyx: Shape, intensity: float, radius_px: float, seed, *,
                                   - spread ** 2 / 2),
       length_px=length_px)
   grains.axis_n3[:] /= np.linalg.norm(grains.axis_n3, axis=1, keepdims=True)
+  return _union_of_grains(shape_zyx, grains)
+
+
+def packing(shape_zyx: Shape, porosity: float, radius_px: float, seed, *,
+            radius_cv: float = 0.2, overlap: float = 0.9) -> Structure:
+  """Draws a packing of balls that have grown together, as in a sintered powder.
+
+  Balls are added at random where they stay apart (random sequential addition) until
+  hardly one more fits. All radii are then multiplied by the one factor with which the
+  balls leave the wanted fraction uncovered.
+
+  Args:
+    shape_zyx: fine voxels per axis.
+    porosity: fraction of pore, in (0, 1).
+    radius_px: mean radius before it is multiplied.
+    seed: anything numpy.random.default_rng takes.
+    radius_cv: coefficient of variation of log-normal radii.
+    overlap: least distance of two centres over the sum of their radii.
+  """
+  rng = np.random.default_rng(seed)
+  margin = 2 * radius_px
+  size = np.array(shape_zyx) + 2 * margin
+  spread = math.sqrt(math.log1p(radius_cv ** 2))
+  centre_n3, radius_n = np.zeros((0, 3)), np.zeros(0)
+  wanted = 0.45 * np.prod(size) / (4 / 3 * np.pi * radius_px ** 3)  # near jamming
+  for _ in range(_PACKING_ROUNDS):
+    count = max(1, math.ceil(wanted / 3))
+    centres = np.concatenate([centre_n3, rng.uniform(-margin, size - margin,
+                                                     (count, 3))])
+    radii = np.concatenate([radius_n, radius_px * np.exp(
+        spread * rng.standard_normal(count) - spread ** 2 / 2)])
+    near = cKDTree(centres).query_pairs(2 * overlap * radii.max(),
+                                        output_type='ndarray')
+    distance = np.linalg.norm(centres[near[:, 0]] - centres[near[:, 1]], axis=1)
+    near = near[distance < overlap * radii[near].sum(1)]
+    # Of two balls that touch, the later one goes.
+    keep = np.ones(len(centres), bool)
+    for first, second in near[np.argsort(near.max(1), kind='stable')]:
+      earlier, later = min(first, second), max(first, second)
+      keep[later] &= not keep[earlier]
+    centre_n3, radius_n = centres[keep], radii[keep]
+  points = rng.uniform(0, shape_zyx, (20_000, 3))
+  distance, which = cKDTree(centre_n3).query(points, min(12, len(centre_n3)))
+  reach = (distance / radius_n[which]).reshape(len(points), -1).min(1)
+  factor = float(np.quantile(reach, 1 - porosity))
+  return _union_of_grains(shape_zyx, _Grains(
+      centre_n3, np.zeros_like(centre_n3), factor * radius_n, 0.0))
+
+
+def inverse(structure: Structure) -> Structure:
+  """Pore where the structure is solid."""
+  return Structure(structure.shape_zyx,
+                   lambda start, stop: ~structure.read_slab(start, stop))
+
+
+def _union_of_grains(shape_zyx: Shape, grains: '_Grains') -> Structure:
+  """Structure whose solid is the union of the grains."""
+  length_px, count = grains.length_px, len(grains.radius_n)
   # A long grain is cut into pieces about as long as wide, so that the boxes whose
   # voxels are tested stay small: the box of a slanted rod holds little of the rod.
-  steps = max(1, math.ceil(length_px / (2 * radius_px)))
+  steps = max(1, math.ceil(length_px / (2 * grains.radius_n.mean()))) if count else 1
   at = ((np.arange(steps) + 0.5) / steps - 0.5) * length_px
   piece_p3 = (grains.centre_n3[:, None] + at[:, None] * grains.axis_n3[:, None])
   piece_p3 = piece_p3.reshape(-1, 3)

@@ -84,10 +84,12 @@ def watch_peak() -> Iterator[Callable[[], int]]:
   resident set every 20 ms, so that a shorter peak can be missed.
   """
   process, done, peak = psutil.Process(), threading.Event(), [0]
+  lock = threading.Lock()  # of two samples at once, the older one must not win
 
   def sample():
-    peak[0] = max(peak[0], process.memory_info().rss)
-    return peak[0]
+    with lock:
+      peak[0] = max(peak[0], process.memory_info().rss)
+      return peak[0]
 
   def watch():
     while not done.wait(_SAMPLING_S):

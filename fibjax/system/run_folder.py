@@ -40,12 +40,13 @@ class RunFolder(os.PathLike):
     metrics, porosities: scores on the regions, porosity per region.
     analysis: physical quantities (.json).
     report, figures, tables: the page, its images, its tables as Markdown.
-    ensemble, ensemble_weights, results, porosity: of an ensemble.
+    ensemble, ensemble_weights, results, porosity, growth: of an ensemble.
     sweep: of a sweep, a `SweepFolder`.
     compare, times: row of a method in a comparison, or all rows; its time and memory
       (.json).
     study, labels, slices: of a study of training slices.
     seed_scores: of a trial of such a study, a score volume for each seed.
+    label_study: of a study of label budgets.
   """
 
   def __init__(self, path):
@@ -77,10 +78,12 @@ class RunFolder(os.PathLike):
     self.ensemble_weights = path / 'ensemble'
     self.results = path / 'results.json'
     self.porosity = path / 'porosity.json'
+    self.growth = path / 'growth.json'
     self.sweep = SweepFolder(path / 'sweep')
     self.compare = path / 'compare.json'
     self.times = path / 'times.json'
     self.study = path / 'study.json'
+    self.label_study = path / 'labels.json'
     self.labels = path / 'labels.ome.zarr'
     self.slices = path / 'slices.csv'
     self.seed_scores = path / 'scores'
@@ -118,6 +121,14 @@ class RunFolder(os.PathLike):
     """Workdir of one trial of a study of training slices."""
     return RunFolder(self.path / 'trials' / f'{count}-{placement}')
 
+  def budget_run(self, way: str, budget: int, seed: int) -> 'RunFolder':
+    """Workdir of one run of a study of label budgets."""
+    return RunFolder(self.path / 'runs' / f'{way}-{budget}-{seed}')
+
+  def budget_row(self, way: str, budget: int, seed: int) -> Path:
+    """Scores of that run."""
+    return self.path / 'trials' / f'{way}-{budget}-{seed}.json'
+
 
 class SweepFolder(os.PathLike):
   """Paths of everything in the sweep/ folder of a workdir.
@@ -127,7 +138,9 @@ class SweepFolder(os.PathLike):
     groups: list of the groups of members (.json); `group` is the folder of one.
     members: a row per member (members.csv).
     curves: epochs of the best member (.csv).
-    losses: comparison of losses (.json).
+    loss_start, losses: how losses start, and how they compare (.json); `network_scores`
+      has the scores of one network.
+    halving: replay of successive halving (.json).
     best: which member won (.json); `winner` is the workdir of the best of a size.
     report: the page.
   """
@@ -138,7 +151,9 @@ class SweepFolder(os.PathLike):
     self.groups = path / 'groups.json'
     self.members = path / 'members.csv'
     self.curves = path / 'curves.csv'
+    self.loss_start = path / 'loss_start.json'
     self.losses = path / 'losses.json'
+    self.halving = path / 'halving.json'
     self.best = path / 'winners' / 'best.json'
     self.report = path / 'report.html'
 
@@ -148,6 +163,15 @@ class SweepFolder(os.PathLike):
   def group(self, name: str, first: int, last: int) -> 'GroupFolder':
     """Folder of the members first to last of a size and loss."""
     return GroupFolder(self.path / 'groups' / name / f'{first:04}-{last:04}')
+
+  def begun_groups(self) -> 'list[GroupFolder]':
+    """Groups whose members are in training."""
+    return [GroupFolder(path.parent) for path in sorted(
+        (self.path / 'groups').glob('*/*/checkpoints'))]
+
+  def network_scores(self, name: str, seed: int) -> Path:
+    """Scores of the member of a size and loss with a seed (.json)."""
+    return self.path / 'scores' / name / f'{seed}.json'
 
   def winner(self, name: str) -> RunFolder:
     """Workdir of the best member of a size and loss."""

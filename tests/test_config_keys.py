@@ -110,6 +110,11 @@ def test_every_setting_is_read_by_some_job(reads, tmp_path, monkeypatch):
   run_until(monkeypatch, 'fibjax.training.loop.train_members', run.train_only,
             load(f'{CONFIGS / "demo.py"}:tiny', ('model.name=unet',)),
             tmp_path / 'unet', False)
+  run_until(monkeypatch, 'fibjax.pipeline.stages.score_volumes', run.run,
+            load(f'{CONFIGS / "demo.py"}', (
+                'data.shape_zyx=40,96,96', 'data.presets=HPC30', 'data.region_px=32',
+                'data.regions_per_volume=6', 'train.crop_px=32', 'train.epochs=0')),
+            tmp_path / 'shipped')
   run_until(monkeypatch, 'fibjax.training.loop.train_members', run.train_only,
             load(f'{CONFIGS / "pretrain.py"}:tiny'), tmp_path / 'random', False)
   run_until(monkeypatch, 'fibjax.studies.label_study._measure_apart',

@@ -6,6 +6,7 @@ what they gave before, to the bit, or an InputError. FIBJAX_FLIPS sets their num
 import hashlib
 import os
 
+import jax
 import numpy as np
 import pytest
 
@@ -53,7 +54,7 @@ def swept(settings, folder):
     rows = sweep_members.find_members(settings, workdir.sweep)
     _, weights = sweep_members.load_member(settings, workdir.sweep, rows[0], 'best')
     return repr([(row['seed'], row['val_bce']) for row in rows]).encode() + b''.join(
-        np.asarray(leaf).tobytes() for leaf in sweep.jax.tree.leaves(weights))
+        np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(weights))
 
   return finished, members
 

@@ -8,7 +8,7 @@ _OVERRIDES = (
     'seed=nan', 'seed=-1', 'seed=1.5', 'seed=' + '9' * 400, 'seed=0x' + 'f' * 1900,
     'seed=' + '9' * 5000, 'seed=True', 'seed=[1]', 'seed=1j', 'seed=', 'seed', 'sed=1',
     'train=1', 'train.epochs.x=1', '=1', '.=1', 'train..epochs=1',
-    'train.epochs=0', 'train.epochs=inf', 'train.epochs=1e3', 'train.l2=nan',
+    'train.epochs=-1', 'train.epochs=inf', 'train.epochs=1e3', 'train.l2=nan',
     'train.l2=inf', 'train.l2=-inf', 'train.l2=1e400', 'train.l2=' + '9' * 400,
     'train.l2=2', 'train.momentum=1', 'train.log10_learning_rate=nan',
     'train.log10_learning_rate=400', 'train.border_sigma_px=0', 'train.batch=-1',

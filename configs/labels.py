@@ -7,7 +7,7 @@ SCORE     not measured yet
 from fibjax.config import base, unknown_variant
 
 CNN = ('model.name=patch_cnn train.start=cnn_33x7 prepare.scale=standard '
-       'train.log10_learning_rate=-3.3')
+       'train.log10_learning_rate=-3.3 train.epochs=12')
 
 
 def get_config(variant: str = 'base'):
@@ -22,7 +22,7 @@ def get_config(variant: str = 'base'):
   config.study.ways = (
       'forest: model.name=forest',
       'CNN: model.name=patch_cnn',
-      f'CNN, no label: {CNN} train.epochs=0 postprocess.tune=none '
+      f'CNN, no label: {CNN.replace("epochs=12", "epochs=0")} postprocess.tune=none '
       'postprocess.sigma_px=0.0 postprocess.threshold=0.5',
       f'CNN, pre-trained: {CNN}',
       f'CNN, pre-trained and unlabelled: {CNN} train.unlabelled=1.0',
@@ -34,14 +34,15 @@ def get_config(variant: str = 'base'):
   config.data.regions_per_volume = 60
   config.data.region_px = 128
   config.model.n_z = 7
+  config.train.batch = 1
   config.train.steps_per_epoch = 32
-  config.train.val_windows = 48
+  config.train.val_windows = 24
   config.train.balance = 'natural'
   config.train.log10_learning_rate = -2.8
   config.train.dropout_dense = 0.1
   config.train.dropout_spatial = 0.05
   config.train.augment = 'physical'
-  config.train.epochs = 20
+  config.train.epochs = 24
   config.forest.trees = 50
   config.forest.min_leaves = (5, 20, 50)
   if variant == 'ct':  # imaged as no preset is

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fibjax.annotation.regions import make_regions
-from fibjax.config import load
+from fibjax.config import change, load
 from fibjax.errors import InputError
 from fibjax.report import labels_page
 from fibjax.studies import label_study
@@ -56,6 +56,16 @@ def test_ways_are_names_and_settings():
       label_study.read_ways(texts)
 
 
+def test_a_way_without_labels_runs_once():
+  settings = load(f'{ROOT}/configs/labels.py', ('study.seeds=2', 'study.budgets=2,8'))
+  zero = ('train.start=cnn_33x7', 'train.epochs=0', 'postprocess.tune=none')
+  configs = {'a': settings, 'b': change(settings, zero),
+             'c': change(settings, zero[2:])}
+  assert label_study.plan_units(configs, settings.study) == [
+      (0, 0, 'b'), (0, 2, 'a'), (0, 2, 'c'), (0, 8, 'a'), (0, 8, 'c'),
+      (1, 2, 'a'), (1, 2, 'c'), (1, 8, 'a'), (1, 8, 'c')]
+
+
 def row(way, budget, seed, miou, volume_miou=None):
   return {'way': way, 'budget': budget, 'seed': seed, 'miou': miou, 'seconds': 10.0,
           'porosity_error': 0.02, 'volume_miou': volume_miou,
@@ -71,6 +81,9 @@ def test_means_are_over_seeds():
   assert table[0]['miou'] == pytest.approx([0.7, np.std([0.6, 0.8], ddof=1)])
   assert table[2]['miou'] == [0.9, None] and table[0]['volume_miou'] is None
   shown = labels_page.labels_table(table, ['miou', 'porosity_error'])
+  figure = labels_page.budgets_figure(
+      [*table, {**table[0], 'way': 'no label', 'budget': 0}], ['miou'])
+  assert list(figure.axes[0].lines[-1].get_ydata()) == [0.7, 0.7]
   assert shown.rows[0] == ('a', '2', '2', '0.700 ± 0.141', '2.00 ± 0.00', '10')
 
 

@@ -88,14 +88,18 @@ def budgets_figure(rows: list[dict], known: list[str]) -> Figure:
     heading, factor, _ = _SHOWN[name]
     for k, way in enumerate(ways):
       of_way = [row for row in rows if row['way'] == way and row[name]]
+      colour = figures.COLOURS[k % len(figures.COLOURS)]
+      if [row['budget'] for row in of_way] == [0]:  # has no place on the axis
+        ax.axhline(factor * of_way[0][name][0], label=way, color=colour, linestyle='--')
+        continue
       # Lines side by side, so that their bars do not hide each other.
       shift = 1.03 ** (k - (len(ways) - 1) / 2)
       ax.errorbar([shift * row['budget'] for row in of_way],
                   [factor * row[name][0] for row in of_way],
                   yerr=[factor * (row[name][1] or 0) for row in of_way], label=way,
-                  color=figures.COLOURS[k % len(figures.COLOURS)], capsize=2,
+                  color=colour, capsize=2,
                   marker=figures.MARKERS[k % len(figures.MARKERS)], markersize=4)
-    ticks = sorted({row['budget'] for row in rows})
+    ticks = sorted({row['budget'] for row in rows} - {0})
     ax.set_xscale('log')
     ax.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
     ax.minorticks_off()

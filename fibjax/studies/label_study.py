@@ -4,7 +4,8 @@ A way to train is a few settings: a forest, a network from scratch, one that sta
 shared weights, one that learns from the unlabelled volume as well. For every number of
 regions and every seed, each way is a run of its own in a process of its own, on a draw
 of training and validation regions that depends on the seed alone; larger numbers
-contain the smaller ones. Test regions and volumes are the same for all.
+contain the smaller ones. Test regions and volumes are the same for all. A way that uses
+no label, weights as they come without tuning, runs once; its number of regions is 0.
 
 A workdir gets data/ and regions/, which all runs share; trials/, a row for each run
 that is finished (its workdir goes when the row is there), and labels.json with all rows
@@ -85,13 +86,12 @@ def run_label_study(config, folder) -> dict:
         config.data, config.split, registry.make_method(config).window_zyx, workdir)
     for budget in study.budgets:
       choose_regions(regions, budget, 0)
-    units = [(seed, budget, way) for seed in range(study.seeds)
-             for budget in study.budgets for way in ways]
+    units = plan_units(configs, study)
     rows = []
     for seed, budget, way in progress.track(units, 'study', 'run', len(units)):
-      path = workdir.budget_row(way.name, budget, seed)
+      path = workdir.budget_row(way, budget, seed)
       if not path.exists():
-        _measure_apart(configs[way.name], workdir, way.name, budget, seed)
+        _measure_apart(configs[way], workdir, way, budget, seed)
       rows.append(files.read_json_object(path))
     result = {'rows': rows, 'table': summarise(rows), 'volumes': list(volumes)}
     files.write_json(workdir.label_study, result)
@@ -99,17 +99,33 @@ def run_label_study(config, folder) -> dict:
   return result
 
 
+def plan_units(configs: dict, study) -> list[tuple[int, int, str]]:
+  """Lists seed, regions per volume and way of all runs.
+
+  Args:
+    configs: of each way, by its name.
+    study: config.study, with budgets and seeds.
+  """
+  labelled = [way for way, config in configs.items()
+              if config.train.epochs or config.postprocess.tune != 'none']
+  return [*((0, 0, way) for way in configs if way not in labelled),
+          *((seed, budget, way) for seed in range(study.seeds)
+            for budget in study.budgets for way in labelled)]
+
+
 def choose_regions(regions: Regions, budget: int, seed: int) -> Regions:
   """Draws training and validation regions of each volume, and takes all test regions.
 
   Args:
     regions: of all volumes, with splits.
-    budget: training and validation regions per volume, at least 2.
+    budget: training and validation regions per volume, at least 2; 0: as many, which
+      the method must not use.
     seed: of the draw.
 
   Raises:
     InputError: when a volume has fewer.
   """
+  budget = budget or 2
   n_val = max(1, round(_VAL_SHARE * budget))
   chosen = [r for r, split in enumerate(regions.split) if split == 'test']
   for name in sorted(set(regions.volume)):
